@@ -38,13 +38,13 @@ use self::accept::{Current, Responder};
 use self::backup::Files;
 pub use self::check::{check, check_all};
 use self::proxies::Proxies;
-use crate::config::{Access, CacheAt, Config, DioSpec, File, LensSpec, LimitsSpec, Page};
+use crate::config::{Access, CacheAt, Config, DioSpec, File, LensSpec, Page};
 use diorama_core::cache::{CacheError, MemoryCache, RedbCache};
 use diorama_core::dio::Dio;
 use diorama_core::journal::{JournalError, RedbJournal};
 use diorama_core::lens::Lens;
 use diorama_core::vista::{Result as VistaResult, Vista};
-use diorama_gateway::{Auth, Explorer, Gateway, Limits, Loopback, MountOptions, Sockets};
+use diorama_gateway::{Auth, Explorer, Gateway, Loopback, MountOptions, Sockets};
 
 /// Reason why a server did not start or did not stop cleanly.
 #[derive(Debug)]
@@ -278,7 +278,7 @@ impl App {
             .cors(spec.cors.clone())
             .compression(spec.compression)
             .explorer(explorer(&spec.explorer))
-            .limits(limits(&spec.limits))
+            .limits(spec.limits.gateway)
             .require_host()
             .guard_host(spec.listen.ip().is_loopback().then(Loopback::default));
         if let Some(Access::Tokens(tokens)) = &spec.auth {
@@ -409,29 +409,6 @@ fn explorer(page: &Page) -> Explorer {
         Page::Own => Explorer::Own,
         Page::Folder(folder) => Explorer::Folder(folder.clone()),
         Page::Off => Explorer::Off,
-    }
-}
-
-fn limits(spec: &LimitsSpec) -> Limits {
-    Limits {
-        body: spec.body,
-        bulk: spec.bulk,
-        uri: spec.uri,
-        header_bytes: spec.header_bytes,
-        depth: spec.depth,
-        nodes: spec.nodes,
-        body_time: spec.body_timeout,
-        start_wait: spec.start_wait,
-        query_time: spec.query_time,
-        query_memory: spec.query_memory,
-        bodies: spec.bodies,
-        spooled: spec.spooled,
-        deliveries: spec.deliveries,
-        answers: spec.answers,
-        live_queries: spec.live_queries,
-        live_per_address: spec.live_per_address,
-        patterns: spec.patterns,
-        auth_failures: spec.auth_failures,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Accept loop: bounds connections in total and per address, limits the time for headers, and lets running requests finish on
 //! shutdown.
+//!
+//! Own code because `axum::serve` does not let hyper's connections be built with these timeouts and bounds.
 
 use std::convert::Infallible;
 use std::io;
@@ -126,7 +128,7 @@ pub(super) async fn accept(
 
 fn http(limits: &LimitsSpec) -> http1::Builder {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(limits.header_bytes);
+    http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(limits.gateway.header_bytes);
     if limits.headers != HYPER_HEADERS {
         http.max_headers(limits.headers);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diorama_connect::{Connector, CsvOptions, Feed, Settings};
-use diorama_gateway::Ack;
+use diorama_gateway::{Ack, Limits};
 use parking_lot::Mutex;
 
 use super::*;
@@ -220,25 +220,17 @@ fn limits_are_read_within_their_bounds() {
          rows = 500\nmax_connections = 100\nper_address = 10\nmax_sockets = 20\nheader_timeout = \"2s\"\nbody_timeout = \"1m\"\nwrite_timeout = \"3s\"\nstart_wait = \"5s\"\n\
          query_time = \"1s\"\nquery_memory = \"10MiB\"\nheavy_queries = 3\nbodies = \"2MiB\"\nspooled = \"5MiB\"\ndeliveries = \"6MiB\"\nanswers = \"3MiB\"\n\
          live_queries = 7\nlive_per_address = 2\npatterns = \"4MiB\"\nauth_failures = 5";
-    let expected = LimitsSpec {
+    let gateway = Limits {
         body: 2 << 20,
         bulk: 1 << 30,
         uri: 4_096,
+        header_bytes: 16 << 10,
         depth: 10,
         nodes: 1_000,
-        headers: 50,
-        header_bytes: 16 << 10,
-        rows: 500,
-        max_connections: 100,
-        per_address: 10,
-        max_sockets: 20,
-        header_timeout: Duration::from_secs(2),
         body_timeout: Duration::from_secs(60),
-        write_timeout: Duration::from_secs(3),
         start_wait: Duration::from_secs(5),
         query_time: Duration::from_secs(1),
         query_memory: 10 << 20,
-        heavy_queries: Some(3),
         bodies: 2 << 20,
         spooled: 5 << 20,
         deliveries: 6 << 20,
@@ -247,6 +239,17 @@ fn limits_are_read_within_their_bounds() {
         live_per_address: 2,
         patterns: 4 << 20,
         auth_failures: 5,
+    };
+    let expected = LimitsSpec {
+        gateway,
+        headers: 50,
+        rows: 500,
+        max_connections: 100,
+        per_address: 10,
+        max_sockets: 20,
+        header_timeout: Duration::from_secs(2),
+        write_timeout: Duration::from_secs(3),
+        heavy_queries: Some(3),
     };
     assert_eq!(read(all).unwrap(), expected);
     for (wrong, says) in [

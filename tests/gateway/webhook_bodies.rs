@@ -222,7 +222,7 @@ async fn spooled_bodies_are_bounded_for_each_address() {
 
 #[tokio::test]
 async fn a_body_that_does_not_arrive_in_time_is_given_up() {
-    let app = start(Limits { body_time: Duration::from_millis(200), ..Limits::default() }, |lens| lens).await;
+    let app = start(Limits { body_timeout: Duration::from_millis(200), ..Limits::default() }, |lens| lens).await;
     let socket = half(&app, "bearer", &[JSON, BEARER], MIB, 300_000).await;
     assert_eq!(answer(socket).await.refusal(), (408, "request-timeout".into()));
     nothing_held(&app).await;

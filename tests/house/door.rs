@@ -103,7 +103,7 @@ fn the_gateway_reaches_rows_through_their_scope_alone() {
                 wrong.push(format!("{name}: dio.{call}("));
             }
         }
-        if code.contains("Repeated::new(") {
+        if code.contains("PreparedQuery::new(") {
             wrong.push(format!("{name}: a query that no scope has narrowed"));
         }
     }

@@ -26,7 +26,7 @@ pub use admin::archive::{Archive, Backup};
 pub use admin::operations::describe as operation_json;
 pub use events::Sockets;
 pub use http::auth::Auth;
-pub use http::budget::{Budget, Caller, Lease};
+pub use http::budget::{Budget, BudgetError, Caller, Lease};
 pub use http::limits::Limits;
 pub use http::origin::Loopback;
 pub use http::problem::{ApiError, Code, unreadable};

@@ -11,6 +11,8 @@ use axum::extract::{OriginalUri, Request};
 use axum::handler::Handler as _;
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::admin::{backup, health, operations, purge, refresh, scrape};
 use crate::http::extract::{Segment, segments};
@@ -125,8 +127,16 @@ fn nothing(uri: &Uri) -> ApiError {
 async fn problem(Segment(code): Segment<1>) -> Result<Response, ApiError> {
     let code = Code::ALL.iter().find(|known| known.as_str() == code);
     let code = code.ok_or_else(|| ApiError::new(Code::NotFound, "there is no such problem"))?;
-    let body = serde_json::json!({ "code": code.as_str(), "title": code.title(), "status": code.status().as_u16() });
-    Ok(response::json(&body))
+    let meaning = Meaning { code: code.as_str(), title: code.title(), status: code.status().as_u16() };
+    Ok(response::json(&meaning))
+}
+
+/// The meaning of a code.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Meaning {
+    code: &'static str,
+    title: &'static str,
+    status: u16,
 }
 
 #[cfg(test)]

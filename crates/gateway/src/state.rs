@@ -85,7 +85,7 @@ impl GatewayState {
     /// As [`Limits::read`].
     pub(crate) async fn body(&self, parts: &Parts, body: Body) -> Result<Bytes, ApiError> {
         let lease = self.budgets.bodies.take(Caller::of(&parts.extensions), 0)?;
-        self.limits.read(&parts.headers, body, lease).await
+        Ok(self.limits.read(&parts.headers, body, lease).await?)
     }
 
     /// Returns the bounds of the request that has these extensions.

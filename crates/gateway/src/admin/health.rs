@@ -1,33 +1,79 @@
 //! `/healthz` and `/readyz`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::ObjectBuilder;
 
 use crate::http::response;
+use crate::http::schemas::words;
 use crate::state::{GatewayState, Resource};
 use diorama_core::dio::{BreakerState, Reachability};
 
+/// The answer of a process that runs.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Alive {
+    #[schema(schema_with = Alive::words)]
+    status: &'static str,
+}
+
+impl Alive {
+    fn words() -> ObjectBuilder {
+        words(["ok"])
+    }
+}
+
+/// State of the server and of its resources.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Readiness {
+    #[schema(schema_with = Readiness::words)]
+    status: &'static str,
+    #[schema(inline)]
+    dios: BTreeMap<String, DioReadiness>,
+}
+
+impl Readiness {
+    fn words() -> ObjectBuilder {
+        words(["ready", "starting", "stopping"])
+    }
+}
+
+/// State of a resource.
+#[derive(Serialize, ToSchema)]
+struct DioReadiness {
+    ready: bool,
+    /// Everything that a person may want to know of, also what does not keep the resource from being read.
+    reasons: Vec<String>,
+    rows: u64,
+    /// Seconds since the rows were compared with their source.
+    #[schema(required)]
+    age: Option<u64>,
+    /// Writes that wait for the source.
+    queued: usize,
+    durable: bool,
+}
+
 /// The process runs.
 pub(crate) async fn live() -> Response {
-    uncached(&json!({ "status": "ok" }))
+    uncached(&Alive { status: "ok" })
 }
 
 /// Whether every resource can be read, and writes are taken.
 pub(crate) async fn ready(State(gateway): State<Arc<GatewayState>>) -> Response {
     let stopping = gateway.closing.is_cancelled();
     let all = !stopping && gateway.dios.values().all(|resource| resource.dio.is_ready());
-    let dios: Map<String, Value> =
-        gateway.dios.iter().map(|(name, resource)| (name.to_string(), describe(resource, stopping))).collect();
+    let dios = gateway.dios.iter().map(|(name, resource)| (name.to_string(), describe(resource, stopping))).collect();
     let status = match (stopping, all) {
         (true, _) => "stopping",
         (false, true) => "ready",
         (false, false) => "starting",
     };
-    let mut response = uncached(&json!({ "status": status, "dios": dios }));
+    let mut response = uncached(&Readiness { status, dios });
     if !all {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -35,8 +81,7 @@ pub(crate) async fn ready(State(gateway): State<Arc<GatewayState>>) -> Response 
     response
 }
 
-/// How a resource is. Reasons are all that a person may want to know of, also what does not keep it from being read.
-fn describe(resource: &Resource, stopping: bool) -> Value {
+fn describe(resource: &Resource, stopping: bool) -> DioReadiness {
     let status = resource.dio.status();
     let ready = status.ready;
     let mut reasons = Vec::new();
@@ -79,7 +124,7 @@ fn describe(resource: &Resource, stopping: bool) -> Value {
         reasons.push("writes that wait are in memory only: they end with the process".to_string());
     }
     let age = status.age.map(|age| age.as_secs());
-    json!({ "ready": ready, "reasons": reasons, "rows": status.rows, "age": age, "queued": status.queued, "durable": status.durable })
+    DioReadiness { ready, reasons, rows: status.rows, age, queued: status.queued, durable: status.durable }
 }
 
 /// What is to be said of a source that is left alone.
@@ -92,7 +137,7 @@ fn describe_reach(what: &str, reach: &Reachability) -> Option<String> {
     }
 }
 
-fn uncached(body: &Value) -> Response {
+fn uncached(body: &impl Serialize) -> Response {
     let mut response = response::json(body);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

@@ -8,19 +8,23 @@ use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::openapi::path::Parameter;
+use utoipa::openapi::schema::ObjectBuilder;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::http::extract::{Prefix, QueryParameters, Segment, parameters};
 use crate::http::negotiate::{self, Format};
 use crate::http::prefer::{LONGEST, Prefer};
-use crate::http::problem::{ApiError, Code};
+use crate::http::problem::{ApiError, Code, Problem};
 use crate::http::response::{self, APPLIED, TOTAL};
+use crate::http::schemas::{list_of, moment, text, with_schemas, words};
 use crate::state::{GatewayState, Resource};
 use diorama_core::dio::{Operation, OperationQuery, OperationState};
-use diorama_core::state::OpId;
-use diorama_core::vista::Error;
+use diorama_core::state::{OpError, OpId};
 use diorama_core::vista::query::url::segment;
+use diorama_core::vista::{Error, WriteKind};
 
 /// Operations of one answer, at most.
 const MOST: usize = 1_000;
@@ -29,10 +33,105 @@ const USUAL: usize = 100;
 /// Operations of one piece of an answer.
 const PIECE: usize = 256;
 
-/// How long to wait for an operation.
-#[derive(Debug, Deserialize)]
+/// An accepted write on its way to the source.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Operation)]
+pub(crate) struct OperationBody {
+    #[schema(pattern = "^op_[0-9A-Z]{26}$")]
+    id: String,
+    /// The resource.
+    dio: String,
+    /// The row, null for all of them.
+    #[schema(required)]
+    record: Option<String>,
+    #[schema(schema_with = OperationBody::kinds)]
+    op: WriteKind,
+    #[schema(schema_with = OperationBody::states)]
+    state: OperationState,
+    attempts: u32,
+    #[schema(required)]
+    next_attempt: Option<String>,
+    #[schema(required, inline)]
+    error: Option<Failure>,
+    position: u64,
+    #[schema(required, schema_with = moment)]
+    created: Option<String>,
+    #[schema(required, schema_with = moment)]
+    updated: Option<String>,
+    #[schema(required)]
+    retry_of: Option<String>,
+    #[schema(inline)]
+    links: OperationLinks,
+}
+
+/// The error that the last delivery ended with.
+#[derive(Serialize, ToSchema)]
+struct Failure {
+    code: String,
+    detail: String,
+}
+
+/// URLs of an operation and of its row.
+#[derive(Serialize, ToSchema)]
+struct OperationLinks {
+    #[serde(rename = "self")]
+    own: String,
+    #[schema(required)]
+    record: Option<String>,
+}
+
+impl OperationBody {
+    fn kinds() -> ObjectBuilder {
+        use WriteKind::{Delete, DeleteAll, Insert, Patch, Replace};
+        words([Insert, Replace, Patch, Delete, DeleteAll].map(WriteKind::as_str))
+    }
+
+    fn states() -> ObjectBuilder {
+        words(OperationState::ALL.iter().map(|state| state.as_str()))
+    }
+
+    /// `operation` as it is sent; links begin with `prefix`.
+    fn of(operation: &Operation, prefix: &str) -> OperationBody {
+        let record = operation.record.as_ref().map(|id| format!("{prefix}/{}/{}", operation.dio, segment(id)));
+        let failure = |error: &OpError| Failure { code: error.code.clone(), detail: error.detail.clone() };
+        OperationBody {
+            id: operation.id.to_string(),
+            dio: String::from(&*operation.dio),
+            record: operation.record.clone(),
+            op: operation.op,
+            state: operation.state,
+            attempts: operation.attempts,
+            next_attempt: operation.next_attempt.and_then(response::moment),
+            error: operation.error.as_ref().map(failure),
+            position: operation.position,
+            created: response::moment(operation.created),
+            updated: response::moment(operation.updated),
+            retry_of: operation.retry_of.map(|op| op.to_string()),
+            links: OperationLinks { own: format!("{prefix}/operations/{}", operation.id), record },
+        }
+    }
+}
+
+/// Outcome of a retry of one parked operation: a new operation, or a problem.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Retried {
+    id: String,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    operation: Option<OperationBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    problem: Option<Problem>,
+}
+
+/// Time to wait for an operation.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WaitParameters {
+    /// Seconds to wait for its end; goes before `Prefer: wait`.
+    #[param(maximum = 30, nullable = false)]
     wait: Option<u64>,
 }
 
@@ -59,7 +158,7 @@ pub(crate) async fn operation(
         () = gateway.closing.cancelled() => resource.dio.operation(op),
     };
     let operation = operation.ok_or_else(|| unknown(&id))?;
-    let mut response = response::json(&describe(&operation, &prefix));
+    let mut response = response::json(&OperationBody::of(&operation, &prefix));
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if !operation.state.is_final() {
@@ -71,18 +170,41 @@ pub(crate) async fn operation(
     Ok(response)
 }
 
-/// What a list of operations is narrowed by.
-#[derive(Clone, Debug, Deserialize)]
+/// Bounds of a list of operations.
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OperationFilter {
+    /// Only of this resource.
+    #[param(nullable = false)]
     dio: Option<String>,
+    /// Only in this state, or in one of these, separated by commas.
+    #[param(nullable = false)]
     state: Option<String>,
+    /// Only about the row of this id.
+    #[param(nullable = false)]
     record: Option<String>,
+    /// Operations, at most; without it NDJSON has them all.
+    #[param(maximum = 1_000, default = 100, nullable = false)]
     limit: Option<usize>,
+    /// Only older than this operation.
+    #[param(nullable = false)]
     after: Option<String>,
 }
 
 impl OperationFilter {
+    /// Parameters with these names of resources, which are known when the document is made.
+    pub(crate) fn parameters(dios: &[&str]) -> Vec<Parameter> {
+        let states = OperationState::ALL.iter().map(|state| state.as_str());
+        let own = [("dio", words(dios.iter().copied())), ("state", list_of(states)), ("after", OperationFilter::id())];
+        with_schemas(OperationFilter::into_params(|| None), own)
+    }
+
+    /// The form of an operation's id.
+    pub(crate) fn id() -> ObjectBuilder {
+        text().pattern(Some("^op_[0-7][0-9A-HJKMNP-TV-Z]{25}$"))
+    }
+
     fn query(&self, usual: usize) -> Result<OperationQuery, ApiError> {
         let wrong = |what: String| ApiError::new(Code::InvalidParameter, what);
         let after = self.after.as_deref().map(str::parse::<OpId>).transpose();
@@ -130,8 +252,8 @@ pub(crate) async fn operations(
     let mut response = match format {
         Format::Ndjson => Response::new(lines(shown, prefix)),
         _ => {
-            let shown: Vec<Value> = shown.iter().map(|operation| describe(operation, &prefix)).collect();
-            response::json(&Value::from(shown))
+            let shown = shown.iter().map(|operation| OperationBody::of(operation, &prefix));
+            response::json(&shown.collect::<Vec<_>>())
         }
     };
     let headers = response.headers_mut();
@@ -190,7 +312,7 @@ pub(crate) async fn retry(
 ) -> Result<Response, ApiError> {
     let (resource, op) = find(&gateway, &id)?;
     let operation = again(resource, op).await?;
-    let mut response = response::json(&describe(&operation, &prefix));
+    let mut response = response::json(&OperationBody::of(&operation, &prefix));
     *response.status_mut() = StatusCode::ACCEPTED;
     let place = response::text(format!("{prefix}/operations/{}", operation.id));
     response.headers_mut().insert(header::LOCATION, place);
@@ -217,8 +339,9 @@ pub(crate) async fn retry_many(
         let resource = gateway.dio(&operation.dio)?;
         let refused = match again(resource, operation.id).await {
             Ok(new) => {
-                let new = describe(&new, &prefix);
-                told.push(json!({ "id": operation.id.to_string(), "status": 202, "operation": new }));
+                let new = OperationBody::of(&new, &prefix);
+                let (id, status) = (operation.id.to_string(), StatusCode::ACCEPTED.as_u16());
+                told.push(Retried { id, status, operation: Some(new), problem: None });
                 continue;
             }
             Err(refused) => refused,
@@ -227,14 +350,14 @@ pub(crate) async fn retry_many(
         if status.is_server_error() && told.is_empty() {
             return Err(refused);
         }
-        let problem = refused.to_json(None);
-        told.push(json!({ "id": operation.id.to_string(), "status": status.as_u16(), "problem": problem }));
+        let (id, problem) = (operation.id.to_string(), Some(refused.problem(None)));
+        told.push(Retried { id, status: status.as_u16(), operation: None, problem });
         if status.is_server_error() {
             // Nothing can be accepted now, whichever comes next.
             break;
         }
     }
-    let mut response = response::json(&Value::from(told));
+    let mut response = response::json(&told);
     response.headers_mut().insert(TOTAL, HeaderValue::from(total));
     Ok(response)
 }
@@ -288,22 +411,5 @@ fn unknown(id: &str) -> ApiError {
 
 /// An operation as it is sent; links begin with `prefix`.
 pub fn describe(operation: &Operation, prefix: &str) -> Value {
-    let error = operation.error.as_ref().map(|error| json!({ "code": error.code, "detail": error.detail }));
-    let own = format!("{prefix}/operations/{}", operation.id);
-    let record = operation.record.as_ref().map(|id| format!("{prefix}/{}/{}", operation.dio, segment(id)));
-    json!({
-        "id": operation.id.to_string(),
-        "dio": &*operation.dio,
-        "record": operation.record,
-        "op": operation.op,
-        "state": operation.state,
-        "attempts": operation.attempts,
-        "next_attempt": operation.next_attempt.map(response::moment),
-        "error": error,
-        "position": operation.position,
-        "created": response::moment(operation.created),
-        "updated": response::moment(operation.updated),
-        "retry_of": operation.retry_of.map(|op| op.to_string()),
-        "links": { "self": own, "record": record },
-    })
+    response::document(&OperationBody::of(operation, prefix))
 }

@@ -1,7 +1,8 @@
 //! `POST /{dio}/_purge`: everything that is kept of some rows goes, except at the source.
 
 use axum::response::Response;
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::http::problem::{ApiError, Code};
 use crate::http::response;
@@ -11,18 +12,36 @@ use diorama_core::dio::MOST_IDS;
 use diorama_core::record::CborValue;
 use diorama_core::vista::Error;
 
+/// Outcome of a purge.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Purged {
+    position: String,
+    /// Rows that were removed from what readers see.
+    rows: u64,
+    /// Entries of the log that were rewritten.
+    entries: u64,
+    /// Settled writes whose values were erased.
+    operations: u64,
+    /// Kept deliveries that named one of the rows and were dropped.
+    deliveries: u64,
+    /// Ids that readers see again.
+    returned: Vec<String>,
+    /// Ids that the source still has; null if it was not asked or did not answer.
+    in_source: Option<Vec<String>>,
+}
+
 /// Erases the rows whose ids the body has, and says what that did.
 pub(crate) async fn purge(PathScope(scope): PathScope, change: Change) -> Result<Response, ApiError> {
     let purged = scope.dio.purge(ids(change.value()?)?).await.map_err(refused)?;
-    Ok(response::json(&json!({
-        "position": purged.position.to_string(),
-        "rows": purged.rows,
-        "entries": purged.entries,
-        "operations": purged.operations,
-        "deliveries": purged.deliveries,
-        "returned": purged.returned,
-        "in_source": purged.in_source,
-    })))
+    Ok(response::json(&Purged {
+        position: purged.position.to_string(),
+        rows: purged.rows,
+        entries: purged.entries,
+        operations: purged.operations,
+        deliveries: purged.deliveries,
+        returned: purged.returned,
+        in_source: purged.in_source,
+    }))
 }
 
 /// The ids in `{"ids": ["42", ..]}`.

@@ -2,11 +2,25 @@
 
 use axum::extract::RawQuery;
 use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::http::problem::{ApiError, Code};
 use crate::http::response;
 use crate::rows::extract::PathScope;
 use diorama_core::vista::{Error, ErrorKind};
+
+/// Outcome of a refresh.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Refreshed {
+    #[schema(required)]
+    position: Option<String>,
+    inserted: u64,
+    changed: u64,
+    removed: u64,
+    undecodable: u64,
+    seconds: f64,
+}
 
 /// Refreshes, or joins the refresh under way, and says what changed.
 pub(crate) async fn refresh(PathScope(scope): PathScope, RawQuery(raw): RawQuery) -> Result<Response, ApiError> {
@@ -19,14 +33,14 @@ pub(crate) async fn refresh(PathScope(scope): PathScope, RawQuery(raw): RawQuery
         }
     };
     let report = refreshed.map_err(failed)?;
-    Ok(response::json(&serde_json::json!({
-        "position": report.position.map(|position| position.to_string()),
-        "inserted": report.inserted,
-        "changed": report.changed,
-        "removed": report.removed,
-        "undecodable": report.undecodable,
-        "seconds": report.took.as_secs_f64(),
-    })))
+    Ok(response::json(&Refreshed {
+        position: report.position.map(|position| position.to_string()),
+        inserted: report.inserted,
+        changed: report.changed,
+        removed: report.removed,
+        undecodable: report.undecodable,
+        seconds: report.took.as_secs_f64(),
+    }))
 }
 
 fn failed(error: Error) -> ApiError {

@@ -156,7 +156,7 @@ fn authenticate(token: &str, gateway: &Weak<GatewayState>) -> Result<Principal, 
     let gateway = gateway.upgrade().ok_or_else(|| ApiError::new(Code::ShuttingDown, "the server is stopping"))?;
     let value = HeaderValue::from_str(&format!("Bearer {token}"));
     let value = value.map_err(|_| ApiError::new(Code::Unauthenticated, "the token is not a valid bearer token"))?;
-    gateway.auth.check(&HeaderMap::from_iter([(header::AUTHORIZATION, value)]))
+    Ok(gateway.auth.check(&HeaderMap::from_iter([(header::AUTHORIZATION, value)]))?)
 }
 
 fn refusal(encoding: Encoding, error: &ApiError) -> Bytes {

@@ -6,8 +6,21 @@ use axum::http::{Extensions, HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use subtle::{Choice, ConstantTimeEq as _};
+use thiserror::Error;
 
-use crate::http::problem::{ApiError, Code};
+/// Reason why a caller is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(crate) enum AuthError {
+    /// Whoever stands in between may have looked at another one.
+    #[error("there are several Authorization headers")]
+    Several,
+    #[error("the Authorization header is no bearer token")]
+    NotBearer,
+    #[error("a token is required")]
+    Missing,
+    #[error("the token is not known")]
+    Unknown,
+}
 
 /// Who calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,22 +65,19 @@ impl std::fmt::Debug for Auth {
 
 impl Auth {
     /// Who sent the request of `headers`, if it may pass.
-    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<Principal, ApiError> {
+    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<Principal, AuthError> {
         let Auth::Tokens(tokens) = self else { return Ok(Principal::Anybody) };
-        let refuse = |detail: &'static str| Err(ApiError::new(Code::Unauthenticated, detail).hint(HINT));
         let mut given = headers.get_all(header::AUTHORIZATION).iter();
         let one = given.next();
         if given.next().is_some() {
-            // Whoever stands in between may have looked at another one.
-            let twice = ApiError::new(Code::InvalidHeader, "there are several Authorization headers");
-            return Err(twice.hint("send one"));
+            return Err(AuthError::Several);
         }
         let known = match one {
             Some(value) => match value.as_bytes().split_at_checked(7) {
                 Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => {
                     is_known(tokens, token.trim_ascii())
                 }
-                _ => return refuse("the Authorization header is no bearer token"),
+                _ => return Err(AuthError::NotBearer),
             },
             None => match offered(headers) {
                 Some(token) => {
@@ -75,15 +85,12 @@ impl Auth {
                     let decoded = URL_SAFE_NO_PAD.decode(token).unwrap_or_default();
                     is_known(tokens, token) | is_known(tokens, &decoded)
                 }
-                None => return refuse("a token is required"),
+                None => return Err(AuthError::Missing),
             },
         };
-        if bool::from(known) { Ok(Principal::Anybody) } else { refuse("the token is not known") }
+        if bool::from(known) { Ok(Principal::Anybody) } else { Err(AuthError::Unknown) }
     }
 }
-
-const HINT: &str = "send the header Authorization: Bearer TOKEN; a browser's WebSocket offers the subprotocols \
-     diorama.v1+json and bearer.TOKEN";
 
 /// The token among the subprotocols that a WebSocket handshake offers: browsers can set no other header.
 fn offered(headers: &HeaderMap) -> Option<&[u8]> {
@@ -99,7 +106,8 @@ fn is_known(tokens: &[String], given: &[u8]) -> Choice {
     known & Choice::from(u8::from(!given.is_empty()))
 }
 
-/// Keeps headers that may hold a token out of whatever prints headers.
+/// Keeps headers that may hold a token out of whatever prints headers. tower-http's `sensitive-headers` does the same for 3 % more
+/// instructions of one record: it moves the future of the whole pipeline.
 pub(crate) fn hide(headers: &mut HeaderMap) {
     for (name, value) in headers.iter_mut() {
         if name == header::AUTHORIZATION || name == header::SEC_WEBSOCKET_PROTOCOL {
@@ -136,7 +144,7 @@ mod tests {
         headers.append(header::AUTHORIZATION, "Bearer two".parse().unwrap());
         headers.append(header::AUTHORIZATION, "Bearer two".parse().unwrap());
         let refused = Auth::Tokens(vec!["two".into()]).check(&headers).unwrap_err();
-        assert_eq!(refused.code(), Code::InvalidHeader);
+        assert_eq!(refused, AuthError::Several);
         assert!(Auth::None.check(&headers).is_ok(), "nobody is asked who they are");
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 
 use crate::http::auth::Principal;
-use crate::http::budget::{Budgets, Caller, Lease};
+use crate::http::budget::{BudgetError, Budgets, Caller, Lease};
 use crate::http::problem::ApiError;
 use diorama_core::dio::Workers;
 use diorama_core::vista::query::Meter;
@@ -37,7 +37,7 @@ impl Bounds {
     ///
     /// # Errors
     /// As [`Budget::take`].
-    pub(crate) fn answer(&self, body: Vec<u8>) -> Result<Bytes, ApiError> {
+    pub(crate) fn answer(&self, body: Vec<u8>) -> Result<Bytes, BudgetError> {
         self.budgets.answer(self.caller, body)
     }
 
@@ -45,7 +45,7 @@ impl Bounds {
     ///
     /// # Errors
     /// As [`Budget::take`].
-    pub(crate) fn lease_answer(&self, bytes: usize) -> Result<Lease, ApiError> {
+    pub(crate) fn lease_answer(&self, bytes: usize) -> Result<Lease, BudgetError> {
         self.budgets.answers.take(self.caller, bytes)
     }
 
@@ -53,7 +53,7 @@ impl Bounds {
     ///
     /// # Errors
     /// As [`Budget::take`].
-    pub(crate) fn lease_body(&self, bytes: usize) -> Result<Lease, ApiError> {
+    pub(crate) fn lease_body(&self, bytes: usize) -> Result<Lease, BudgetError> {
         self.budgets.bodies.take(self.caller, bytes)
     }
 
@@ -61,7 +61,7 @@ impl Bounds {
     ///
     /// # Errors
     /// As [`Budget::take`].
-    pub(crate) fn lease_spooled(&self, bytes: usize) -> Result<Lease, ApiError> {
+    pub(crate) fn lease_spooled(&self, bytes: usize) -> Result<Lease, BudgetError> {
         self.budgets.spooled.take(self.caller, bytes)
     }
 
@@ -69,7 +69,7 @@ impl Bounds {
     ///
     /// # Errors
     /// As [`Budget::take`].
-    pub(crate) fn lease_delivery(&self, size: usize) -> Result<Lease, ApiError> {
+    pub(crate) fn lease_delivery(&self, size: usize) -> Result<Lease, BudgetError> {
         let mut lease = self.budgets.deliveries.take(self.caller, 0)?;
         lease.grow_for_delivery(size, 0)?;
         Ok(lease)
@@ -79,7 +79,7 @@ impl Bounds {
     ///
     /// # Errors
     /// As [`Budget::take`].
-    pub(crate) fn lease_live(&self) -> Result<Lease, ApiError> {
+    pub(crate) fn lease_live(&self) -> Result<Lease, BudgetError> {
         self.budgets.live.take(self.caller, 1)
     }
 
@@ -87,7 +87,7 @@ impl Bounds {
     ///
     /// # Errors
     /// As [`Budget::take`].
-    pub(crate) fn lease_patterns(&self, bytes: usize) -> Result<Lease, ApiError> {
+    pub(crate) fn lease_patterns(&self, bytes: usize) -> Result<Lease, BudgetError> {
         self.budgets.patterns.take(self.caller, bytes)
     }
 

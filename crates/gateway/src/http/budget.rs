@@ -13,9 +13,9 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::Extensions;
 use parking_lot::Mutex;
+use thiserror::Error;
 
 use crate::http::limits::Limits;
-use crate::http::problem::{ApiError, Code};
 use diorama_inbound::MOST_BYTES;
 
 /// Bodies of answers up to this size are not counted: the socket takes them.
@@ -53,6 +53,20 @@ impl Caller {
     }
 }
 
+/// Reason why a [`Budget`] gives nothing. `key` is that of `[server.limits]` that sets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum BudgetError {
+    /// The caller's address holds its share: 429 `rate-limited`.
+    #[error("this address has its share of the {name}")]
+    #[expect(missing_docs, reason = "said above")]
+    Share { name: &'static str, key: &'static str },
+    /// Everything is taken: 503 `busy`.
+    #[error("all of the {name} are taken")]
+    #[expect(missing_docs, reason = "said above")]
+    All { name: &'static str, key: &'static str },
+}
+
 /// An amount that callers share.
 #[derive(Debug)]
 pub struct Budget {
@@ -82,20 +96,21 @@ impl Budget {
     /// Takes `amount` for `caller`.
     ///
     /// # Errors
-    /// 429 `rate-limited` if the caller's address holds its share, 503 `busy` if all is taken.
-    pub fn take(self: &Arc<Budget>, caller: Caller, amount: usize) -> Result<Lease, ApiError> {
+    /// The caller's address holds its share, or all is taken.
+    pub fn take(self: &Arc<Budget>, caller: Caller, amount: usize) -> Result<Lease, BudgetError> {
         self.add(caller, amount)?;
         Ok(Lease { budget: Arc::clone(self), caller, amount })
     }
 
-    fn add(&self, caller: Caller, amount: usize) -> Result<(), ApiError> {
+    fn add(&self, caller: Caller, amount: usize) -> Result<(), BudgetError> {
         let mut held = self.held.lock();
         let own = held.by_caller.get(&caller).copied().unwrap_or(0);
         let of_caller = own.saturating_add(amount) > self.share;
         if of_caller || held.all.saturating_add(amount) > self.most {
             drop(held);
             self.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(self.refusal(of_caller));
+            let (name, key) = (self.name, self.key);
+            return Err(if of_caller { BudgetError::Share { name, key } } else { BudgetError::All { name, key } });
         }
         held.all += amount;
         if amount > 0 {
@@ -113,15 +128,6 @@ impl Budget {
                 held.by_caller.remove(&caller);
             }
         }
-    }
-
-    fn refusal(&self, of_caller: bool) -> ApiError {
-        let hint = format!("come again after Retry-After; server.limits.{} is the bound", self.key);
-        match of_caller {
-            true => ApiError::new(Code::RateLimited, format!("this address has its share of the {}", self.name)),
-            false => ApiError::new(Code::Busy, format!("all of the {} are taken", self.name)),
-        }
-        .hint(hint)
     }
 
     /// Its name for metrics.
@@ -159,7 +165,7 @@ impl Lease {
     ///
     /// # Errors
     /// As [`Budget::take`]; what was held stays held.
-    pub fn grow(&mut self, more: usize) -> Result<(), ApiError> {
+    pub fn grow(&mut self, more: usize) -> Result<(), BudgetError> {
         self.budget.add(self.caller, more)?;
         self.amount += more;
         Ok(())
@@ -169,7 +175,7 @@ impl Lease {
     ///
     /// # Errors
     /// As [`Budget::take`].
-    pub fn grow_to(&mut self, amount: usize) -> Result<(), ApiError> {
+    pub fn grow_to(&mut self, amount: usize) -> Result<(), BudgetError> {
         self.grow(amount.saturating_sub(self.amount))
     }
 
@@ -178,7 +184,7 @@ impl Lease {
     ///
     /// # Errors
     /// As [`Budget::take`].
-    pub(crate) fn grow_for_delivery(&mut self, size: usize, changes: usize) -> Result<(), ApiError> {
+    pub(crate) fn grow_for_delivery(&mut self, size: usize, changes: usize) -> Result<(), BudgetError> {
         self.grow_to(delivery_memory(size, changes).min(self.budget.share))
     }
 
@@ -260,7 +266,7 @@ impl Budgets {
     ///
     /// # Errors
     /// As [`Budget::take`].
-    pub fn answer(&self, caller: Caller, body: Vec<u8>) -> Result<Bytes, ApiError> {
+    pub fn answer(&self, caller: Caller, body: Vec<u8>) -> Result<Bytes, BudgetError> {
         if body.capacity() <= SMALL_ANSWER {
             return Ok(body.into());
         }
@@ -304,12 +310,13 @@ mod tests {
     #[test]
     fn one_address_gets_its_share_and_all_get_what_there_is() {
         let budget = Budget::new("things", "things", 10, 4);
-        let code = |taken: Result<Lease, ApiError>| taken.unwrap_err().code();
+        let key = "things";
+        let (share, all) = (BudgetError::Share { name: key, key }, BudgetError::All { name: key, key });
         let mut first = budget.take(caller("10.0.0.1"), 4).unwrap();
-        assert_eq!(code(budget.take(caller("::ffff:10.0.0.1"), 1)), Code::RateLimited);
-        assert_eq!(first.grow(1).unwrap_err().code(), Code::RateLimited);
+        assert_eq!(budget.take(caller("::ffff:10.0.0.1"), 1).unwrap_err(), share);
+        assert_eq!(first.grow(1).unwrap_err(), share);
         let others = [budget.take(caller("10.0.0.2"), 4).unwrap(), budget.take(caller("10.0.0.3"), 2).unwrap()];
-        assert_eq!(code(budget.take(caller("10.0.0.4"), 1)), Code::Busy);
+        assert_eq!(budget.take(caller("10.0.0.4"), 1).unwrap_err(), all);
         assert_eq!((budget.held(), budget.refused()), (10, 3));
         first.shrink_to(1);
         assert_eq!(budget.held(), 7);

@@ -2,6 +2,9 @@
 //!
 //! A coded answer is another representation: its strong ETag has a suffix of its own, and `Vary` says what it depends on. A
 //! handler knows nothing of this: it sees the tags of what it makes itself, whichever coding the client got them with.
+//!
+//! tower-http's `Compression` leaves the ETag as it is, so that one tag would stand for several representations; it drops the length of
+//! bodies that are there as a whole, and codes on the async threads.
 
 use std::io;
 
@@ -12,10 +15,10 @@ use axum::http::Method;
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::response::Response;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
+use thiserror::Error;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use crate::http::negotiate;
-use crate::http::problem::{ApiError, Code};
 use crate::http::response::tags;
 
 /// Smaller bodies gain less than they cost.
@@ -82,11 +85,16 @@ pub(crate) struct AcceptedCodings {
     known: Vec<HeaderValue>,
 }
 
+/// The body of a request has a coding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("bodies with a Content-Encoding are not taken here")]
+pub(crate) struct CodedBody;
+
 /// Refuses a request whose body is coded: only webhooks take such bodies, and judge them by themselves.
 ///
 /// # Errors
-/// 415 that says what is taken.
-pub(crate) fn check_request(method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
+/// The body has a coding other than `identity`.
+pub(crate) fn check_request(method: &Method, headers: &HeaderMap) -> Result<(), CodedBody> {
     let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
     let is_plain = |coding: &HeaderValue| {
         let coding = coding.as_bytes().trim_ascii();
@@ -95,9 +103,7 @@ pub(crate) fn check_request(method: &Method, headers: &HeaderMap) -> Result<(), 
     if method.is_safe() && method.as_str() != "QUERY" || codings.all(is_plain) {
         return Ok(());
     }
-    Err(ApiError::new(Code::UnsupportedMediaType, "bodies with a Content-Encoding are not taken here")
-        .hint("send the body without a Content-Encoding")
-        .header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")))
+    Err(CodedBody)
 }
 
 impl AcceptedCodings {

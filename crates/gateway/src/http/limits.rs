@@ -2,10 +2,22 @@
 
 use std::time::Duration;
 
+use axum::http::{HeaderMap, Uri};
+use thiserror::Error;
+
 use diorama_core::record::JsonLimits;
 
+/// A request's head is larger than the limits say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(crate) enum HeadError {
+    #[error("the URL is longer than {0} bytes")]
+    Uri(usize),
+    #[error("the headers are longer than {0} bytes")]
+    Headers(usize),
+}
+
 /// Bounds on what a request may be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of one row or query (default: 1 MiB).
     pub body: usize,
@@ -20,7 +32,7 @@ pub struct Limits {
     /// Values in a document (default: 100,000).
     pub nodes: usize,
     /// Time to send a body (default: 30 s).
-    pub body_time: Duration,
+    pub body_timeout: Duration,
     /// Time that event streams and sockets wait for the first copy of a resource (default: 20 s).
     pub start_wait: Duration,
     /// Time that one query may take, waiting for its turn included (default: 2 s).
@@ -55,7 +67,7 @@ impl Default for Limits {
             header_bytes: 64 << 10,
             depth: 64,
             nodes: 100_000,
-            body_time: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(30),
             start_wait: Duration::from_secs(20),
             query_time: Duration::from_secs(2),
             query_memory: 256 << 20,
@@ -72,6 +84,17 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Refuses a URL or headers that are too long.
+    pub(crate) fn check_head(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), HeadError> {
+        let length = uri.path_and_query().map_or(0, |text| text.as_str().len());
+        if length > self.uri {
+            return Err(HeadError::Uri(self.uri));
+        }
+        // What reads requests stops some way behind the bound.
+        let length: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if length > self.header_bytes { Err(HeadError::Headers(self.header_bytes)) } else { Ok(()) }
+    }
+
     pub(crate) fn json(&self) -> JsonLimits {
         JsonLimits { nodes: self.nodes, depth: self.depth }
     }

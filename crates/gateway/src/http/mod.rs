@@ -1,7 +1,7 @@
 //! The HTTP side of every request, whatever it asks for: identity, origin, bounds, content negotiation, refusals.
 
 pub(crate) mod auth;
-mod body;
+pub(crate) mod body;
 pub(crate) mod bounds;
 pub(crate) mod budget;
 pub(crate) mod coding;
@@ -12,7 +12,9 @@ pub(crate) mod negotiate;
 pub(crate) mod origin;
 pub(crate) mod prefer;
 pub(crate) mod problem;
+pub(crate) mod refusals;
 pub(crate) mod request_id;
 pub(crate) mod response;
 pub(crate) mod route;
+pub(crate) mod schemas;
 pub(crate) mod spool;

@@ -1,8 +1,15 @@
 //! Which format an answer has, by `Accept`.
 
 use axum::http::{HeaderMap, HeaderValue, header};
+use thiserror::Error;
 
-use crate::http::problem::{ApiError, Code};
+/// None of the formats that a client accepts can be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("none of the formats in Accept can be sent")]
+pub(crate) struct NotAcceptable {
+    /// Those that can.
+    pub(crate) formats: &'static [Format],
+}
 
 /// Formats of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,17 +74,17 @@ impl Format {
 }
 
 /// The format of a list.
-pub(crate) fn of_list(headers: &HeaderMap) -> Result<Format, ApiError> {
+pub(crate) fn of_list(headers: &HeaderMap) -> Result<Format, NotAcceptable> {
     choose(headers, LISTS)
 }
 
 /// The format of a list of what is no row.
-pub(crate) fn of_log(headers: &HeaderMap) -> Result<Format, ApiError> {
+pub(crate) fn of_log(headers: &HeaderMap) -> Result<Format, NotAcceptable> {
     choose(headers, LOGS)
 }
 
 /// The format of one record.
-pub(crate) fn of_record(headers: &HeaderMap) -> Result<Format, ApiError> {
+pub(crate) fn of_record(headers: &HeaderMap) -> Result<Format, NotAcceptable> {
     choose(headers, RECORDS)
 }
 
@@ -93,7 +100,7 @@ pub(crate) fn prefers_html(headers: &HeaderMap) -> bool {
 }
 
 /// The format that the client likes best; of those it likes equally, the first of `formats`.
-fn choose(headers: &HeaderMap, formats: &[Format]) -> Result<Format, ApiError> {
+fn choose(headers: &HeaderMap, formats: &'static [Format]) -> Result<Format, NotAcceptable> {
     let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
     if accepted.peek().is_none_or(|first| *first == "*/*" || *first == "application/json") {
         return Ok(Format::Json);
@@ -114,11 +121,7 @@ fn choose(headers: &HeaderMap, formats: &[Format]) -> Result<Format, ApiError> {
             best = Some((*format, q));
         }
     }
-    best.map(|(format, _)| format).ok_or_else(|| {
-        let names: Vec<_> = formats.iter().map(|f| f.content_type().to_str().unwrap_or_default().to_string()).collect();
-        ApiError::new(Code::NotAcceptable, "none of the formats in Accept can be sent")
-            .hint(format!("formats are {}", names.join(", ")))
-    })
+    best.map(|(format, _)| format).ok_or(NotAcceptable { formats })
 }
 
 pub(crate) fn range(text: &str) -> (&str, f32) {

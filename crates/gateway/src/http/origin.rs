@@ -1,11 +1,36 @@
-//! Which hosts and web pages may call. CORS tells browsers; the checks here also stop what browsers send without asking.
+//! Hosts and web pages that may call. CORS tells browsers; the checks here also stop what browsers send without asking.
+//!
+//! tower-http's `Cors` is not used. It answers every `OPTIONS` itself with 200, also those that ask for `Allow` and the handshakes of
+//! webhooks, and preflights are answered 204 here. It refuses nobody, so the checks would stay. It writes the names of headers in
+//! lower case, and `Vary` into answers to requests without an `Origin`.
 
 use axum::extract::Request;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::uri::Authority;
 use axum::http::{Method, Version};
 
-use crate::http::problem::{ApiError, Code};
+use thiserror::Error;
+
+/// Reason why a request is refused for its host or the page behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum OriginError {
+    #[error("there are several Host headers")]
+    SeveralHosts,
+    #[error("the Host header is not a host")]
+    NotAHost,
+    #[error("there is no Host header")]
+    NoHost,
+    #[error("the URL does not name a host")]
+    NoHostInUrl,
+    #[error("this server does not answer for {0:?}")]
+    OtherHost(String),
+    #[error("pages of {0:?} may not do this")]
+    Page(String),
+    #[error("pages of other sites may not do this")]
+    OtherSite,
+    #[error("pages of other origins may not do this")]
+    OtherOrigin,
+}
 
 /// A server that binds loopback answers loopback names only: a page elsewhere cannot point its own name at it.
 #[derive(Clone, Debug, Default)]
@@ -37,16 +62,13 @@ impl Origins {
     /// # Errors
     /// 400 for what RFC 9112, section 3.2, has refused: several `Host` headers, one that is not a host, and none where
     /// [`Origins::host_required`] asks for one.
-    pub(crate) fn settle_host(&self, request: &mut Request) -> Result<(), ApiError> {
-        let wrong = |detail: &'static str| {
-            Err(ApiError::new(Code::InvalidHeader, detail).hint("send one header Host with a host and perhaps a port"))
-        };
+    pub(crate) fn settle_host(&self, request: &mut Request) -> Result<(), OriginError> {
         let mut hosts = request.headers().get_all(header::HOST).iter();
         match (hosts.next(), hosts.next()) {
-            (Some(_), Some(_)) => return wrong("there are several Host headers"),
-            (Some(host), None) if !is_host(host.as_bytes()) => return wrong("the Host header is not a host"),
+            (Some(_), Some(_)) => return Err(OriginError::SeveralHosts),
+            (Some(host), None) if !is_host(host.as_bytes()) => return Err(OriginError::NotAHost),
             (None, _) if self.host_required && request.version() == Version::HTTP_11 => {
-                return wrong("there is no Host header");
+                return Err(OriginError::NoHost);
             }
             _ => {}
         }
@@ -56,20 +78,19 @@ impl Origins {
                 request.headers_mut().insert(header::HOST, host);
                 Ok(())
             }
-            _ => Err(ApiError::new(Code::InvalidParameter, "the URL does not name a host")),
+            _ => Err(OriginError::NoHostInUrl),
         }
     }
 
     /// Refuses a `Host` that is not one of ours; see [`Origins::settle_host`].
-    pub(crate) fn check_host(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    pub(crate) fn check_host(&self, headers: &HeaderMap) -> Result<(), OriginError> {
         let Some(loopback) = &self.loopback else { return Ok(()) };
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let name = host.map(host_name).unwrap_or_default();
         if is_loopback(name) || loopback.names.iter().any(|own| own.eq_ignore_ascii_case(name)) {
             return Ok(());
         }
-        Err(ApiError::new(Code::MisdirectedHost, format!("this server does not answer for {name:?}"))
-            .hint("it binds loopback: use localhost or 127.0.0.1, or configure a public address"))
+        Err(OriginError::OtherHost(name.to_string()))
     }
 
     /// The page behind the request, if it may read the answer.
@@ -81,7 +102,7 @@ impl Origins {
         &self,
         method: &Method,
         headers: &'a HeaderMap,
-    ) -> Result<Option<&'a HeaderValue>, ApiError> {
+    ) -> Result<Option<&'a HeaderValue>, OriginError> {
         let origin = headers.get(header::ORIGIN);
         let text = origin.and_then(|origin| origin.to_str().ok()).unwrap_or_default();
         if origin.is_some() && (self.allows(text) || is_same(text, headers)) {
@@ -92,9 +113,7 @@ impl Origins {
         if !guarded || !foreign || is_visit(method, headers) {
             return Ok(None);
         }
-        let page = if origin.is_some() { format!("pages of {text:?}") } else { "pages of other sites".to_string() };
-        Err(ApiError::new(Code::OriginNotAllowed, format!("{page} may not do this"))
-            .hint("list the origin under [server] cors"))
+        Err(if origin.is_some() { OriginError::Page(text.to_string()) } else { OriginError::OtherSite })
     }
 
     fn allows(&self, origin: &str) -> bool {
@@ -110,17 +129,13 @@ impl Origins {
 ///
 /// # Errors
 /// 403 for it.
-pub(crate) fn check_own(headers: &HeaderMap) -> Result<(), ApiError> {
+pub(crate) fn check_own(headers: &HeaderMap) -> Result<(), OriginError> {
     let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
     let foreign = match origin {
         Some(origin) => !is_same(origin, headers),
         None => matches!(said(headers, SEC_FETCH_SITE), "cross-site" | "same-site"),
     };
-    match foreign {
-        true => Err(ApiError::new(Code::OriginNotAllowed, "pages of other origins may not do this")
-            .hint("use the command line")),
-        false => Ok(()),
-    }
+    if foreign { Err(OriginError::OtherOrigin) } else { Ok(()) }
 }
 
 /// Tells the browser that `origin` may read the answer.

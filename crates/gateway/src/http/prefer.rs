@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue};
+use thiserror::Error;
 
-use crate::http::problem::{ApiError, Code};
 use crate::http::response;
 
 /// The longest wait there is.
 pub(crate) const LONGEST: u64 = 30;
+
+/// A strict request prefers something that is not understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("Prefer has something that is not understood")]
+pub(crate) struct UnclearPreference;
 
 /// What a request prefers. The first of a name counts. Unknown preferences are ignored, as the RFC says, unless the request
 /// says `handling=strict`.
@@ -69,11 +74,10 @@ impl Prefer {
     }
 
     /// Refuses what is not understood, if the request asks for that.
-    pub(crate) fn check(self) -> Result<Prefer, ApiError> {
+    pub(crate) fn check(self) -> Result<Prefer, UnclearPreference> {
         match self.is_strict() && self.unclear {
             false => Ok(self),
-            true => Err(ApiError::new(Code::InvalidHeader, "Prefer has something that is not understood")
-                .hint("respond-async, wait=SECONDS, return=minimal|representation, handling=strict|lenient, max-affected=ROWS")),
+            true => Err(UnclearPreference),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Refusals: the one mapping from errors to HTTP, and their form, RFC 9457's problem+json.
+//! Refusals and their form, RFC 9457's problem+json. `http/refusals.rs` makes them of errors.
 //!
 //! A handler returns an [`ApiError`]; it travels in the response's extensions to the pipeline, which knows the request's id and
 //! writes the body. So every refusal has the same form, whoever made it.
@@ -10,9 +10,12 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, SchemaFormat};
 
-use diorama_core::vista::query::url::{ParamCode, ParamError};
-use diorama_core::vista::{Error, ErrorKind};
+use crate::http::response::document;
+use crate::http::schemas::{text, words};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $slug:literal, $status:ident, $title:literal;)*) => {
@@ -99,6 +102,43 @@ codes! {
     StoreUnavailable = "store-unavailable", SERVICE_UNAVAILABLE, "The journal cannot be written";
     UpstreamTimeout = "upstream-timeout", GATEWAY_TIMEOUT, "The source did not answer in time";
     InsufficientStorage = "insufficient-storage", INSUFFICIENT_STORAGE, "The disk is full";
+}
+
+/// A refusal (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Problem {
+    #[serde(rename = "type")]
+    #[schema(schema_with = Problem::reference)]
+    kind: String,
+    title: &'static str,
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    detail: Cow<'static, str>,
+    #[schema(schema_with = Problem::code)]
+    code: &'static str,
+    /// The same as `detail`.
+    message: Cow<'static, str>,
+    /// Advice to the caller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    hint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    request_id: Option<String>,
+    /// Mistakes per column or parameter.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    errors: BTreeMap<String, String>,
+}
+
+impl Problem {
+    fn reference() -> ObjectBuilder {
+        text().format(Some(SchemaFormat::Custom("uri-reference".into())))
+    }
+
+    fn code() -> ObjectBuilder {
+        let codes = Code::ALL.iter().map(|code| code.as_str());
+        words(codes).description(Some("Kind of the refusal; stable."))
+    }
 }
 
 /// A refusal, on its way to be a problem+json.
@@ -195,25 +235,20 @@ impl ApiError {
         self.0.hint.as_deref()
     }
 
-    /// The members of the problem.
-    pub(crate) fn to_json(&self, request_id: Option<&str>) -> serde_json::Value {
+    /// The problem, for the request of this id.
+    pub(crate) fn problem(&self, request_id: Option<&str>) -> Problem {
         let Inner { code, detail, hint, errors, .. } = &*self.0;
-        let mut body = serde_json::json!({
-            "type": format!("/problems/{}", code.as_str()),
-            "title": code.title(),
-            "status": code.status().as_u16(),
-            "detail": detail,
-            "code": code.as_str(),
-            "message": detail,
-        });
-        if let Some(members) = body.as_object_mut() {
-            members.extend(hint.iter().map(|hint| ("hint".to_string(), hint.as_str().into())));
-            members.extend(request_id.map(|id| ("request_id".to_string(), id.into())));
-            if !errors.is_empty() {
-                members.insert("errors".to_string(), serde_json::json!(errors));
-            }
+        Problem {
+            kind: format!("/problems/{}", code.as_str()),
+            title: code.title(),
+            status: code.status().as_u16(),
+            detail: detail.clone(),
+            code: code.as_str(),
+            message: detail.clone(),
+            hint: hint.clone(),
+            request_id: request_id.map(str::to_string),
+            errors: errors.clone(),
         }
-        body
     }
 
     /// What the log is to know beside the detail.
@@ -224,7 +259,7 @@ impl ApiError {
     /// The answer, now that the request's id is known.
     pub(crate) fn render(&self, request_id: &str) -> Response {
         let inner = &*self.0;
-        let mut response = (inner.code.status(), self.to_json(Some(request_id)).to_string()).into_response();
+        let mut response = (inner.code.status(), document(&self.problem(Some(request_id))).to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -251,7 +286,7 @@ pub fn unreadable(status: u16) -> Option<Vec<u8>> {
         431 => ApiError::new(Code::HeadersTooLarge, "the headers are too many or too large"),
         _ => return None,
     };
-    let (body, status) = (error.to_json(None).to_string(), error.code().status());
+    let (body, status) = (document(&error.problem(None)).to_string(), error.code().status());
     let reason = status.canonical_reason().unwrap_or_default();
     let head = format!(
         "HTTP/1.1 {} {reason}\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n\
@@ -270,84 +305,10 @@ impl IntoResponse for ApiError {
     }
 }
 
-impl From<ParamError> for ApiError {
-    fn from(error: ParamError) -> ApiError {
-        let code = match error.code {
-            ParamCode::UnknownColumn => Code::UnknownColumn,
-            ParamCode::UnknownParameter => Code::UnknownParameter,
-            ParamCode::InvalidParameter => Code::InvalidParameter,
-            ParamCode::LimitTooLarge => Code::LimitTooLarge,
-        };
-        let problem = ApiError::new(code, error.to_string()).errors([(error.parameter, error.detail)].into());
-        match error.hint {
-            Some(hint) => problem.hint(hint),
-            None => problem,
-        }
-    }
-}
-
-impl From<Error> for ApiError {
-    fn from(error: Error) -> ApiError {
-        let said = error.to_string();
-        let plain = |code| ApiError::new(code, said.clone());
-        match error {
-            Error::Unsupported { what: "insert" | "update" | "delete", .. } => plain(Code::Unsupported).hint(
-                "files are read only: a SQLite table takes writes, and `write` in a [dio] sends them elsewhere; \
-                 GET {resource}/_schema says what can be done",
-            ),
-            Error::Unsupported { .. } => plain(Code::Unsupported).hint("GET {resource}/_schema says what it can do"),
-            Error::NotFound { .. } => plain(Code::NotFound),
-            Error::Conflict { .. } => plain(Code::Conflict),
-            Error::Precondition { .. } => {
-                plain(Code::PreconditionFailed).hint("read the row again and repeat the change with its ETag")
-            }
-            Error::Invalid { fields, .. } => plain(Code::ValidationFailed).errors(fields),
-            Error::Replayed { .. } => plain(Code::Conflict),
-            Error::KeyReused { .. } => plain(Code::IdempotencyKeyReused).hint("a new request needs a new key"),
-            Error::QueueFull => plain(Code::QueueFull).hint(
-                "come again after Retry-After; nothing was accepted; parked writes wait too: GET /operations?state=parked",
-            ),
-            Error::Busy => plain(Code::Busy).hint("come again after Retry-After; server.limits.heavy_queries is the bound"),
-            Error::ClaimsFull => plain(Code::Busy).hint(
-                "come again after Retry-After; nothing was accepted; keys expire after a day, ids of deliveries after seven; \
-                 lens.inbox.claims is the bound",
-            ),
-            Error::QueryTime { .. } => plain(Code::QueryTimeout).hint(
-                "ask for fewer rows by an indexed filter (explain=true says which index would help); server.limits.query_time \
-                 is the bound",
-            ),
-            Error::QueryMemory { .. } => plain(Code::LimitTooLarge)
-                .hint("filter the rows, group by fewer values or take a page; server.limits.query_memory is the bound"),
-            Error::NotReady { .. } => plain(Code::NotReady),
-            Error::Closed => ApiError::new(Code::ShuttingDown, "the server is stopping"),
-            Error::Storage { full: true, .. } => {
-                ApiError::new(Code::InsufficientStorage, "there is no room for the write; nothing was accepted")
-                    .cause(said)
-            }
-            Error::Storage { full: false, .. } => {
-                ApiError::new(Code::StoreUnavailable, "the journal cannot be written; nothing was accepted").cause(said)
-            }
-            Error::OutcomeUnknown { operation } => {
-                ApiError::new(Code::StoreUnavailable, "it is not known yet whether the write was stored").hint(format!(
-                    "GET /operations/{operation} will tell; repeating the request needs an Idempotency-Key"
-                ))
-            }
-            Error::Source { kind: ErrorKind::Unknown, retry_after, .. } => {
-                ApiError::new(Code::UpstreamTimeout, "the source did not answer").retry_after(retry_after).cause(said)
-            }
-            Error::Source { retry_after, .. } => {
-                ApiError::new(Code::UpstreamError, "the source failed").retry_after(retry_after).cause(said)
-            }
-            Error::Suspicious { .. } => plain(Code::RefreshSuspicious),
-            // Errors of the program itself, which no request can cause: `Reentrant`, `Config`, and what comes later.
-            _ => ApiError::new(Code::Internal, "something is wrong inside").cause(said),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use diorama_core::vista::Error;
 
     #[test]
     fn every_code_has_a_word_of_its_own() {
@@ -366,7 +327,7 @@ mod tests {
     #[test]
     fn internals_do_not_leave() {
         let error = ApiError::from(Error::permanent("password=hunter2 at /srv/db"));
-        assert!(!error.to_json(None).to_string().contains("hunter2"));
+        assert!(!document(&error.problem(None)).to_string().contains("hunter2"));
         assert_eq!(error.code(), Code::UpstreamError);
     }
 }

@@ -3,6 +3,8 @@
 use axum::body::Body;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::http::negotiate::Format;
 use diorama_core::dio::Position;
@@ -98,9 +100,14 @@ impl AsRef<[u8]> for HeaderBuilder {
     }
 }
 
+/// `body` as JSON. Its members are in the order of the alphabet, whatever the order of the fields.
+pub(crate) fn document(body: &impl Serialize) -> Value {
+    serde_json::to_value(body).unwrap_or_default()
+}
+
 /// 200 with a document.
-pub(crate) fn json(body: &serde_json::Value) -> Response {
-    let mut response = Response::new(Body::from(body.to_string()));
+pub(crate) fn json(body: &impl Serialize) -> Response {
+    let mut response = Response::new(Body::from(document(body).to_string()));
     response.headers_mut().insert(header::CONTENT_TYPE, Format::Json.content_type());
     response
 }

@@ -5,9 +5,9 @@ use std::io::{Read as _, Seek as _, Write as _};
 use axum::body::{Body, Bytes};
 use futures_util::stream;
 use tempfile::SpooledTempFile;
+use thiserror::Error as ThisError;
 use tokio::sync::Semaphore;
 
-use crate::http::problem::{ApiError, Code};
 use diorama_core::dio::Dio;
 use diorama_core::vista::Error;
 
@@ -18,6 +18,16 @@ const PIECE: usize = 64 << 10;
 
 /// Spools of the process that are written or read at a time; more wait. Each of them takes a thread, which has memory of its own.
 static TURNS: Semaphore = Semaphore::const_new(4);
+
+/// Reason why a spool cannot be written or read.
+#[derive(Debug, ThisError)]
+pub(crate) enum SpoolError {
+    #[error("there is no room for a temporary file")]
+    File(#[source] std::io::Error),
+    /// The Dio that lends its threads is closed, or has none left.
+    #[error(transparent)]
+    Dio(#[from] Error),
+}
 
 /// Runs `job`, which may read or write a file, off the async threads when it is its turn.
 async fn on_disk<T: Send + 'static>(
@@ -46,7 +56,7 @@ impl Spool {
     }
 
     /// Appends `bytes`, off the async threads: they may go to a file.
-    pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]> + Send + 'static) -> Result<(), ApiError> {
+    pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]> + Send + 'static) -> Result<(), SpoolError> {
         let Some(mut file) = self.file.take() else { return Err(failed("it failed before")) };
         let work = move || file.write_all(bytes.as_ref()).map(|()| file);
         let written = on_disk(&self.dio, work).await?;
@@ -55,7 +65,7 @@ impl Spool {
     }
 
     /// What was written, which is `length` bytes.
-    pub(crate) async fn into_vec(self, length: usize) -> Result<Vec<u8>, ApiError> {
+    pub(crate) async fn into_vec(self, length: usize) -> Result<Vec<u8>, SpoolError> {
         let Some(mut file) = self.file else { return Err(failed("it failed before")) };
         let read = move || {
             file.rewind()?;
@@ -68,7 +78,7 @@ impl Spool {
     }
 
     /// What was written, as a body.
-    pub(crate) fn into_body(self) -> Result<Body, ApiError> {
+    pub(crate) fn into_body(self) -> Result<Body, SpoolError> {
         let Some(mut file) = self.file else { return Err(failed("it failed before")) };
         file.rewind().map_err(failed)?;
         if !file.is_rolled() {
@@ -90,6 +100,6 @@ impl Spool {
     }
 }
 
-fn failed(error: impl Into<Box<dyn std::error::Error>>) -> ApiError {
-    ApiError::new(Code::InsufficientStorage, "there is no room for a temporary file").cause(error.into().to_string())
+fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> SpoolError {
+    SpoolError::File(std::io::Error::other(error))
 }

@@ -1,5 +1,6 @@
 //! The paths that are no Dio's: health, operations, problems, webhooks, this document.
 
+use utoipa::IntoParams as _;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder};
 use utoipa::openapi::request_body::RequestBodyBuilder;
@@ -7,9 +8,13 @@ use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Required, ResponseBuilder, Tag};
 
-use super::shapes::{any, array, count, flag, named, object, text, word};
+use super::shapes::{any, array, count, derived, flag, named, object, text, word};
 use super::{Api, answers, parameters};
+use crate::admin::health::{Alive, Readiness};
+use crate::admin::operations::{OperationFilter, WaitParameters};
 use crate::http::problem::Code;
+use crate::pages::index::Index;
+use crate::router::Meaning;
 use crate::state::GatewayState;
 use crate::webhook::Hook;
 use diorama_inbound::Proof;
@@ -45,31 +50,17 @@ fn get(api: &Api, id: &str, summary: &str) -> OperationBuilder {
 }
 
 fn server(api: &mut Api) {
-    let status = |words: &[&str]| word(words);
-    let links = || ObjectBuilder::new().into();
-    let index = object([("resources", links()), ("webhooks", links()), ("ready", text().into())]);
-    let links = answers::content(answers::json("Links.", index), "text/html", text());
+    let links = answers::content(answers::json("Links.", derived::<Index>()), "text/html", text());
     let root = get(api, "listResources", "The resources and where they are");
     api.add("/", HttpMethod::Get, root.response("200", links.build()));
 
     // Nobody is asked for a token here: no 401.
     let open = Api { guarded: false, hosts: api.hosts, ..Api::default() };
     let live = open.operation("isAlive", SERVER, "Whether the process runs", &HttpMethod::Get);
-    let alive = object([("status", status(&["ok"]).into())]);
-    let live = live.response("200", answers::json("It does.", alive).build());
+    let live = live.response("200", answers::json("It does.", derived::<Alive>()).build());
     api.add("/healthz", HttpMethod::Get, unguarded(api, live));
 
-    let dio = object([
-        ("ready", flag().into()),
-        ("reasons", array(text()).into()),
-        ("rows", count().into()),
-        ("age", ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Integer, Type::Null])).into()),
-        ("queued", count().into()),
-        ("durable", flag().into()),
-    ]);
-    let dios = ObjectBuilder::new().additional_properties(Some(utoipa::openapi::Schema::from(dio.build())));
-    let body = object([("status", status(&["ready", "starting", "stopping"]).into()), ("dios", dios.into())]);
-    api.schema("Readiness", body);
+    api.derived::<Readiness>();
     let not_yet = answers::json("Not yet, or not any more.", named("Readiness"));
     let not_yet = answers::content(not_yet, answers::PROBLEM, named("Problem"));
     let not_yet = answers::header(not_yet, "Retry-After", "Seconds.", count());
@@ -113,10 +104,9 @@ fn documents(api: &mut Api) {
     api.add("/static/{file}", HttpMethod::Get, file);
 
     let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
-    let meaning = object([("code", text().into()), ("title", text().into()), ("status", count().into())]);
     let problem = get(api, "explainProblem", "What a code means");
     let problem = problem.parameter(parameters::path("code", "The code of a problem.", word(&codes)));
-    let problem = problem.response("200", answers::json("Its meaning.", meaning).build());
+    let problem = problem.response("200", answers::json("Its meaning.", derived::<Meaning>()).build());
     api.add("/problems/{code}", HttpMethod::Get, answers::refusals(problem, &[404]));
 }
 
@@ -132,9 +122,8 @@ fn events(api: &mut Api) {
 
 fn operations(api: &mut Api, gateway: &GatewayState) {
     let dios: Vec<&str> = gateway.dios.keys().map(|name| &**name).collect();
-    let states = ["queued", "running", "unknown", "applied", "failed", "parked", "discarded"];
     let list = get(api, "listOperations", "Accepted writes, newest first");
-    let list = list.parameters(Some(parameters::operations(&dios, &states)));
+    let list = list.parameters(Some(OperationFilter::parameters(&dios)));
     let found = answers::json("The operations.", array(named("Operation")));
     let found = answers::content(found, "application/x-ndjson", text().description(Some("An operation per line.")));
     let found = answers::header(found, "X-Total-Count", "Operations that fit, on all pages.", count());
@@ -149,9 +138,10 @@ fn operations(api: &mut Api, gateway: &GatewayState) {
     let many = many.response("200", told.build());
     api.add("/operations/_retry", HttpMethod::Post, answers::refusals(many, &[400, 404, 503, 507]));
 
-    let id = || parameters::path("id", "The operation's id.", text().pattern(Some("^op_[0-7][0-9A-HJKMNP-TV-Z]{25}$")));
+    let id = || parameters::path("id", "The operation's id.", OperationFilter::id());
     let one = get(api, "getOperation", "One write; `wait=N` waits for its end");
-    let one = one.parameter(id()).parameter(parameters::wait()).parameter(parameters::prefer());
+    let one =
+        one.parameter(id()).parameters(Some(WaitParameters::into_params(|| None))).parameter(parameters::prefer());
     let found = answers::json("The operation.", named("Operation"));
     let found = answers::header(found, "Retry-After", "Seconds; it has not ended.", count());
     let found = answers::header(found, "Preference-Applied", "What was followed of Prefer.", text());

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use utoipa::ToSchema;
 use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Paths, RefOr, Server};
@@ -86,6 +87,11 @@ impl Api {
 
     fn schema(&mut self, name: impl Into<String>, schema: impl Into<RefOr<Schema>>) {
         self.schemas.insert(name.into(), schema.into());
+    }
+
+    /// Adds the schema that is derived for `T`.
+    fn derived<T: ToSchema>(&mut self) {
+        self.schemas.insert(T::name().into_owned(), shapes::derived::<T>());
     }
 
     /// An operation, with what the pipeline may answer before its handler does.

@@ -247,34 +247,6 @@ fn streams() -> [Parameter; 8] {
     ]
 }
 
-/// What a list of operations takes.
-pub(super) fn operations(dios: &[&str], states: &[&str]) -> Vec<Parameter> {
-    let any = states.join("|");
-    let states = text().pattern(Some(format!("^({any})(,({any}))*$")));
-    vec![
-        query("dio", "Only of this resource.", word(dios)),
-        query("state", "Only in this state, or in one of these, separated by commas.", states),
-        query("record", "Only about the row of this id.", text()),
-        query(
-            "limit",
-            "Operations, at most; without it NDJSON has them all.",
-            count().maximum(Some(1_000)).default(Some(100.into())),
-        ),
-        query("after", "Only older than this operation.", text().pattern(Some("^op_[0-7][0-9A-HJKMNP-TV-Z]{25}$"))),
-    ]
-}
-
-/// What a list of deliveries takes.
-pub(super) fn deliveries(states: &[&str], id: &str) -> Vec<Parameter> {
-    let any = states.join("|");
-    let states = text().pattern(Some(format!("^({any})(,({any}))*$")));
-    vec![
-        query("state", "Only in this state, or in one of these, separated by commas.", states),
-        query("limit", "Deliveries, at most.", count().maximum(Some(1_000)).default(Some(100.into()))),
-        query("after", "Only older than this delivery.", text().pattern(Some(id))),
-    ]
-}
-
 /// Which parked operations are tried again.
 pub(super) fn retries(dios: &[&str]) -> Vec<Parameter> {
     vec![
@@ -283,9 +255,4 @@ pub(super) fn retries(dios: &[&str]) -> Vec<Parameter> {
         query("record", "Only about the row of this id.", text()),
         query("limit", "Operations, at most.", count().maximum(Some(1_000)).default(Some(1_000.into()))),
     ]
-}
-
-/// How long to wait for the end of an operation.
-pub(super) fn wait() -> Parameter {
-    query("wait", "Seconds to wait for its end; goes before `Prefer: wait`.", count().maximum(Some(30)))
 }

@@ -1,4 +1,7 @@
-//! Where the page at `/` comes from: the program, or a folder of somebody's own.
+//! The page at `/`: the program's own, or that of a folder.
+//!
+//! tower-http's `ServeDir` is not used. It serves hidden files, follows links out of the folder, takes `a//b` for `a/b`, and sends text
+//! without its charset; the checks of paths and the types would stay, and only the reading of a file would go.
 
 use std::path::{Component, Path, PathBuf};
 

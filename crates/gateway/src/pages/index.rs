@@ -6,6 +6,7 @@
 //! the server's own files and answers, and nothing that stands in the page itself.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::http::extract::Prefix;
 use crate::http::problem::{ApiError, Code};
@@ -22,6 +24,7 @@ use crate::http::route::Route;
 use crate::http::{negotiate, response};
 use crate::pages::explorer::{self, Explorer};
 use crate::state::{GatewayState, Resource};
+use crate::webhook::Hook;
 use diorama_core::vista::query::url::segment;
 
 const PAGE: &str = include_str!("../../../../static/index.html");
@@ -61,23 +64,49 @@ async fn template(explorer: &Explorer) -> Result<Cow<'static, str>, ApiError> {
     page.map(|page| String::from_utf8_lossy(&page).into_owned().into()).ok_or_else(missing)
 }
 
-fn document(gateway: &GatewayState, prefix: &str) -> Value {
+/// URLs of everything that the gateway serves.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Index {
+    #[schema(inline)]
+    resources: BTreeMap<String, ResourceLinks>,
+    #[schema(inline)]
+    webhooks: BTreeMap<String, HookLinks>,
+    ready: String,
+}
+
+#[derive(Serialize, ToSchema)]
+struct ResourceLinks {
+    list: String,
+    schema: String,
+    events: String,
+}
+
+#[derive(Serialize, ToSchema)]
+struct HookLinks {
+    /// The resource that it feeds.
+    dio: String,
+    receive: String,
+    deliveries: String,
+    /// Addresses that a person is to open so that subscriptions begin; absent if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    confirm: Vec<String>,
+}
+
+fn document(gateway: &GatewayState, prefix: &str) -> Index {
     let links = |name: &str| {
         let own = format!("{prefix}/{name}");
-        json!({ "list": own, "schema": format!("{own}/_schema"), "events": format!("{own}/events") })
+        ResourceLinks { schema: format!("{own}/_schema"), events: format!("{own}/events"), list: own }
     };
-    let resources: Map<String, Value> = gateway.dios.keys().map(|name| (name.to_string(), links(name))).collect();
-    let hooks = gateway.hooks.values().map(|hook| {
+    let hook_links = |hook: &Hook| {
         let own = format!("{prefix}/webhooks/{}", hook.name);
-        let mut links = json!({ "dio": &*hook.dio, "receive": own, "deliveries": format!("{own}/deliveries") });
-        let confirm = hook.confirmations();
-        if !confirm.is_empty() {
-            links["confirm"] = confirm.into();
-        }
-        (hook.name.to_string(), links)
-    });
-    let hooks: Map<String, Value> = hooks.collect();
-    json!({ "resources": resources, "webhooks": hooks, "ready": format!("{prefix}/readyz") })
+        let deliveries = format!("{own}/deliveries");
+        HookLinks { dio: hook.dio.clone(), receive: own, deliveries, confirm: hook.confirmations() }
+    };
+    Index {
+        resources: gateway.dios.keys().map(|name| (name.to_string(), links(name))).collect(),
+        webhooks: gateway.hooks.values().map(|hook| (hook.name.clone(), hook_links(hook))).collect(),
+        ready: format!("{prefix}/readyz"),
+    }
 }
 
 /// The OpenAPI document as a page.

@@ -16,16 +16,18 @@ use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::http::body::BodyError;
 use crate::http::budget::Caller;
 use crate::http::limits::Limits;
 use crate::http::prefer::{Kind, Prefer};
-use crate::http::problem::{ApiError, Code};
+use crate::http::problem::{ApiError, Code, Problem};
 use crate::http::request_id::request_id;
-use crate::http::response::APPLIED;
+use crate::http::response::{APPLIED, document};
 use crate::http::spool::Spool;
 use crate::rows::new_row::{at_master, new_row, no_key};
 use crate::rows::record::{self, Media};
@@ -87,6 +89,25 @@ enum RowOutcome {
     AtMaster,
 }
 
+/// Outcome of one row of a bulk insert.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct BulkResult {
+    /// Line of the body, from 1.
+    line: usize,
+    status: u16,
+    #[schema(required)]
+    id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    operation: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    problem: Option<Problem>,
+    /// True if the row was accepted before, under the same Idempotency-Key.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    replayed: bool,
+}
+
 /// Inserts the rows of a JSON or CBOR array. The response is a JSON array.
 pub(crate) async fn array(scope: &Scope, change: &Change, rows: Vec<CborValue>) -> Result<Response, ApiError> {
     refuse_conditions(&change.headers)?;
@@ -118,7 +139,7 @@ pub(crate) async fn array(scope: &Scope, change: &Change, rows: Vec<CborValue>) 
         rows = count,
         "a bulk insert is in"
     );
-    Ok(respond(scope, &change.prefer, Value::from(results).to_string().into(), "application/json"))
+    Ok(respond(scope, &change.prefer, document(&results).to_string().into(), "application/json"))
 }
 
 /// Inserts the rows of an NDJSON body, in bounded memory. Rows that were accepted stay if the body is interrupted.
@@ -152,7 +173,7 @@ pub(crate) async fn lines(
             break;
         }
         done += batch.len();
-        let text: String = bulk.insert(batch).await.iter().map(|result| format!("{result}\n")).collect();
+        let text: String = bulk.insert(batch).await.iter().map(|result| format!("{}\n", document(result))).collect();
         results.write(text.into_bytes()).await?;
     }
     tracing::debug!(
@@ -182,7 +203,7 @@ async fn validated(scope: &Scope, body: Body, key: Option<&str>, limits: &Limits
     }
     refusals.check()?;
     kept.write(text).await?;
-    kept.into_body()
+    Ok(kept.into_body()?)
 }
 
 /// Reads the next lines as rows; empty at the end of the body.
@@ -307,7 +328,7 @@ impl Bulk<'_> {
     }
 
     /// Inserts rows and returns their results, in the order of the rows.
-    async fn insert(&mut self, rows: Vec<Row>) -> Vec<Value> {
+    async fn insert(&mut self, rows: Vec<Row>) -> Vec<BulkResult> {
         let started = Instant::now();
         let done = join_all(rows.into_iter().map(|row| self.insert_row(row))).await;
         let mut results = Vec::with_capacity(done.len());
@@ -357,7 +378,7 @@ impl Bulk<'_> {
         }
     }
 
-    async fn result(&self, row: RowResult, patience: Duration) -> Value {
+    async fn result(&self, row: RowResult, patience: Duration) -> BulkResult {
         let RowResult { line, id, written, replayed } = row;
         let (status, operation, problem) = match written {
             Err(error) => (error.code().status().as_u16(), None, Some(error)),
@@ -369,17 +390,8 @@ impl Bulk<'_> {
                 (status, Some(op), problem)
             }
         };
-        let mut result = json!({ "line": line, "status": status, "id": id });
-        if let Some(op) = operation {
-            result["operation"] = op.to_string().into();
-        }
-        if let Some(problem) = problem {
-            result["problem"] = problem.to_json(None);
-        }
-        if replayed {
-            result["replayed"] = true.into();
-        }
-        result
+        let problem = problem.map(|problem| problem.problem(None));
+        BulkResult { line, status, id, operation: operation.map(|op| op.to_string()), problem, replayed }
     }
 }
 
@@ -435,14 +447,13 @@ impl LineReader {
 
     async fn fill(&mut self) -> Result<(), ApiError> {
         self.buffer.drain(..std::mem::take(&mut self.start));
-        let chunk = tokio::time::timeout(self.limits.body_time, self.body.next()).await;
+        let chunk = tokio::time::timeout(self.limits.body_timeout, self.body.next()).await;
         let chunk = chunk.map_err(|_| ApiError::new(Code::RequestTimeout, "the body stopped arriving"))?;
         let Some(chunk) = chunk else {
             self.ended = true;
             return Ok(());
         };
-        let chunk =
-            chunk.map_err(|error| ApiError::new(Code::MalformedBody, format!("the body broke off: {error}")))?;
+        let chunk = chunk.map_err(BodyError::Broken)?;
         self.read += chunk.len();
         if self.read > self.limits.bulk {
             let detail = format!("the body is larger than {} bytes", self.limits.bulk);

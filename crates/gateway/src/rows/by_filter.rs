@@ -1,15 +1,16 @@
 //! Writes by filter: one operation per row, up to a maximum number of rows.
 
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::http::StatusCode;
+use axum::response::Response;
 use futures_util::future::join_all;
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::http::prefer::Kind;
-use crate::http::problem::{ApiError, Code};
+use crate::http::problem::{ApiError, Code, Problem};
 use crate::http::request_id::request_id;
-use crate::http::response::APPLIED;
+use crate::http::response::{self, APPLIED};
 use crate::rows::write::{self, Change};
 use crate::scope::Scope;
 use diorama_core::dio::WriteOptions;
@@ -20,6 +21,29 @@ use diorama_core::vista::{Error, Query, WriteOp};
 
 /// Maximum number of writes in flight; they share journal commits.
 const AT_ONCE: usize = 128;
+
+/// Outcome of a write by filter.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Affected {
+    affected: usize,
+    operations: Vec<String>,
+    /// Status of each operation, if the request waited for the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    results: Option<Vec<FilterResult>>,
+}
+
+/// Status of one operation of a write by filter.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct FilterResult {
+    #[schema(required)]
+    id: Option<String>,
+    status: u16,
+    operation: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    problem: Option<Problem>,
+}
 
 /// Returns the ids of the rows that pass the filter. Without a filter, `all=true` is required.
 pub(crate) async fn targets(scope: &Scope, change: &Change, raw: &str) -> Result<Vec<String>, ApiError> {
@@ -90,21 +114,21 @@ pub(crate) async fn delete_all(scope: &Scope, change: &Change, affected: usize) 
 async fn accepted(scope: &Scope, change: &Change, affected: usize, operations: &[(Option<String>, OpId)]) -> Response {
     let (request, dio) = (request_id(&change.headers), scope.dio.name());
     tracing::debug!(request.id = request, dio, writes = affected, "writes by filter were accepted");
-    let ids: Vec<String> = operations.iter().map(|(_, op)| op.to_string()).collect();
-    let mut body = json!({ "affected": affected, "operations": ids });
+    let operation_ids = operations.iter().map(|(_, op)| op.to_string()).collect();
+    let mut body = Affected { affected, operations: operation_ids, results: None };
     let patience = change.prefer.patience(scope.options.ack.patience());
     // Nothing matched, so there is nothing to wait for.
     let mut status = if operations.is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
     if !patience.is_zero() {
         let results = settled(scope, change, operations, Instant::now() + patience).await;
-        if results.iter().all(|result| result["status"] != 202) {
+        if results.iter().all(|result| result.status != StatusCode::ACCEPTED.as_u16()) {
             status = StatusCode::OK;
         }
-        body["results"] = results.into();
+        body.results = Some(results);
     }
-    let mut response = (status, body.to_string()).into_response();
+    let mut response = response::json(&body);
+    *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     write::set_write_headers(scope, &scope.dio.position(), headers);
     if let Some(applied) = change.prefer.applied(Kind::Filter) {
         headers.insert(APPLIED, applied);
@@ -118,16 +142,13 @@ async fn settled(
     change: &Change,
     operations: &[(Option<String>, OpId)],
     deadline: Instant,
-) -> Vec<Value> {
+) -> Vec<FilterResult> {
     let mut results = Vec::with_capacity(operations.len());
     for (id, op) in operations {
         let left = deadline.saturating_duration_since(Instant::now());
         let (status, problem) = write::operation_status(scope, *op, left, &change.prefix).await;
-        let mut result = json!({ "id": id, "status": status, "operation": op.to_string() });
-        if let Some(problem) = problem {
-            result["problem"] = problem.to_json(None);
-        }
-        results.push(result);
+        let problem = problem.map(|problem| problem.problem(None));
+        results.push(FilterResult { id: id.clone(), status, operation: op.to_string(), problem });
     }
     results
 }

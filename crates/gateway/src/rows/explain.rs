@@ -3,17 +3,54 @@
 use std::time::Instant;
 
 use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse as _, Response};
-use serde_json::json;
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use crate::http::bounds::Bounds;
 use crate::http::problem::{ApiError, Code};
+use crate::http::response;
+use crate::http::schemas::text;
 use crate::rows::snapshot::Snapshot;
 use crate::scope::Scope;
+use diorama_core::plan::Explanation;
+use diorama_core::table::Index;
 use diorama_core::vista::Query;
 
 /// Name of the parameter.
 pub(crate) const EXPLAIN: &str = "explain";
+
+/// Plan and counts of a list, for `explain=true`.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Explained {
+    #[schema(schema_with = Explained::plan)]
+    plan: Explanation,
+    rows: usize,
+    examined: u64,
+    matched: u64,
+    returned: usize,
+    microseconds: u64,
+    #[schema(inline)]
+    indexes: Vec<IndexInUse>,
+}
+
+/// Index of the rows.
+#[derive(Serialize, ToSchema)]
+struct IndexInUse {
+    index: String,
+    bytes: usize,
+    uses: u64,
+}
+
+impl Explained {
+    /// Schema of the stable members of a plan; all others are informational.
+    fn plan() -> ObjectBuilder {
+        let estimate = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
+        let plan = ObjectBuilder::new().property("access", text()).required("access");
+        plan.property("estimate", estimate).required("estimate")
+    }
+}
 
 /// Returns true if the request asks for the plan.
 pub(crate) fn is_asked(extra: &[(String, String)]) -> Result<bool, ApiError> {
@@ -42,20 +79,17 @@ pub(crate) async fn explain(
     let (selection, plan) = scope.rows.select(view.state(), query, &bounds.meter).await?;
     let took = started.elapsed();
     let table = view.state().table();
-    let body = json!({
-        "plan": plan.explain(table, query),
-        "rows": table.len(),
-        "examined": selection.examined,
-        "matched": selection.total,
-        "returned": selection.slots.len(),
-        "microseconds": u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-        "indexes": table.indexes().iter().map(|index| json!({
-            "index": index.spec().to_string(), "bytes": index.bytes(), "uses": index.uses(),
-        })).collect::<Vec<_>>(),
+    let index =
+        |index: &Index| IndexInUse { index: index.spec().to_string(), bytes: index.bytes(), uses: index.uses() };
+    let mut response = response::json(&Explained {
+        plan: plan.explain(table, query),
+        rows: table.len(),
+        examined: selection.examined,
+        matched: selection.total,
+        returned: selection.slots.len(),
+        microseconds: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        indexes: table.indexes().iter().map(index).collect(),
     });
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ];
-    Ok((headers, body.to_string()).into_response())
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
 }

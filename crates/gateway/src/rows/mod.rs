@@ -2,11 +2,11 @@
 
 pub(crate) mod aggregate;
 pub(crate) mod aggregate_request;
-mod bulk;
-mod by_filter;
+pub(crate) mod bulk;
+pub(crate) mod by_filter;
 pub(crate) mod common_headers;
 pub(crate) mod delete;
-mod explain;
+pub(crate) mod explain;
 mod export;
 pub(crate) mod extract;
 pub(crate) mod format;

@@ -1,17 +1,20 @@
 //! `GET /{dio}/_schema`: columns, relations, limits, and the capabilities of source and copy.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::ObjectBuilder;
 
 use crate::http::extract::Segment;
 use crate::http::problem::ApiError;
 use crate::http::response;
+use crate::http::schemas::words;
 use crate::state::{GatewayState, Resource};
-use diorama_core::dio::Dio;
-use diorama_core::vista::Capabilities;
+use diorama_core::vista::{Capabilities, Column, ColumnType, Flag, Inferred, Reference};
 
 /// Describes a resource, also while its first copy is being read.
 pub(crate) async fn schema(
@@ -21,65 +24,145 @@ pub(crate) async fn schema(
     Ok(response::json(&describe(gateway.dio(&dio)?)))
 }
 
-fn describe(resource: &Resource) -> Value {
-    let columns = resource.schema.columns().iter().map(|column| {
-        let mut described = json!({
-            "name": &*column.name, "type": column.ty, "original_type": column.original_type, "flags": column.flags
-        });
-        if let Some(zone) = &column.timezone {
-            described["timezone"] = json!(&**zone);
-        }
-        described
-    });
-    let references = resource.schema.references().iter().map(|reference| {
-        let many = if reference.many { "many" } else { "one" };
-        json!({ "relation": reference.relation, "target": reference.target, "column": reference.column, "kind": many })
-    });
-    let mut described = json!({
-        "name": resource.dio.name(),
-        "id": resource.schema.id_column(),
-        "columns": columns.collect::<Vec<_>>(),
-        "references": references.collect::<Vec<_>>(),
-        "capabilities": capabilities(resource.dio.source_capabilities(), resource.dio.capabilities()),
-        "limits": {
-            "default_limit": resource.options.default_limit,
-            "max_limit": resource.options.max_limit,
-            "max_affected": resource.options.max_affected,
-        },
-    });
-    if let Some(members) = described.as_object_mut() {
-        members.extend(inferred(&resource.dio));
-        members.extend(differences(&resource.dio));
+/// Description of a resource.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Description {
+    name: String,
+    id: String,
+    #[schema(inline)]
+    columns: Vec<DescribedColumn>,
+    #[schema(inline)]
+    references: Vec<DescribedReference>,
+    #[schema(inline)]
+    capabilities: DescribedCapabilities,
+    #[schema(inline)]
+    limits: DescribedLimits,
+    /// Properties that were inferred from the source: separator, encoding, id, unexpected types; absent if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(inline)]
+    inferred: Vec<Guess>,
+    /// Columns with cells of the source that do not match their type, since the start; absent if there are none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(inline)]
+    mismatches: BTreeMap<String, Mismatch>,
+    /// Unknown columns of upstream events, which were dropped, since the start; absent if there are none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(inline)]
+    dropped_columns: BTreeMap<String, Dropped>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct DescribedColumn {
+    name: String,
+    #[serde(rename = "type")]
+    #[schema(value_type = String)]
+    ty: ColumnType,
+    original_type: String,
+    #[schema(value_type = Vec<String>)]
+    flags: Vec<Flag>,
+    /// IANA name of the time zone of its dates and times that have no offset; absent for UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    timezone: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct DescribedReference {
+    relation: String,
+    target: String,
+    column: String,
+    #[schema(schema_with = DescribedReference::kinds)]
+    kind: &'static str,
+}
+
+impl DescribedReference {
+    fn kinds() -> ObjectBuilder {
+        words(["one", "many"])
     }
-    described
 }
 
-/// Facts that the driver inferred about its source, each with its reason and the configuration key that overrides it.
-fn inferred(dio: &Dio) -> Option<(String, Value)> {
-    let guesses = dio.inferred().into_iter();
-    let guesses: Vec<Value> = guesses
-        .map(|it| json!({ "what": it.what, "value": it.value, "because": it.because, "key": it.key, "doubtful": it.is_doubtful }))
-        .collect();
-    (!guesses.is_empty()).then(|| ("inferred".to_string(), guesses.into()))
+#[derive(Serialize, ToSchema)]
+struct DescribedLimits {
+    default_limit: u64,
+    max_limit: u64,
+    max_affected: u64,
 }
 
-/// Differences from the schema since the start: cells of the source that do not match, and unknown columns that were dropped.
-fn differences(dio: &Dio) -> Vec<(String, Value)> {
-    let mismatches: Map<String, Value> = dio
-        .mismatches()
-        .into_iter()
-        .map(|it| (it.column, json!({ "rows": it.rows, "first": it.first, "expected": it.expected })))
-        .collect();
+/// Capabilities of the source, those that the copy adds, and those that are refused.
+#[derive(Serialize, ToSchema)]
+struct DescribedCapabilities {
+    native: Vec<&'static str>,
+    cached: Vec<&'static str>,
+    refused: Vec<&'static str>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Guess {
+    what: String,
+    value: String,
+    because: String,
+    /// Configuration key that overrides the inferred value.
+    key: String,
+    doubtful: bool,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Mismatch {
+    rows: u64,
+    first: String,
+    expected: &'static str,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Dropped {
+    rows: u64,
+    first: String,
+}
+
+fn describe(resource: &Resource) -> Description {
+    let (schema, dio, options) = (&resource.schema, &resource.dio, &resource.options);
+    let column = |column: &Column| DescribedColumn {
+        name: column.name.to_string(),
+        ty: column.ty,
+        original_type: column.original_type.clone(),
+        flags: column.flags.clone(),
+        timezone: column.timezone.as_deref().map(str::to_string),
+    };
+    let reference = |reference: &Reference| DescribedReference {
+        relation: reference.relation.clone(),
+        target: reference.target.clone(),
+        column: reference.column.clone(),
+        kind: if reference.many { "many" } else { "one" },
+    };
+    let guess = |it: Inferred| Guess {
+        what: it.what,
+        value: it.value,
+        because: it.because,
+        key: it.key,
+        doubtful: it.is_doubtful,
+    };
+    let mismatches = dio.mismatches().into_iter();
     let dropped = dio.dropped_columns().into_iter();
-    let dropped: Map<String, Value> =
-        dropped.map(|it| (it.column, json!({ "rows": it.rows, "first": it.first }))).collect();
-    let named = [("mismatches", mismatches), ("dropped_columns", dropped)];
-    let some = named.into_iter().filter(|(_, columns)| !columns.is_empty());
-    some.map(|(name, columns)| (name.to_string(), columns.into())).collect()
+    Description {
+        name: dio.name().to_string(),
+        id: schema.id_column().to_string(),
+        columns: schema.columns().iter().map(column).collect(),
+        references: schema.references().iter().map(reference).collect(),
+        capabilities: capabilities(dio.source_capabilities(), dio.capabilities()),
+        limits: DescribedLimits {
+            default_limit: options.default_limit,
+            max_limit: options.max_limit,
+            max_affected: options.max_affected,
+        },
+        inferred: dio.inferred().into_iter().map(guess).collect(),
+        mismatches: mismatches
+            .map(|it| (it.column, Mismatch { rows: it.rows, first: it.first, expected: it.expected }))
+            .collect(),
+        dropped_columns: dropped.map(|it| (it.column, Dropped { rows: it.rows, first: it.first })).collect(),
+    }
 }
 
-/// Capabilities by name: `native` to the source, added by the copy (`cached`), or `refused`.
-fn capabilities(master: Capabilities, ours: Capabilities) -> Value {
+fn capabilities(master: Capabilities, ours: Capabilities) -> DescribedCapabilities {
     let named = |caps: Capabilities| {
         [
             ("filter", caps.can_filter),
@@ -99,9 +182,9 @@ fn capabilities(master: Capabilities, ours: Capabilities) -> Value {
     let names = |is: fn(bool, bool) -> bool| -> Vec<_> {
         all().filter(|(_, native, can)| is(*native, *can)).map(|(name, ..)| name).collect()
     };
-    json!({
-        "native": names(|native, can| native && can),
-        "cached": names(|native, can| can && !native),
-        "refused": names(|_, can| !can),
-    })
+    DescribedCapabilities {
+        native: names(|native, can| native && can),
+        cached: names(|native, can| can && !native),
+        refused: names(|_, can| !can),
+    }
 }

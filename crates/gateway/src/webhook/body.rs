@@ -5,6 +5,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt as _;
 
+use crate::http::body::BodyError;
 use crate::http::bounds::Bounds;
 use crate::http::budget::Lease;
 use crate::http::problem::{ApiError, Code};
@@ -60,8 +61,7 @@ impl IncomingBody {
         self.admit(announced.unwrap_or(0))?;
         let mut pieces = body.into_data_stream();
         while let Some(piece) = pieces.next().await {
-            let piece =
-                piece.map_err(|error| ApiError::new(Code::MalformedBody, format!("the body broke off: {error}")))?;
+            let piece = piece.map_err(BodyError::Broken)?;
             self.admit(self.length.saturating_add(piece.len()))?;
             verifier.update(&piece);
             self.push(piece).await?;
@@ -109,7 +109,7 @@ impl IncomingBody {
     async fn write(&mut self, bytes: impl AsRef<[u8]> + Send + 'static) -> Result<(), ApiError> {
         self.spooled.grow(bytes.as_ref().len())?;
         let spool = self.spool.get_or_insert_with(|| Spool::in_file(&self.dio));
-        spool.write(bytes).await
+        Ok(spool.write(bytes).await?)
     }
 
     /// Reads the whole body into memory. The returned bytes hold the lease.

@@ -7,8 +7,11 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::openapi::path::Parameter;
+use utoipa::openapi::schema::ObjectBuilder;
+use utoipa::{IntoParams, ToSchema};
 
 use super::find::find;
 use super::hook::Hook;
@@ -18,6 +21,7 @@ use crate::http::bounds::Bounds;
 use crate::http::extract::{Prefix, QueryParameters, Segment, parameters};
 use crate::http::problem::{ApiError, Code};
 use crate::http::response::{self, TOTAL};
+use crate::http::schemas::{list_of, text, with_schemas, words};
 use crate::state::GatewayState;
 use diorama_core::dio::Dio;
 use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, RawRequest, StoredDelivery};
@@ -28,16 +32,113 @@ const MOST: usize = 1_000;
 /// Default number of deliveries in one response.
 const USUAL: usize = 100;
 
+/// Delivery without its request.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Delivery)]
+pub(crate) struct DeliveryBody {
+    #[schema(schema_with = id)]
+    id: String,
+    #[schema(schema_with = states)]
+    state: DeliveryState,
+    hook: String,
+    dio: String,
+    /// Id that the sender gave the delivery.
+    #[schema(required)]
+    key: Option<String>,
+    #[schema(inline)]
+    changes: ChangeCounts,
+    #[schema(required)]
+    detail: Option<String>,
+    attempts: u32,
+    #[schema(required, schema_with = text)]
+    received: Option<String>,
+    #[schema(required, schema_with = text)]
+    updated: Option<String>,
+    size: u64,
+    #[schema(inline)]
+    links: DeliveryLinks,
+}
+
+/// Numbers of the changes of a delivery, by their results.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ChangeCounts {
+    received: u64,
+    applied: u64,
+    unchanged: u64,
+    deferred: u64,
+    stale: u64,
+    duplicates: u64,
+    ignored: u64,
+    skipped: u64,
+}
+
+impl From<Changes> for ChangeCounts {
+    fn from(changes: Changes) -> ChangeCounts {
+        let Changes { received, applied, unchanged, deferred, stale, duplicates, ignored, skipped } = changes;
+        ChangeCounts { received, applied, unchanged, deferred, stale, duplicates, ignored, skipped }
+    }
+}
+
+/// URLs of a delivery.
+#[derive(Serialize, ToSchema)]
+struct DeliveryLinks {
+    #[serde(rename = "self")]
+    own: String,
+    replay: String,
+}
+
+/// Delivery with its request.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct DeliverySent {
+    #[serde(flatten)]
+    #[schema(inline)]
+    delivery: DeliveryBody,
+    uri: String,
+    #[schema(inline)]
+    headers: Vec<SentHeader>,
+    /// The body, if it is text.
+    body: Option<String>,
+    /// The body in base64, if it is not text.
+    body_base64: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct SentHeader {
+    name: String,
+    value: String,
+}
+
+/// Schema of a delivery's id.
+pub(crate) fn id() -> ObjectBuilder {
+    text().pattern(Some("^dlv_[0-9a-f]{32}$"))
+}
+
+pub(super) fn states() -> ObjectBuilder {
+    words(DeliveryState::ALL.map(DeliveryState::as_str))
+}
+
 /// Filter and page of the list of deliveries.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DeliveryFilter {
+    /// Only in this state, or in one of these, separated by commas.
+    #[param(nullable = false)]
     state: Option<String>,
+    /// Maximum number of deliveries.
+    #[param(maximum = 1_000, default = 100, nullable = false)]
     limit: Option<usize>,
+    /// Only older than this delivery.
+    #[param(nullable = false)]
     after: Option<String>,
 }
 
 impl DeliveryFilter {
+    pub(crate) fn parameters() -> Vec<Parameter> {
+        let states = list_of(DeliveryState::ALL.map(DeliveryState::as_str));
+        with_schemas(DeliveryFilter::into_params(|| None), [("state", states), ("after", id())])
+    }
+
     fn query(&self, hook: &Hook) -> Result<DeliveryQuery, ApiError> {
         let limit = self.limit.unwrap_or(USUAL);
         if limit > MOST {
@@ -80,7 +181,8 @@ pub(crate) async fn list(
     let (mut found, total) = dio.deliveries(&more).await?;
     let more = found.len() > query.limit;
     found.truncate(query.limit);
-    let mut response = response::json(&found.iter().map(|delivery| describe(delivery, &prefix)).collect());
+    let mut response =
+        response::json(&found.iter().map(|delivery| DeliveryBody::of(delivery, &prefix)).collect::<Vec<_>>());
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(TOTAL, HeaderValue::from(total));
@@ -102,7 +204,7 @@ pub(crate) async fn delivery(
 ) -> Result<Response, ApiError> {
     let (_, hook) = find(&gateway, &name)?;
     let (delivery, raw) = one(hook, &gateway.dio(&hook.dio)?.dio, &id).await?;
-    let mut response = response::json(&describe_whole(&delivery, &raw, &prefix));
+    let mut response = response::json(&DeliverySent::of(&delivery, &raw, &prefix));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
@@ -146,7 +248,7 @@ pub(crate) async fn replay(
             delivery
         }
     };
-    Ok(response::json(&describe(&done, &prefix)))
+    Ok(response::json(&DeliveryBody::of(&done, &prefix)))
 }
 
 async fn one(hook: &Hook, dio: &Dio, id: &str) -> Result<(Delivery, RawRequest), ApiError> {
@@ -160,43 +262,41 @@ async fn one(hook: &Hook, dio: &Dio, id: &str) -> Result<(Delivery, RawRequest),
 
 /// Converts a delivery with its request to JSON. Links begin with `prefix`.
 pub fn describe_whole(delivery: &Delivery, raw: &RawRequest, prefix: &str) -> Value {
-    let mut shown = describe(delivery, prefix);
-    if let Some(members) = shown.as_object_mut() {
-        members.extend(describe_raw(raw));
+    response::document(&DeliverySent::of(delivery, raw, prefix))
+}
+
+impl DeliveryBody {
+    /// Creates the document of `delivery`. Links begin with `prefix`.
+    fn of(delivery: &Delivery, prefix: &str) -> DeliveryBody {
+        let own = format!("{prefix}/webhooks/{}/deliveries/{}", segment(&delivery.hook), delivery.id);
+        DeliveryBody {
+            id: delivery.id.to_string(),
+            state: delivery.state,
+            hook: delivery.hook.to_string(),
+            dio: String::from(&*delivery.dio),
+            key: delivery.key.clone(),
+            changes: delivery.changes.into(),
+            detail: delivery.detail.clone(),
+            attempts: delivery.attempts,
+            received: response::moment(delivery.received),
+            updated: response::moment(delivery.updated),
+            size: delivery.size,
+            links: DeliveryLinks { replay: format!("{own}/replay"), own },
+        }
     }
-    shown
 }
 
-/// Converts a delivery to JSON. Links begin with `prefix`.
-fn describe(delivery: &Delivery, prefix: &str) -> Value {
-    let own = format!("{prefix}/webhooks/{}/deliveries/{}", segment(&delivery.hook), delivery.id);
-    json!({
-        "id": delivery.id.to_string(),
-        "hook": &*delivery.hook,
-        "dio": &*delivery.dio,
-        "key": delivery.key,
-        "state": delivery.state,
-        "changes": delivery.changes,
-        "detail": delivery.detail,
-        "attempts": delivery.attempts,
-        "received": response::moment(delivery.received),
-        "updated": response::moment(delivery.updated),
-        "size": delivery.size,
-        "links": { "self": own, "replay": format!("{own}/replay") },
-    })
-}
-
-/// Converts the request of a delivery to JSON members. The body is text, or base64 if it is not valid UTF-8.
-fn describe_raw(raw: &RawRequest) -> Vec<(String, Value)> {
-    let headers = raw.headers.iter().map(|(name, value)| json!({ "name": name, "value": value }));
-    let (text, base64) = match std::str::from_utf8(&raw.body) {
-        Ok(text) => (Some(text), None),
-        Err(_) => (None, Some(STANDARD.encode(&raw.body))),
-    };
-    vec![
-        ("uri".into(), raw.uri.as_str().into()),
-        ("headers".into(), headers.collect()),
-        ("body".into(), json!(text)),
-        ("body_base64".into(), json!(base64)),
-    ]
+impl DeliverySent {
+    fn of(delivery: &Delivery, raw: &RawRequest, prefix: &str) -> DeliverySent {
+        let header = |(name, value): &(String, String)| SentHeader { name: name.clone(), value: value.clone() };
+        let text = std::str::from_utf8(&raw.body).ok().map(str::to_string);
+        let body_base64 = text.is_none().then(|| STANDARD.encode(&raw.body));
+        DeliverySent {
+            delivery: DeliveryBody::of(delivery, prefix),
+            uri: raw.uri.clone(),
+            headers: raw.headers.iter().map(header).collect(),
+            body: text,
+            body_base64,
+        }
+    }
 }

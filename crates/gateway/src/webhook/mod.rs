@@ -5,12 +5,12 @@
 //! durable: applied, a duplicate, or in the journal, from which it is applied even after a restart.
 
 mod body;
-mod deliveries;
+pub(crate) mod deliveries;
 mod find;
 mod handshake;
 pub(crate) mod hook;
 mod raw;
-mod receive;
+pub(crate) mod receive;
 mod report;
 pub mod trial;
 mod work;

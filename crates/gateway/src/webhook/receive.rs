@@ -12,10 +12,12 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::Response;
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::body::IncomingBody;
+use super::deliveries::ChangeCounts;
 use super::find::find;
 use super::handshake::plain;
 use super::hook::Hook;
@@ -86,32 +88,41 @@ impl DeliveryOutcome {
 }
 
 fn respond(delivery: &Delivery) -> Response {
-    let mut response = response::json(&summary(delivery));
+    let mut response = response::json(&Received::of(delivery));
     if matches!(delivery.state, DeliveryState::Received | DeliveryState::Undecodable) {
         *response.status_mut() = StatusCode::ACCEPTED;
     }
     response
 }
 
-/// Builds the body of the response.
-fn summary(delivery: &Delivery) -> Value {
-    let Changes { received, applied, unchanged, deferred, stale, duplicates, ignored, skipped } = delivery.changes;
-    let queued = if delivery.state == DeliveryState::Received { received - ignored - skipped } else { 0 };
-    json!({
-        "delivery": delivery.id.to_string(),
-        "state": delivery.state,
-        "duplicate": delivery.state == DeliveryState::Duplicate,
-        "received": received,
-        "applied": applied,
-        "unchanged": unchanged,
-        "deferred": deferred,
-        "stale": stale,
-        "duplicates": duplicates,
-        "ignored": ignored,
-        "skipped": skipped,
-        "queued": queued,
-        "detail": delivery.detail,
-    })
+/// Result of a delivery, in the response to its sender.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Received {
+    #[schema(schema_with = super::deliveries::id)]
+    delivery: String,
+    #[schema(schema_with = super::deliveries::states)]
+    state: DeliveryState,
+    duplicate: bool,
+    #[serde(flatten)]
+    #[schema(inline)]
+    changes: ChangeCounts,
+    /// Changes that are still to be applied.
+    queued: u64,
+    detail: Option<String>,
+}
+
+impl Received {
+    fn of(delivery: &Delivery) -> Received {
+        let Changes { received, ignored, skipped, .. } = delivery.changes;
+        Received {
+            delivery: delivery.id.to_string(),
+            state: delivery.state,
+            duplicate: delivery.state == DeliveryState::Duplicate,
+            changes: delivery.changes.into(),
+            queued: if delivery.state == DeliveryState::Received { received - ignored - skipped } else { 0 },
+            detail: delivery.detail.clone(),
+        }
+    }
 }
 
 async fn take(
@@ -173,7 +184,7 @@ async fn read<'a>(
     let mut verifier = hook.inbound.begin(head).map_err(|reason| unproven(hook, reason))?;
     let mut arriving = IncomingBody::new(dio, bounds, hook.inbound.most_bytes())?;
     let read = arriving.read(head.headers, body, &mut verifier);
-    match tokio::time::timeout(gateway.limits.body_time, read).await {
+    match tokio::time::timeout(gateway.limits.body_timeout, read).await {
         Ok(read) => read?,
         Err(_) => return Err(ApiError::new(Code::RequestTimeout, "the delivery did not arrive in time")),
     }

@@ -278,9 +278,8 @@ impl Block {
     fn and(&self, other: &Block) -> Option<Block> {
         match (self, other) {
             (Block::Bits { words: a, .. }, Block::Bits { words: b, .. }) => of_words(|at| a[at] & b[at]),
-            (Block::Listed(offsets), Block::Bits { words, .. })
-            | (Block::Bits { words, .. }, Block::Listed(offsets)) => {
-                listed(offsets.iter().copied().filter(|offset| bit(words, *offset)))
+            (Block::Listed(list), Block::Bits { words, .. }) | (Block::Bits { words, .. }, Block::Listed(list)) => {
+                listed(list.iter().copied().filter(|offset| bit(words, *offset)))
             }
             (Block::Listed(a), Block::Listed(b)) => {
                 let (few, many) = if a.len() <= b.len() { (a, b) } else { (b, a) };
@@ -306,9 +305,7 @@ impl Block {
                 });
                 (rest.len() > 0).then_some(rest)
             }
-            (Block::Listed(offsets), other) => {
-                listed(offsets.iter().copied().filter(|offset| !other.contains(*offset)))
-            }
+            (Block::Listed(list), other) => listed(list.iter().copied().filter(|offset| !other.contains(*offset))),
         }
     }
 
@@ -317,10 +314,9 @@ impl Block {
             (Block::Bits { words: a, .. }, Block::Bits { words: b, .. }) => {
                 of_words(|at| a[at] | b[at]).unwrap_or_else(|| self.clone())
             }
-            (Block::Listed(offsets), Block::Bits { words, len })
-            | (Block::Bits { words, len }, Block::Listed(offsets)) => {
+            (Block::Listed(list), Block::Bits { words, len }) | (Block::Bits { words, len }, Block::Listed(list)) => {
                 let (mut words, mut len) = (words.clone(), *len);
-                for offset in offsets {
+                for offset in list {
                     len += u32::from(!bit(&words, *offset));
                     words[usize::from(*offset) / 64] |= 1 << (offset % 64);
                 }

@@ -46,7 +46,8 @@ async fn strict_handling_looks_at_what_is_there_before_anything_is_done() {
     let lines = "{\"id\":\"a\",\"name\":\"A\"}\n{\"id\":\"1\",\"name\":\"taken\"}\n{\"id\":\"a\",\"name\":\"B\"}";
     let refused = app.send("POST", "/products", &[LINES, STRICT], lines).await;
     assert_eq!(refused.refusal(), (409, "already-exists".into()));
-    let errors = json!({ "line 2": "there is a row \"1\" already", "line 3": "there is another row \"a\" before it" });
+    let errors =
+        json!({ "line 2": "there is a row \"1\" already", "line 3": "duplicate id \"a\": an earlier row has it" });
     assert_eq!(refused.json()["errors"], errors);
     let array = [("Content-Type", "application/json"), STRICT];
     let refused = app.send("POST", "/products", &array, r#"[{"id":"1","name":"taken"},{"id":"b"}]"#).await;

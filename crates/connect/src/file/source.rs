@@ -57,8 +57,11 @@ pub(crate) fn open_regular(path: &Path) -> Result<File> {
 pub(crate) struct Content {
     file: File,
     hash: Box<Xxh3>,
+    /// Number of bytes read.
     read: u64,
+    /// Last byte of the text read so far.
     last: Option<u8>,
+    /// True if the format itself marks the end of the file.
     framed: bool,
 }
 

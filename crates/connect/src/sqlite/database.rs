@@ -155,7 +155,7 @@ impl Database {
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok((row.get(0)?, row.get(1)?)))
         });
         match emptying {
-            // A connection that has not read since the mode changed does not know of a log.
+            // A connection that has not read since the journal mode changed reports no log.
             Ok((0_i64, -1_i64)) => Log::Absent,
             Ok((0, _)) => Log::Emptied,
             Ok(_) => Log::InUse,

@@ -31,7 +31,7 @@ impl State {
             }
             Command::Close(mark) => draft.note(Note::Close(*mark)),
             Command::Settle { op, mark, answer } => self.decide_settle(&mut draft, *op, *mark, answer),
-            Command::News { items, mark, told } => {
+            Command::ReadRows { items, mark, notify } => {
                 for item in items {
                     let reported_row =
                         ReportedRow { ordinal: item.ordinal, ..ReportedRow::of(&item.id, item.row.as_ref()) };
@@ -42,7 +42,7 @@ impl State {
                         &cause(Origin::Refresh),
                     );
                 }
-                if !told {
+                if !notify {
                     // The results of writes are always reported.
                     let read = draft.decision.entries.iter_mut().filter(|entry| entry.cause.op.is_none());
                     read.for_each(|entry| entry.frame = Frame::Silent);
@@ -51,9 +51,9 @@ impl State {
             Command::Bulk { items, mark } => self.decide_bulk(&mut draft, items, *mark),
             Command::Seed { table, mark } => self.decide_seed(&mut draft, table, *mark)?,
             Command::Upstream(event) => self.decide_upstream(&mut draft, event),
-            Command::Statement { rows, told } => {
+            Command::Statement { rows, notify } => {
                 for (id, row) in rows {
-                    self.apply_statement(&mut draft, id, row.as_ref(), *told);
+                    self.apply_statement(&mut draft, id, row.as_ref(), *notify);
                 }
             }
             Command::Invalidate(ids) => {

@@ -2,8 +2,8 @@
 //!
 //! With a versioned master, the newest version wins. With an unversioned one, a read counts only for rows that nothing has
 //! touched since it began and that have no waiting write. An upstream event is accepted at once only when no read, delivery or
-//! write is in progress. In doubt the row is marked dirty and read again. Routed operations stay applied to the row until the
-//! master's news confirm them.
+//! write is in progress. In doubt the row is marked dirty and read again. Routed operations stay applied to the row until a
+//! reported row confirms them.
 
 use std::cmp::Ordering as Order;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ impl State {
 
     /// Returns true if everything in `event` is already known and nothing in progress can contradict it. An event that requires
     /// a read of the master is never known.
-    pub fn says_nothing_new(&self, event: &UpstreamEvent) -> bool {
+    pub fn is_already_known(&self, event: &UpstreamEvent) -> bool {
         let id = &event.id;
         let settled = self.active_guards(id) == 0 && !self.dirty.contains_key(id) && self.fold(id).is_none();
         let base = self.base(id);

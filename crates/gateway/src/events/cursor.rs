@@ -127,7 +127,7 @@ impl EventCursor {
         // A snapshot shows the current rows, so events follow from the current position.
         let position = if snapshot { now.clone() } else { position };
         let next = log.ring().after(position.seq);
-        let missed = next.map_or(now.seq.saturating_sub(position.seq), |next| log.ring().told_from(next));
+        let missed = next.map_or(now.seq.saturating_sub(position.seq), |next| log.ring().logged_from(next));
         let hello = Hello { dio: log.dio(), position: &position, resumed, missed, heartbeat, snapshot };
         let greeting =
             vec![OutgoingFrame::control(frame::hello(encoding, &hello), (!snapshot).then_some(position.seq))];

@@ -218,7 +218,7 @@ impl Ring {
     }
 
     /// Adds an event that is not in the log.
-    pub(crate) fn tell(&self, event: DioEvent) {
+    pub(crate) fn push_unlogged(&self, event: DioEvent) {
         self.push([RingItem::unlogged(event)]);
     }
 
@@ -295,7 +295,7 @@ impl Ring {
     }
 
     /// Number of events of the log at cursor `at` and after it.
-    pub fn told_from(&self, at: u64) -> u64 {
+    pub fn logged_from(&self, at: u64) -> u64 {
         let items = self.items.read();
         let skip = usize::try_from(at.saturating_sub(items.first)).unwrap_or(usize::MAX);
         items.queue.iter().skip(skip).filter(|kept| kept.item.seq.is_some()).count() as u64

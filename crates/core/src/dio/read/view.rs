@@ -197,7 +197,7 @@ impl Core {
         Ok(rows)
     }
 
-    /// Stores the rows of a range. `publish` says whether differences are published as row events.
+    /// Stores the rows of a range. Differences are published as row events if `publish` is set.
     async fn keep_chunk(
         self: &Arc<Self>,
         rows: Rows,
@@ -215,7 +215,7 @@ impl Core {
         }
         let end = range.start + rows.len() as u64;
         let ids = self.keep(rows, guard, publish).await?;
-        self.ring.tell(DioEvent::Loaded { start: range.start, end });
+        self.ring.push_unlogged(DioEvent::Loaded { start: range.start, end });
         Ok(ids)
     }
 
@@ -233,7 +233,7 @@ impl Core {
         let row = Some(Body::encode(id, &record, self.vista.schema().layout()));
         self.look_at(id, row.as_ref());
         let item = ReadRow { id: Id::from(id), row, ordinal: None };
-        self.commit(Command::News { items: vec![item], mark: guard.mark, told: false }).await.map(drop)
+        self.commit(Command::ReadRows { items: vec![item], mark: guard.mark, notify: false }).await.map(drop)
     }
 }
 

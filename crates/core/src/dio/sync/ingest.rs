@@ -202,7 +202,7 @@ impl Core {
         let row = written.record.as_ref().unwrap_or(&record);
         let body = Body::encode(&id, row, self.vista.schema().layout());
         let item = crate::state::ReadRow { id: Id::from(id.as_str()), row: Some(body), ordinal: None };
-        self.commit(Command::News { items: vec![item], mark: guard.mark, told: true }).await?;
+        self.commit(Command::ReadRows { items: vec![item], mark: guard.mark, notify: true }).await?;
         Ok(id)
     }
 }

@@ -54,7 +54,7 @@ impl Core {
         Ok(RefreshStart::New(refresh))
     }
 
-    /// Runs one refresh. `by_query` says that `on_query` began it.
+    /// Runs one refresh. `by_query` is true if `on_query` began it.
     async fn refresh_once(self: &Arc<Self>, dio: &Dio, allow_shrink: bool, by_query: bool) -> Result<RefreshReport> {
         let _listing = self.sync.listing.lock().await;
         let started = Instant::now();
@@ -72,7 +72,7 @@ impl Core {
 
     /// Reads the source. Returns the report, and true if all differences were published as row events.
     async fn read_again(self: &Arc<Self>, dio: &Dio, allow_shrink: bool) -> Result<(RefreshReport, bool)> {
-        self.ring.tell(DioEvent::Refreshing);
+        self.ring.push_unlogged(DioEvent::Refreshing);
         self.enter_refresh();
         let refreshed = match self.start_failed() {
             true => self.start_again(dio, allow_shrink).await,
@@ -138,7 +138,7 @@ impl Core {
         } else if let Some(left_out) = self.lines.pass((what, String::new())) {
             tracing::warn!(dio = %self.name, %error, left_out, "{what}");
         }
-        self.ring.tell(DioEvent::RefreshFailed { error: message });
+        self.ring.push_unlogged(DioEvent::RefreshFailed { error: message });
         self.wake();
     }
 

@@ -139,7 +139,7 @@ async fn read_row(core: &Arc<Core>, id: &Id) -> Result<()> {
     row.iter().try_for_each(|body| check_size(id, body))?;
     core.look_at(id, row.as_ref());
     let item = ReadRow { id: Arc::clone(id), row, ordinal: None };
-    core.commit(Command::News { items: vec![item], mark: guard.mark, told: true }).await.map(drop)
+    core.commit(Command::ReadRows { items: vec![item], mark: guard.mark, notify: true }).await.map(drop)
 }
 
 async fn list_rows(core: &Arc<Core>) -> Result<()> {

@@ -60,7 +60,7 @@ impl Core {
         self.close_writes();
         self.tasks.closing().cancel();
         self.tasks.join().await;
-        self.store.flush_or_tell(&self.name).await;
+        self.store.flush_or_log(&self.name).await;
         self.ring.close();
         self.ended.cancel();
     }

@@ -115,7 +115,7 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<StartingD
     let last_list = LastList { complete: recovered.meta.complete_at.is_some(), ..LastList::default() };
     let committer = around.committer.handle(&around.journal);
     let store = Store::new(table, CacheMeta { source: Some(source), ..recovered.meta });
-    store.learn(recovered.behind, recovered.state.seq());
+    store.add(recovered.behind, recovered.state.seq());
     let core = Arc::new(Core::new(Parts {
         settings: around.settings,
         hooks: around.hooks,
@@ -132,7 +132,7 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<StartingD
         // The cache writer or the next start finds the damage again.
         tracing::warn!(dio = %core.name, %error, "the damaged rows could not be removed from the cache file");
     }
-    // Holds until the source was listed: else a delivery could run during the read of its own row.
+    // Deliveries wait until the source was listed: otherwise one could run during the read of its own row.
     core.sync.seeding.store(core.state().lacks_rows(), Ordering::Release);
     mark_unknown(&core, recovered.carried_ops);
     let dio = Dio(Arc::new(Handle::new(Arc::clone(&core))));

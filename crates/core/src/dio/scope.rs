@@ -113,7 +113,7 @@ pub(crate) async fn run<T: Send + 'static>(core: &Core, scope: Arc<Scope>, futur
         Ok(done) => done.unwrap_or(Err(Error::Closed)),
         Err(error) if error.is_panic() => {
             scope.panicked.store(true, Ordering::Release);
-            Err(Error::unknown(format!("a hook panicked: {}", panic_text(error))))
+            Err(Error::unknown(format!("a callback panicked: {}", panic_text(error))))
         }
         Err(_) => Err(Error::Closed),
     }
@@ -126,7 +126,7 @@ pub(crate) fn calling<T: 'static>(
 ) -> HookFuture<T> {
     Box::pin(async move {
         let future = call(&dio);
-        // A Dio that is held until the hook ends could not be closed by dropping all others.
+        // A Dio that is held until the callback ends could not be closed by dropping all others.
         drop(dio);
         future.await
     })

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::capacity::QueueUsage;
-use super::journal_failure::{lost, storage};
+use super::journal_failure::{no_answer, storage};
 use super::stage::{Stage, apply};
 use super::turn::CommitLoop;
 use crate::dio::backoff::Backoff;
@@ -51,7 +51,7 @@ impl CommitLoop {
             deliveries: Vec::new(),
             marks: Vec::new(),
         };
-        match self.journal.append(vec![batch]).await.pop().unwrap_or_else(lost) {
+        match self.journal.append(vec![batch]).await.pop().unwrap_or_else(no_answer) {
             Ok(()) => self.journal_failure.end(),
             Err(AppendError::Full(detail)) => self.journal_failure.begin(&full(&detail)),
             Err(AppendError::Unknown(detail) | AppendError::Io(detail)) => {
@@ -164,7 +164,7 @@ impl CommitLoop {
         for core in self.dios.values().filter_map(Weak::upgrade).collect::<Vec<_>>() {
             let missed = self.journal.read(&core.name, core.root.load().seq(), usize::MAX).await;
             catch_up(&core, &missed.map_err(|error| storage(&error.to_string(), false))?);
-            core.poke_again();
+            core.request_turn_again();
         }
         self.broken = None;
         Ok(())
@@ -194,7 +194,7 @@ fn catch_up(core: &Arc<Core>, missed: &[LogEntry]) {
         }
     }
     let seq = next.seq();
-    core.store.learn(changes, seq);
+    core.store.add(changes, seq);
     core.commit.capacity.settle(QueueUsage::default(), &next);
     core.root.store(Arc::new(next));
     core.tally.add_transitions(transitions);

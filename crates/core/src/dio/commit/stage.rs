@@ -92,7 +92,7 @@ impl Stage {
                 };
                 self.conclude(submission, outcomes);
             }
-            SubmittedWork::Poke => {
+            SubmittedWork::TurnRequest => {
                 let commands = self.core.commit.invalidations.lock().take();
                 let outcomes = self.take_all(&commands);
                 self.conclude(Submission { work: SubmittedWork::Invalidations(commands), ..submission }, outcomes);
@@ -206,11 +206,11 @@ impl Stage {
         let kept = self.keep_places();
         let seq = self.next.seq();
         let dirty = self.next.dirty().next().is_some();
-        self.core.store.learn(self.changes, seq);
+        self.core.store.add(self.changes, seq);
         if self.bulk {
             // Rows of a bulk entry are not in the log, so the cache file gets them before readers do. If that fails, the
-            // entry tells a restart to read the master again.
-            self.core.store.flush_or_tell(&self.core.name).await;
+            // entry makes a restart read the master again.
+            self.core.store.flush_or_log(&self.core.name).await;
         }
         let next = Arc::new(self.next);
         self.core.root.store(Arc::clone(&next));
@@ -229,7 +229,7 @@ impl Stage {
         for command in self.decided {
             command.submission.answer(command.result);
         }
-        self.core.poke_again();
+        self.core.request_turn_again();
     }
 
     /// Answers all submissions that write to the log with an error. Returns the others, to be decided again.

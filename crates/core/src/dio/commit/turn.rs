@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::journal_failure::{JournalFailure, lost, storage};
+use super::journal_failure::{JournalFailure, no_answer, storage};
 use super::stage::Stage;
 use crate::dio::core::Core;
 use crate::dio::submission::Submission;
@@ -112,7 +112,7 @@ impl CommitLoop {
         let mut failed = Vec::new();
         for stage in stages {
             let appends = stage.appends();
-            let result = if appends { results.next().unwrap_or_else(lost) } else { Ok(()) };
+            let result = if appends { results.next().unwrap_or_else(no_answer) } else { Ok(()) };
             match result {
                 Ok(()) => {
                     if appends {

@@ -21,7 +21,7 @@ pub(crate) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 pub enum BreakerState {
     /// Requests are sent normally.
     Closed,
-    /// It failed too often: no requests are sent until the delay is over.
+    /// The upstream failed too often: no requests are sent until the delay is over.
     Open,
     /// The delay is over: one request is sent as a probe.
     HalfOpen,
@@ -46,7 +46,7 @@ pub struct Reachability {
     pub state: BreakerState,
     /// Time until the next request, while the breaker is open.
     pub retry_in: Option<Duration>,
-    /// Last error, while it fails.
+    /// Last error, while requests fail.
     pub error: Option<String>,
 }
 
@@ -66,7 +66,7 @@ pub(crate) enum CallPermit {
 /// Meaning of an answer for the breaker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum AnswerKind {
-    /// The upstream answered: it did the request, or refused it.
+    /// The upstream answered: it carried out the request, or refused it.
     Success,
     /// The upstream is unreachable, busy or slow.
     Failure { retry_after: Option<Duration>, error: String },

@@ -171,7 +171,7 @@ async fn attempt(core: &Arc<Core>, handle: &Weak<Handle>, op: &Op) -> Result<Ans
         let written = core.ask_driver(async move { shell.write_once(&operation, &write).await }).await?;
         return Ok(confirmed(core, &op.targets, written));
     };
-    // The last handle may be dropped while the queue drains: the hook gets a new one.
+    // The last handle may be dropped while the queue drains: the callback gets a new one.
     let handle = handle.upgrade().unwrap_or_else(|| Arc::new(Handle::new(Arc::clone(core))));
     let scope = Scope { op: Some(op.id), ..Scope::new(&core.name, Kind::Write) };
     let delivery = scope::calling(Dio(handle), move |dio| on_write(dio, write));

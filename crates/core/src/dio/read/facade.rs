@@ -33,7 +33,7 @@ pub(crate) fn lifted_schema(core: &Core) -> Arc<Schema> {
     Arc::new(schema.with_flag_on_all(Flag::Orderable).with_flag_on_all(Flag::Searchable))
 }
 
-/// Capabilities of the facade: those of the master, the cache and the hooks together.
+/// Capabilities of the facade: those of the master, the cache and the callbacks together.
 pub(crate) fn capabilities(core: &Core) -> Capabilities {
     let master = core.vista.capabilities();
     let routed = core.hooks.on_write.is_some();

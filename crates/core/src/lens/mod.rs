@@ -113,11 +113,11 @@ impl Lens {
             let ended = {
                 let mut dios = self.dios.lock();
                 match dios.get(name) {
-                    Some(Slot::Opening) => return Err(taken(name)),
+                    Some(Slot::Opening) => return Err(name_in_use(name)),
                     Some(Slot::Open(core, ended)) if !ended.is_cancelled() => {
                         match core.upgrade() {
                             Some(core) if core.tasks.closing().is_cancelled() => ended.clone(),
-                            Some(_) => return Err(taken(name)),
+                            Some(_) => return Err(name_in_use(name)),
                             None => {
                                 // The runtime ended before the Dio did.
                                 dios.remove(name);
@@ -158,7 +158,7 @@ impl Lens {
     }
 
     /// Returns the shape that the source `name` had when its rows were last read, if the cache holds a complete copy of them.
-    /// With it the rows can be served although the source cannot be opened (`diorama::connect::Late`).
+    /// With it the rows can be served although the source cannot be opened (`diorama::connect::Deferred`).
     ///
     /// # Errors
     /// [`Error::Storage`] if the cache cannot be read.
@@ -176,7 +176,7 @@ impl Lens {
     }
 }
 
-fn taken(name: &str) -> Error {
+fn name_in_use(name: &str) -> Error {
     Error::Config(format!("this Lens already has a Dio named {name:?}: each Dio needs a Vista with a different name"))
 }
 

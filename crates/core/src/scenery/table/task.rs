@@ -387,7 +387,7 @@ impl Task {
             RowBefore::Absent => false,
             RowBefore::Unknown => true,
         };
-        // Silent changes may lie between the held row and the row before this event.
+        // The held row may be older than the row before this event, because of silent changes in between.
         before || item.new.as_ref().is_none_or(|body| self.matches(body)) || self.holds(item)
     }
 

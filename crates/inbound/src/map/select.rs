@@ -361,7 +361,7 @@ fn kind(value: &CborValue) -> &'static str {
     }
 }
 
-/// Returns true if `text` matches `pattern`, in which `*` stands for any characters.
+/// Returns true if `text` matches `pattern`, in which `*` matches any characters.
 pub(super) fn glob_matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };

@@ -126,6 +126,7 @@ pub(crate) struct RedbFile {
     open_file: Arc<OpenFile>,
 }
 
+/// Handle of the database.
 enum Handle {
     Open(Database),
     /// Dead after a fault until it is reopened.

@@ -35,6 +35,7 @@ struct Table {
     known: Mutex<KnownSlots>,
 }
 
+/// Slots and meta that the backend has stored.
 #[derive(Default)]
 struct KnownSlots {
     slots: HashSet<u32>,

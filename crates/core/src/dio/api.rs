@@ -123,7 +123,7 @@ impl Dio {
 
     /// Counters since the Dio was opened.
     pub fn counters(&self) -> Counters {
-        self.0.core.tally.read(self.0.core.ring.end())
+        self.0.core.counters.read(self.0.core.ring.end())
     }
 
     // --- writing -------------------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ pub(crate) struct Submission {
     pub(super) reply: Option<Reply>,
 }
 
+/// Work of a submission.
 pub(super) enum SubmittedWork {
     One(Command),
     /// Commands in order, of which all are applied or none.

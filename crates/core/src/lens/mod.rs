@@ -19,7 +19,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use self::storage::{Plan, Storage};
-use crate::dio::{self, Dio, Hooks, Settings, Surroundings};
+use crate::dio::{self, Callbacks, Dio, Settings, Surroundings};
 use crate::journal::Journal;
 use crate::vista::{Error, Result, SourceShape, Vista};
 
@@ -32,11 +32,12 @@ pub struct Lens {
     storage: OnceCell<Storage>,
     plan: Plan,
     settings: Settings,
-    hooks: Hooks,
+    callbacks: Callbacks,
     /// Open Dios by name, each with a token that is cancelled when the Dio has ended.
     dios: Mutex<HashMap<Arc<str>, Slot>>,
 }
 
+/// State of a Dio under its name.
 enum Slot {
     Opening,
     Open(std::sync::Weak<dio::Core>, CancellationToken),
@@ -76,17 +77,17 @@ impl Lens {
     pub async fn make_dio_with(&self, vista: Vista, change: impl FnOnce(&mut Settings)) -> Result<Dio> {
         let mut settings = self.settings.clone();
         change(&mut settings);
-        self.open(vista, settings, self.hooks.clone()).await
+        self.open(vista, settings, self.callbacks.clone()).await
     }
 
-    pub(crate) async fn open(&self, vista: Vista, settings: Settings, hooks: Hooks) -> Result<Dio> {
+    pub(crate) async fn open(&self, vista: Vista, settings: Settings, callbacks: Callbacks) -> Result<Dio> {
         let name: Arc<str> = vista.name().into();
         let storage = self.storage().await?;
         let reservation = self.reserve(&name).await?;
         let durable = &*storage.log.journal;
         let in_memory = settings.log_in_memory && durable.durable();
         if in_memory {
-            dio::check_memory_log(&vista, durable, &settings, &hooks).await?;
+            dio::check_memory_log(&vista, durable, &settings, &callbacks).await?;
         }
         let log = if in_memory { &storage.memory } else { &storage.log };
         let surroundings = Surroundings {
@@ -94,7 +95,7 @@ impl Lens {
             journal: Arc::clone(&log.journal),
             committer: Arc::clone(&log.committer),
             settings,
-            hooks,
+            callbacks,
         };
         let opened = dio::open(vista, surroundings).await?;
         // Before `on_start`: if this future is dropped, the name stays reserved until the Dio has ended.

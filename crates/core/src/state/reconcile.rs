@@ -106,10 +106,10 @@ impl State {
             }
             (Some(Order::Greater), ReportSource::Read { mark }) => {
                 self.clean(draft, reported_row.id, mark);
-                self.overrule(draft, reported_row, mark, cause);
+                self.adopt(draft, reported_row, mark, cause);
             }
             (Some(Order::Greater), ReportSource::Push) => {
-                self.overrule(draft, reported_row, u64::MAX, cause);
+                self.adopt(draft, reported_row, u64::MAX, cause);
                 if reported_row.part {
                     // A missed change may have set other columns.
                     draft.note(Note::Dirty(Arc::clone(reported_row.id)));
@@ -121,7 +121,7 @@ impl State {
                 if self.lost.contains(reported_row.id) && self.touched_or_queued(reported_row.id, mark) {
                     // The confirmed row is unknown: an old row until the next read is better than none.
                     draft.note(Note::Clean(Arc::clone(reported_row.id)));
-                    self.overrule(draft, reported_row, mark, cause);
+                    self.adopt(draft, reported_row, mark, cause);
                     draft.note(Note::Dirty(Arc::clone(reported_row.id)));
                     return;
                 }
@@ -131,7 +131,7 @@ impl State {
                 }
                 self.clean(draft, reported_row.id, mark);
                 let entries = draft.decision.entries.len();
-                self.overrule(draft, reported_row, mark, cause);
+                self.adopt(draft, reported_row, mark, cause);
                 let others = self.active_guards(reported_row.id) > 1;
                 if others && draft.decision.entries.len() == entries {
                     // Nothing changed, but a read that saw the row earlier than this one must not change it any more.
@@ -152,7 +152,7 @@ impl State {
                     }
                     return;
                 }
-                self.overrule(draft, reported_row, u64::MAX, cause);
+                self.adopt(draft, reported_row, u64::MAX, cause);
                 // The event may be late, and older than the row that it replaced.
                 draft.note(Note::Dirty(Arc::clone(reported_row.id)));
             }
@@ -171,9 +171,9 @@ impl State {
         }
     }
 
-    /// Makes the reported row the confirmed one. Routed operations that it confirms, or that were delivered before `mark`, are
-    /// done.
-    pub(super) fn overrule(
+    /// Adopts the reported row as the confirmed one. Routed operations that it confirms, or that were delivered before `mark`,
+    /// are done.
+    pub(super) fn adopt(
         &self,
         draft: &mut DecisionBuilder<'_>,
         reported_row: &ReportedRow<'_>,

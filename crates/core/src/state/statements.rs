@@ -52,7 +52,7 @@ impl State {
     pub(super) fn apply_statement(&self, draft: &mut DecisionBuilder<'_>, id: &Id, row: Option<&Body>, notify: bool) {
         let cause = cause(Origin::Program);
         let before = draft.decision.entries.len();
-        self.overrule(draft, &ReportedRow::of(id, row), u64::MAX, &cause);
+        self.adopt(draft, &ReportedRow::of(id, row), u64::MAX, &cause);
         let frame = if notify { Frame::Changed } else { Frame::Silent };
         match draft.decision.entries[before..].first_mut() {
             Some(entry) => entry.frame = frame,

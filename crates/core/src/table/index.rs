@@ -121,6 +121,7 @@ pub struct Index {
     text: Option<TextIndex>,
 }
 
+/// Properties of an index that do not depend on its rows.
 struct Shape {
     spec: Spec,
     keys: KeyMaker,

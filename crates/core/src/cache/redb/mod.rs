@@ -69,6 +69,7 @@ pub struct TableContent {
     pub damaged: u64,
 }
 
+/// State that the clones of a [`RedbCache`] share.
 #[derive(Debug)]
 struct Inner {
     file: RedbFile,

@@ -19,6 +19,7 @@ use crate::cache::{CacheBatch, CacheError, CacheMeta, LoadReport, RowTable, Stor
 use crate::record::{Body, Id, Layout};
 use crate::redb_file::{Fault, blocking, note_erased, seal, unseal};
 
+/// Table of one Dio in the file.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) inner: Arc<Inner>,
@@ -170,6 +171,7 @@ impl Table {
     }
 }
 
+/// Load in progress: a consistent view of the table, and what was stored about it.
 pub(super) struct Loading {
     /// Seed of the checksums of the rows.
     table: u64,

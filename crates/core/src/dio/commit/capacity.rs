@@ -56,6 +56,7 @@ impl std::ops::AddAssign for QueueUsage {
     }
 }
 
+/// Semaphore of one bounded resource: places or bytes.
 #[derive(Debug)]
 struct Resource {
     free: Arc<Semaphore>,

@@ -25,9 +25,11 @@ const PROBE: Duration = Duration::from_secs(1);
 /// Maximum time for which a turn waits for more submissions.
 const GATHER: Duration = Duration::from_millis(5);
 
+/// State of the committer's task.
 pub(super) struct CommitLoop {
     pub(super) journal: Arc<dyn Journal>,
     pub(super) submissions: mpsc::UnboundedReceiver<Submission>,
+    /// Submissions for the next turn.
     pub(super) waiting: VecDeque<Submission>,
     /// Every Dio that has sent a submission.
     pub(super) dios: IndexMap<Arc<str>, Weak<Core>>,
@@ -81,6 +83,7 @@ impl CommitLoop {
         }
     }
 
+    /// Runs one turn: decides the waiting submissions, appends, and publishes.
     async fn turn(&mut self) {
         self.gather().await;
         for submission in &self.waiting {
@@ -116,7 +119,7 @@ impl CommitLoop {
             match result {
                 Ok(()) => {
                     if appends {
-                        stage.core.tally.appends.add(took);
+                        stage.core.counters.appends.add(took);
                         self.journal_failure.end();
                     }
                     stage.publish().await;

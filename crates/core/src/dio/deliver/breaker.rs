@@ -86,6 +86,7 @@ impl AnswerKind {
     }
 }
 
+/// State of the breaker with its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Closed,

@@ -145,6 +145,7 @@ pub struct Ring {
     erased: AtomicU64,
 }
 
+/// An event in the ring.
 #[derive(Debug)]
 struct QueuedItem {
     item: Arc<RingItem>,
@@ -152,6 +153,7 @@ struct QueuedItem {
     before: u64,
 }
 
+/// Contents of a ring.
 #[derive(Debug)]
 struct Items {
     epoch: Arc<str>,

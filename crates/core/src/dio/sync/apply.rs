@@ -117,7 +117,7 @@ impl Core {
         let mut items = self
             .heavy(rows.len(), move || {
                 let items = diff(&state, &listed, whole);
-                core.look_at_items(&items);
+                core.note_read_mismatches(&items);
                 items
             })
             .await?;

@@ -94,7 +94,7 @@ impl Core {
                 None => claims.push(claim),
             }
         }
-        match self.hooks.on_event {
+        match self.callbacks.on_event {
             Some(_) => {
                 let alone = batch.abort || batch.changes.len() == 1;
                 let mut errors = batch.changes.iter().filter_map(|change| self.checked_event(change).err());

@@ -17,7 +17,7 @@ use crate::vista::Result;
 
 impl Core {
     /// Scope of an `on_start` or `on_refresh` that begins now, with the mark of its beginning.
-    pub(crate) async fn hook_scope(self: &Arc<Self>, kind: Kind, allow_shrink: bool) -> Result<Arc<Scope>> {
+    pub(crate) async fn callback_scope(self: &Arc<Self>, kind: Kind, allow_shrink: bool) -> Result<Arc<Scope>> {
         // A guard for an id that no row has: changes of all rows are recorded as touched, but no row counts as being read,
         // so that events and the callback's own statements are applied at once.
         let guard = self.open_guard_for(&Id::from("")).await?;
@@ -83,7 +83,7 @@ impl Core {
 
     /// Finishes an `on_start` or `on_refresh` that has returned `Ok`: replaces all rows by the collected ones, or removes
     /// the rows that its complete list lacks.
-    pub(crate) async fn finish_hook(self: &Arc<Self>, scope: &Arc<Scope>) -> Result<()> {
+    pub(crate) async fn finish_callback(self: &Arc<Self>, scope: &Arc<Scope>) -> Result<()> {
         let replacement_rows = scope.replacement_rows.lock().take();
         match (replacement_rows, &scope.guard) {
             (Some(replacement_rows), Some(guard)) => {
@@ -100,7 +100,7 @@ impl Core {
         let list =
             Listing { mark, whole: true, removes: !replacement_rows.undecodable, publish: true, allow_shrink: true };
         let applied = self.apply_rows(&rows, &list).await?;
-        if replacement_rows.whole || self.hooks.on_load_chunk.is_none() {
+        if replacement_rows.whole || self.callbacks.on_load_chunk.is_none() {
             self.mark_complete().await;
         } else {
             self.mark_partial().await;

@@ -18,6 +18,7 @@ use crate::journal::memory::{Budget, Heads, not_open, unix_ms};
 use crate::journal::{AppendError, LogBatch, LogEntry, LogId, LogState, Rewrite, Seq, StoredDelivery, new_epoch};
 use crate::redb_file::{Fault, RedbFile, note_erased, seal, unseal};
 
+/// State that the clones of a journal share.
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) file: RedbFile,
@@ -31,6 +32,7 @@ pub(super) struct Inner {
     pub(super) inbox: RwLock<Index>,
 }
 
+/// State of the single writer.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
     /// Error after which nothing is written until the journal is reopened.

@@ -60,6 +60,7 @@ pub struct CsvOptions {
 #[derive(Clone, Debug)]
 pub struct Csv(Arc<Inner>);
 
+/// State that the clones of a [`Csv`] share.
 #[derive(Debug)]
 struct Inner {
     file: Arc<SourceFile>,

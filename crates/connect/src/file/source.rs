@@ -153,6 +153,7 @@ struct UnconfirmedReading {
     written: bool,
 }
 
+/// Last accepted version of a file, and the reading in doubt since, if there is one.
 #[derive(Debug, Default)]
 struct SourceVersions {
     accepted: Option<AcceptedVersion>,

@@ -31,6 +31,7 @@ pub(super) struct Database {
     members: Mutex<Vec<Weak<Connections>>>,
 }
 
+/// Identities of the files at the path of a database.
 #[derive(Debug)]
 struct State {
     /// Identity of the file that connections are open to; `None` while there is no file at the path.

@@ -43,6 +43,7 @@ pub(super) struct Selector {
     filters: Vec<Filter>,
 }
 
+/// Base of a selector.
 #[derive(Clone, Debug, PartialEq)]
 enum Base {
     Item(Path),
@@ -66,6 +67,7 @@ pub(super) enum SelectError {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Path(Vec<Step>);
 
+/// Step of a path.
 #[derive(Clone, Debug, PartialEq)]
 enum Step {
     /// A member, or an element by its number in digits.
@@ -76,6 +78,7 @@ enum Step {
     Index(i64),
 }
 
+/// Filter of a selected value.
 #[derive(Clone, Debug, PartialEq)]
 enum Filter {
     Json,

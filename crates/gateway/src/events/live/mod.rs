@@ -71,6 +71,7 @@ pub(super) struct LiveQuery {
     _leases: [Lease; 2],
 }
 
+/// Scenery that provides the rows or groups.
 #[derive(Debug)]
 enum LiveSource {
     Rows { scenery: TableScenery, range: Range<u64> },

@@ -19,7 +19,7 @@ pub trait RowStore: Send + Sync + 'static {
     /// [`CacheError`] if it cannot be opened.
     async fn open_table(&self, name: &str) -> Result<Arc<dyn RowTable>, CacheError>;
 
-    /// Flushes and closes every table. Later calls return [`CacheError::Closed`], or open it anew.
+    /// Flushes and closes every table. Later calls return [`CacheError::Closed`], or open the storage again.
     async fn close(&self);
 }
 

@@ -191,7 +191,7 @@ impl Dio {
         self.0.core.retry(op).await
     }
 
-    /// Discards a parked operation for good.
+    /// Discards a parked operation permanently.
     ///
     /// # Errors
     /// As [`Dio::retry`].
@@ -242,7 +242,7 @@ impl Dio {
         self.0.core.invalidate(Some(Id::from(id.into())));
     }
 
-    /// Publishes `Invalidated`, upon which subscribers read everything again.
+    /// Publishes `Invalidated`, so that subscribers read everything again.
     ///
     /// It behaves as [`Dio::invalidate_record`]. Subscribers that receive several at a time read once.
     pub fn invalidate_all(&self) {

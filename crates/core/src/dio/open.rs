@@ -207,7 +207,7 @@ async fn begin(dio: &Dio, doubt: Option<String>) -> Result<()> {
     let doubted = doubt.is_some();
     if let Some(why) = doubt {
         tracing::warn!(dio = %core.name, why, "cached rows may be older than the log; subscribers read again");
-        // If the journal cannot be written now, the rows are read again all the same.
+        // The rows are read again even if the journal cannot be written now.
         if core.publish_invalidated(false).await.is_err() {
             core.invalidate(None);
         }

@@ -107,7 +107,7 @@ impl CommitterHandle {
     pub(crate) fn journal_failed(&self, core: &Arc<Core>, why: &JournalError) {
         if !matches!(why, JournalError::Closed) {
             self.journal_failure.begin(&why.to_string());
-            // If the committer is gone, there is nothing to test.
+            // The only error is a committer that has ended, after which there is nothing to test.
             let _ = self.request_turn(core);
         }
     }

@@ -47,8 +47,8 @@ macro_rules! callbacks {
             }
 
             /// Runs before a table or value scenery reads: when it is opened, when its search or order changes, when its
-            /// viewport has come to rest over rows that it does not hold, and when everything may have changed (`Invalidated`).
-            /// It receives filter, search, order, and the range as offset and limit, in whole pages.
+            /// viewport has been unchanged over rows that it does not hold, and when everything may have changed
+            /// (`Invalidated`). It receives filter, search, order, and the range as offset and limit, in whole pages.
             ///
             /// It may fill the cache, and returns the source of the answer: `Ok(())` or [`QueryRoute::Cache`] for the Dio as
             /// usual, otherwise as described in [`QueryRoute`]. An invalidation makes it run again, so it should leave

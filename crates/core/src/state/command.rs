@@ -61,7 +61,7 @@ pub enum Command {
         /// True if subscribers are notified (`RecordChanged`, for new rows as well).
         notify: bool,
     },
-    /// Notifies subscribers that these rows changed, whatever their known state.
+    /// Notifies subscribers that these rows changed, without comparing them.
     Invalidate(Vec<Id>),
     /// Notifies subscribers to read everything again or, if covered, that they have received all changes.
     InvalidateAll {

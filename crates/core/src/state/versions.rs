@@ -2,7 +2,7 @@
 //!
 //! The Dio's own clock is its version column, which reads, writes and some senders share. A sender of upstream events may have
 //! another clock, such as the time of its delivery: its versions order its own events only, not rows from other
-//! sources. A row is stored as it was sent, whatever its sender's version.
+//! sources. A row is stored as it was sent, independent of its sender's version.
 
 use std::cmp::Ordering as Order;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 /// Operations that a [`Vista`](crate::Vista) supports. An operation whose flag is `false` fails with `Unsupported`.
 ///
-/// Every source can list all rows and read one row by id. The default is no more than that.
+/// Every source can list all rows and read one row by id. By default it can do only that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[non_exhaustive]

@@ -301,7 +301,7 @@ impl EventCursor {
 }
 
 /// Returns the position after which a subscription begins, or the reason why it cannot resume. The error is `None` if the
-/// subscription does not ask for past events.
+/// subscription does not request past events.
 async fn resolve(log: &EventLog, now: &Position, since: Option<&StartPoint>) -> Result<Position, Option<Reset>> {
     let from = match since {
         None | Some(StartPoint::Now) => return Err(None),

@@ -31,7 +31,7 @@ impl Core {
 
     /// [`Core::commit`] for senders that cannot wait.
     pub(crate) fn commit_later(self: &Arc<Self>, command: Command) {
-        // If the committer is gone, there is no State left to change.
+        // The only error is a committer that has ended, after which the State does not change any more.
         let _ = self.committer.send(Submission::new(self, command));
     }
 

@@ -227,7 +227,7 @@ impl Upstream {
         self.breaker.lock().permit(now)
     }
 
-    /// Admits a background request. Returns true if it is the probe, or when to ask again.
+    /// Admits a background request. Returns true if it is the probe, or the time of the next attempt.
     pub(crate) fn admit(&self, now: Instant) -> std::result::Result<bool, Instant> {
         let mut breaker = self.breaker.lock();
         match breaker.permit(now) {

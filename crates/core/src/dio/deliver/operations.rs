@@ -58,7 +58,7 @@ pub enum OperationState {
     Failed,
     /// Delivery has stopped and the row was rolled back. Retry or discard it.
     Parked,
-    /// Discarded for good; the row was rolled back.
+    /// Discarded permanently; the row was rolled back.
     Discarded,
 }
 

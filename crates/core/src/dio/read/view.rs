@@ -94,7 +94,7 @@ impl Core {
         self.sync.last_list.lock().complete
     }
 
-    /// Asks `on_query` for the route of a scenery's read, and stores the rows that it returns. Without the callback, the
+    /// Gets the route of a scenery's read from `on_query`, and stores the rows that it returns. Without the callback, the
     /// Dio answers.
     pub(crate) async fn route(self: &Arc<Self>, dio: Dio, query: Query) -> Result<Route> {
         let Some(on_query) = &self.callbacks.on_query else { return Ok(Route::Cache) };
@@ -106,7 +106,7 @@ impl Core {
         let route =
             self.unless_loading(scope::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), answer).await)?;
         Ok(match route {
-            // Before the first copy nothing is shown; the view asks again once there is one.
+            // Before the first copy nothing is shown; the view calls this again once there is one.
             _ if self.is_loading() => Route::Cache,
             None | Some(QueryRoute::Cache) => Route::Cache,
             Some(QueryRoute::Load) => Route::Load,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use diorama::dio::{OperationState, WriteOptions};
+use diorama::dio::{IdempotencyKey, Inbound, OperationState, Reconciled, WriteOptions};
 use diorama::journal::Journal;
 use diorama::{ChangeEvent, Dio, DioEvent, Error, LensBuilder, Record, WriteOp};
 use tokio::sync::mpsc;
@@ -278,6 +278,47 @@ async fn a_full_queue_is_waited_for_or_refused_as_asked() {
     soon(first).await.unwrap().unwrap();
     soon(second).await.unwrap().unwrap();
     assert_eq!(dio.vista().get_count().await.unwrap(), 9);
+}
+
+/// A key is in the journal a moment before readers see the operation that took it.
+#[tokio::test(start_paused = true)]
+async fn own_writes_are_visible_once_a_repetition_is_answered() {
+    let journal = Arc::new(GatedJournal::default());
+    let lens = memory().journal_source(Arc::clone(&journal) as Arc<dyn Journal>);
+    let (_lens, dio) = open(seeding(lens), &Scripted::bakery()).await;
+    let write = || {
+        let dio = dio.clone();
+        let op = WriteOp::Insert { id: "muffin".into(), record: muffin() };
+        let key = IdempotencyKey { key: "k".into(), fingerprint: 7 };
+        tokio::spawn(async move { dio.write(op, WriteOptions { key: Some(key), ..WriteOptions::default() }).await })
+    };
+    let told = || {
+        let dio = dio.clone();
+        let inbound = Inbound {
+            delivery: Some("d".into()),
+            ..Inbound::from(ChangeEvent::Updated { id: "7".into(), new: Some(price(9)) })
+        };
+        tokio::spawn(async move { dio.handle_event(inbound).await })
+    };
+    journal.stored().close();
+    let (first, first_told) = (write(), told());
+    journal.stored().waited_at(1).await;
+    let (again, told_again) = (write(), told());
+    breathe().await;
+    assert!(!again.is_finished() && !told_again.is_finished(), "nobody can see yet what they would be told");
+    assert!(dio.operations().is_empty());
+    journal.stored().open();
+    let ticket = soon(first).await.unwrap().unwrap();
+    let replayed = soon(again).await.unwrap();
+    let operation = ticket.operation.unwrap();
+    assert!(
+        matches!(&replayed, Err(Error::Replayed { operation: op }) if *op == operation.to_string()),
+        "{replayed:?}"
+    );
+    assert!(dio.operation(operation).is_some());
+    soon(first_told).await.unwrap().unwrap();
+    assert_eq!(soon(told_again).await.unwrap().unwrap(), Reconciled::Duplicate);
+    assert_eq!(dio.vista().get_value("7").await.unwrap().unwrap()["price"], 9.into());
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,7 +20,9 @@ async fn of_many_requests_with_one_key_at_once_exactly_one_is_an_operation() {
     let send = || app.send("POST", "/products", &headers, r#"{"name":"Once"}"#);
     let answers = join_all((0..32).map(|_| send())).await;
     let operation = answers[0].header("dio-operation");
-    assert!(answers.iter().all(|answer| answer.status == 202 && answer.header("dio-operation") == operation));
+    for answer in &answers {
+        assert_eq!((answer.status, answer.header("dio-operation")), (202, operation), "{}", answer.text());
+    }
     assert_eq!(answers.iter().filter(|answer| answer.header("idempotency-replayed").is_empty()).count(), 1);
     assert_eq!(app.get("/products?name=Once").await.ids().len(), 1);
     assert_eq!(app.get("/operations").await.json().as_array().unwrap().len(), 1);

@@ -1,10 +1,10 @@
-//! Content codings: bodies are sent as zstd, br or gzip to who accepts it.
+//! Content codings: sends bodies as zstd, br or gzip to clients that accept it.
 //!
-//! A coded answer is another representation: its strong ETag has a suffix of its own, and `Vary` says what it depends on. A
-//! handler knows nothing of this: it sees the tags of what it makes itself, whichever coding the client got them with.
+//! This code exists because tower-http's `Compression` keeps the ETag, so that one strong tag would name several representations. It
+//! also drops the length of bodies that are complete in memory, and encodes on the async threads.
 //!
-//! tower-http's `Compression` leaves the ETag as it is, so that one tag would stand for several representations; it drops the length of
-//! bodies that are there as a whole, and codes on the async threads.
+//! An encoded answer is another representation: its strong ETag has a suffix for the coding, and `Vary` lists `Accept-Encoding`.
+//! Handlers are not aware of codings: they see and set ETags without the suffix.
 
 use std::io;
 
@@ -21,12 +21,12 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use crate::http::negotiate;
 use crate::http::response::tags;
 
-/// Smaller bodies gain less than they cost.
+/// Minimum size of a body in bytes; encoding a smaller one costs more than it saves.
 const LEAST: u64 = 1_024;
-/// From here on a piece is coded off the async threads: it takes milliseconds.
+/// Size in bytes from which a piece is encoded off the async threads, because it takes milliseconds.
 const HEAVY: usize = 32 * 1024;
 
-/// How a body is coded.
+/// Content coding of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Coding {
     Zstd,
@@ -34,7 +34,7 @@ pub(crate) enum Coding {
     Gzip,
 }
 
-/// All of them; of those that a client likes equally, the first is taken: it costs the least for the same size.
+/// All codings, in order of preference: the first costs the least for the same size.
 const ALL: [Coding; 3] = [Coding::Zstd, Coding::Brotli, Coding::Gzip];
 
 impl Coding {
@@ -46,7 +46,7 @@ impl Coding {
         }
     }
 
-    /// What a strong ETag ends in.
+    /// Returns the end of a strong ETag.
     fn suffix(self) -> &'static str {
         match self {
             Coding::Zstd => "-zs\"",
@@ -55,7 +55,7 @@ impl Coding {
         }
     }
 
-    /// The coding that the client likes best, if it likes none less than no coding.
+    /// Returns the client's preferred coding; `None` if it accepts none or prefers `identity`.
     fn accepted(headers: &HeaderMap) -> Option<Coding> {
         let accepted = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
         let ranges: Vec<(&str, f32)> = accepted.flat_map(|value| value.split(',')).map(negotiate::range).collect();
@@ -64,7 +64,7 @@ impl Coding {
             let alias = if *coding == Coding::Gzip { named("x-gzip") } else { None };
             named(coding.name()).or(alias).or(named("*")).unwrap_or(0.0)
         };
-        // Nobody says that it takes a body as it is; who does, prefers it that way.
+        // Clients rarely list `identity`; one that does prefers it.
         let least = named("identity").unwrap_or(0.0);
         let mut best: Option<(Coding, f32)> = None;
         for coding in ALL {
@@ -77,20 +77,20 @@ impl Coding {
     }
 }
 
-/// What a request says of codings, kept until it is answered.
+/// Headers of a request that concern codings, kept until its answer is ready.
 #[derive(Debug, Default)]
 pub(crate) struct AcceptedCodings {
     coding: Option<Coding>,
-    /// `If-None-Match` as it came, if tags in it name codings.
+    /// Original values of `If-None-Match`, if some of their tags have a suffix of a coding.
     known: Vec<HeaderValue>,
 }
 
-/// The body of a request has a coding.
+/// Error of a request whose body has a content coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("bodies with a Content-Encoding are not taken here")]
+#[error("a body with a Content-Encoding is not supported here")]
 pub(crate) struct CodedBody;
 
-/// Refuses a request whose body is coded: only webhooks take such bodies, and judge them by themselves.
+/// Refuses a request whose body is encoded. Only webhooks support such bodies, and check them themselves.
 ///
 /// # Errors
 /// The body has a coding other than `identity`.
@@ -107,7 +107,7 @@ pub(crate) fn check_request(method: &Method, headers: &HeaderMap) -> Result<(), 
 }
 
 impl AcceptedCodings {
-    /// Takes from `headers` what handlers need not know.
+    /// Reads the accepted codings, and removes the suffixes of codings from the ETags in `headers`.
     pub(crate) fn of(headers: &mut HeaderMap) -> AcceptedCodings {
         let coding = Coding::accepted(headers);
         let known: Vec<HeaderValue> = headers.get_all(header::IF_NONE_MATCH).iter().cloned().collect();
@@ -124,7 +124,7 @@ impl AcceptedCodings {
         AcceptedCodings { coding, known }
     }
 
-    /// `response` in the coding that was asked for, if it is worth it.
+    /// Encodes `response` with the client's preferred coding, if that is worthwhile.
     pub(crate) async fn apply(self, mut response: Response) -> Response {
         let not_modified = response.status() == axum::http::StatusCode::NOT_MODIFIED;
         if !not_modified && !can_be_coded(&response) {
@@ -142,7 +142,7 @@ impl AcceptedCodings {
         }
     }
 
-    /// The client keeps what it has, under the tag that it knows.
+    /// Sets the ETag of a 304 to the tag with which the client knows the representation.
     fn name_as_known(&self, headers: &mut HeaderMap) {
         let Some(etag) = headers.get(header::ETAG) else { return };
         let mut tags = self.known.iter().flat_map(tags);
@@ -153,19 +153,19 @@ impl AcceptedCodings {
     }
 }
 
-/// A tag without the suffix of a coding, if it has one.
+/// Returns `tag` without the suffix of a coding; `None` if it has none.
 fn plain(tag: &[u8]) -> Option<Vec<u8>> {
     ALL.iter().find_map(|coding| tag.strip_suffix(coding.suffix().as_bytes())).map(|tag| [tag, b"\""].concat())
 }
 
-/// Whether the answer is of a kind that gets smaller, is not coded yet, and is not a stream of events, which must not wait.
+/// Returns true if the answer's type compresses well, it is not encoded yet, and it is not an event stream, which must not be delayed.
 fn can_be_coded(response: &Response) -> bool {
     let headers = response.headers();
     if headers.contains_key(header::CONTENT_ENCODING) {
         return false;
     }
     let is = |name: header::HeaderName, value: &str| headers.get(name).is_some_and(|own| own == value);
-    // What nearly all answers are.
+    // Fast path: nearly all answers are of this kind.
     if is(header::CONTENT_TYPE, "application/json") && is(header::CACHE_CONTROL, "no-cache") {
         return true;
     }
@@ -205,7 +205,7 @@ async fn code(response: Response, coding: Coding) -> Response {
     Response::from_parts(parts, body)
 }
 
-/// A body that is there, coded in one piece, so that its length is known.
+/// Encodes a complete body in one piece, so that its length is known.
 async fn whole(body: Body, coding: Coding) -> Body {
     let coded = async {
         let body = axum::body::to_bytes(body, usize::MAX).await?;
@@ -219,7 +219,7 @@ async fn whole(body: Body, coding: Coding) -> Body {
     }
 }
 
-/// A body that is coded while it is made. Without its end it is broken for the client too.
+/// Encodes a body while it is produced. If the body fails, the encoded one fails for the client too.
 fn streamed(body: Body, coding: Coding) -> Body {
     let state = Some((Coder::new(coding), body.into_data_stream()));
     let coded = stream::try_unfold(state, |state| async {
@@ -238,7 +238,7 @@ fn streamed(body: Body, coding: Coding) -> Body {
     Body::from_stream(coded)
 }
 
-/// Writes into memory, so it never waits.
+/// Encoder that writes into memory, and so never waits.
 enum Coder {
     Zstd(ZstdEncoder<Vec<u8>>),
     Brotli(Box<BrotliEncoder<Vec<u8>>>),
@@ -246,7 +246,7 @@ enum Coder {
 }
 
 impl Coder {
-    /// The levels at which rows get about as small as at any: more effort doubles the time for a few hundredths of the size.
+    /// Creates an encoder. A higher level would double the time and save only a few percent of the size of rows.
     fn new(coding: Coding) -> Coder {
         let out = Vec::new();
         match coding {
@@ -256,7 +256,7 @@ impl Coder {
         }
     }
 
-    /// Takes `piece`, perhaps the last one, and gives what is coded so far.
+    /// Encodes `piece`, which is the last one if `last`, and returns the output so far.
     async fn put(mut self, piece: Bytes, last: bool) -> io::Result<(Coder, Vec<u8>)> {
         if piece.len() < HEAVY {
             return self.put_here(&piece, last).map(|out| (self, out));
@@ -285,7 +285,7 @@ fn write(coder: &mut (impl AsyncWrite + Unpin), piece: &[u8], last: bool) -> io:
         coder.write_all(piece).await?;
         if last { coder.shutdown().await } else { Ok(()) }
     };
-    written.now_or_never().unwrap_or_else(|| Err(io::Error::other("memory does not wait")))
+    written.now_or_never().unwrap_or_else(|| Err(io::Error::other("the encoder waits, though it writes into memory")))
 }
 
 #[cfg(test)]
@@ -293,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_best_liked_coding_is_taken_and_none_where_none_is_wanted() {
+    fn the_preferred_coding_is_used_and_none_if_none_is_accepted() {
         for (accept, expected) in [
             ("gzip, deflate, br, zstd", Some(Coding::Zstd)),
             ("gzip, deflate, br", Some(Coding::Brotli)),
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn handlers_see_the_tags_of_what_they_make() {
+    fn handlers_see_etags_without_the_suffixes_of_codings() {
         let tags = r#"W/"a-gz", "b" , "c-n-br","d-zs""#;
         let mut headers = HeaderMap::from_iter([(header::IF_NONE_MATCH, tags.parse().unwrap())]);
         let accepted = AcceptedCodings::of(&mut headers);

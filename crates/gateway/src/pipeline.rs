@@ -38,14 +38,14 @@ pub(crate) async fn pipeline(gateway: Arc<GatewayState>, route: Route, mut reque
     request.headers_mut().insert(REQUEST_ID, id.clone());
     auth::hide(request.headers_mut());
     let caller = Caller::of(request.extensions());
-    let settled = gateway.origins.settle_host(&mut request);
+    let host = gateway.origins.settle_host(&mut request);
     // Events must not wait in the buffer of an encoder.
-    let codes = gateway.compression && !matches!(route, Route::Events | Route::RowEvents | Route::ManyEvents);
-    let accepted = codes.then(|| coding::AcceptedCodings::of(request.headers_mut()));
+    let compress = gateway.compression && !matches!(route, Route::Events | Route::RowEvents | Route::ManyEvents);
+    let accepted = compress.then(|| coding::AcceptedCodings::of(request.headers_mut()));
     let method = request.method().clone();
     let dio = route.is_of_dio().then(|| gateway.dios.get_index_of(segments(request.uri().path()).0)).flatten();
     let running = gateway.metrics.http.begin(&method, route, dio);
-    let page = match (settled, route) {
+    let page = match (host, route) {
         (Err(error), _) => Err(ApiError::from(error)),
         (Ok(()), Route::Hook) => Ok(None),
         (Ok(()), _) => {
@@ -67,7 +67,7 @@ pub(crate) async fn pipeline(gateway: Arc<GatewayState>, route: Route, mut reque
         },
     };
     let refusal = response.extensions_mut().remove::<ApiError>();
-    let refusal = refusal.map(|error| gateway.failures.judge(caller, error));
+    let refusal = refusal.map(|error| gateway.failures.limit(caller, error));
     if let Some(error) = &refusal {
         response = problem(error, &method, &response, &id);
     }

@@ -44,17 +44,21 @@ fn process(text: &mut Text, metrics: &Metrics) {
 
 fn http(text: &mut Text, gateway: &GatewayState) {
     let http = &gateway.metrics.http;
-    let seen: Vec<_> = http.seen().collect();
+    let requests: Vec<_> = http.seen().collect();
     let name = |dio: Option<usize>| dio.and_then(|at| gateway.dios.get_index(at)).map_or("", |(name, _)| &**name);
     let mut family = text.counter(
         "diorama_http_requests_total",
         "Answered requests, by template of the route (none for unknown paths), method, status and resource.",
     );
-    for seen in &seen {
-        for (status, count) in &seen.statuses {
+    for request in &requests {
+        for (status, count) in &request.statuses {
             let status = status.map_or("other".to_string(), |status| status.to_string());
-            let labels =
-                [("route", seen.route), ("method", seen.method), ("status", status.as_str()), ("dio", name(seen.dio))];
+            let labels = [
+                ("route", request.route),
+                ("method", request.method),
+                ("status", status.as_str()),
+                ("dio", name(request.dio)),
+            ];
             family.sample(&labels, count);
         }
     }
@@ -62,8 +66,9 @@ fn http(text: &mut Text, gateway: &GatewayState) {
         "diorama_http_request_duration_seconds",
         "Time from the head of a request to the head of its answer, without the body of a stream.",
     );
-    for seen in &seen {
-        family.times(&[("route", seen.route), ("method", seen.method), ("dio", name(seen.dio))], &seen.times);
+    for request in &requests {
+        family
+            .times(&[("route", request.route), ("method", request.method), ("dio", name(request.dio))], &request.times);
     }
     text.gauge("diorama_http_requests_in_flight", "Requests in progress, including this one.")
         .sample(&[], http.in_flight());
@@ -141,7 +146,7 @@ type Value = fn(&DioSample<'_>) -> Option<f64>;
 
 /// Gauges of a Dio: name, help text, value. A value that is not known has no sample.
 const GAUGES: &[(&str, &str, Value)] = &[
-    ("diorama_dio_ready", "1 if the resource can be read, else 0.", |dio| Some(truth(dio.resource.dio.is_ready()))),
+    ("diorama_dio_ready", "1 if the resource can be read, else 0.", |dio| Some(flag(dio.resource.dio.is_ready()))),
     ("diorama_dio_rows", "Number of rows that readers see.", |dio| Some(dio.status.rows as f64)),
     ("diorama_dio_resident_bytes", "Approximate memory of the rows and indexes.", |dio| {
         Some(dio.rows.table().bytes() as f64)
@@ -155,16 +160,16 @@ const GAUGES: &[(&str, &str, Value)] = &[
         dio.status.age.map(|age| age.as_secs_f64())
     }),
     ("diorama_dio_complete", "1 if the rows are a complete copy of the source, else 0.", |dio| {
-        Some(truth(dio.status.complete))
+        Some(flag(dio.status.complete))
     }),
     ("diorama_dio_stale", "1 if the rows are older than the resource allows, else 0.", |dio| {
-        Some(truth(dio.status.stale))
+        Some(flag(dio.status.stale))
     }),
     ("diorama_dio_doubtful_rows", "Rows that will be read from the source again.", |dio| {
         Some(dio.rows.dirty().count() as f64)
     }),
     ("diorama_dio_refresh_failing", "1 if the last refresh failed, else 0.", |dio| {
-        Some(truth(dio.status.refresh_failed.is_some()))
+        Some(flag(dio.status.refresh_failed.is_some()))
     }),
     (
         "diorama_dio_undecodable_rows",
@@ -180,7 +185,7 @@ const GAUGES: &[(&str, &str, Value)] = &[
     ("diorama_dio_last_refresh_timestamp_seconds", "Unix time of the end of the last successful refresh.", |dio| {
         dio.counters.last_refresh.map(|at| at as f64 / 1_000.0)
     }),
-    ("diorama_dio_durable", "1 if accepted writes survive the process, else 0.", |dio| Some(truth(dio.status.durable))),
+    ("diorama_dio_durable", "1 if accepted writes survive the process, else 0.", |dio| Some(flag(dio.status.durable))),
     ("diorama_dio_queue_operations", "Writes that wait for the source.", |dio| Some(dio.rows.backlog().0 as f64)),
     ("diorama_dio_queue_bytes", "Bytes of the writes that wait.", |dio| Some(dio.rows.backlog().1 as f64)),
     ("diorama_dio_queue_oldest_seconds", "Seconds since the oldest waiting write was accepted.", |dio| {
@@ -196,25 +201,25 @@ const GAUGES: &[(&str, &str, Value)] = &[
         Some((dio.resource.dio.ring().watchers() as i64 - dio.sockets).max(0) as f64)
     }),
     ("diorama_dio_feeds", "Number of connected feeds.", |dio| {
-        fed(dio, |feeds| feeds.iter().filter(|feed| feed.connected).count() as f64)
+        feed_value(dio, |feeds| feeds.iter().filter(|feed| feed.connected).count() as f64)
     }),
     ("diorama_dio_feed_silence_seconds", "Seconds since the last message of any feed.", |dio| {
         dio.status.feeds.iter().filter_map(|feed| feed.last_message).min().map(|silence| silence.as_secs_f64())
     }),
     ("diorama_dio_feed_connects", "Connections of feeds since the start.", |dio| {
-        fed(dio, |feeds| feeds.iter().map(|feed| feed.connects).sum::<u64>() as f64)
+        feed_value(dio, |feeds| feeds.iter().map(|feed| feed.connects).sum::<u64>() as f64)
     }),
     ("diorama_dio_feed_messages", "Messages of feeds since the start.", |dio| {
-        fed(dio, |feeds| feeds.iter().map(|feed| feed.messages).sum::<u64>() as f64)
+        feed_value(dio, |feeds| feeds.iter().map(|feed| feed.messages).sum::<u64>() as f64)
     }),
     ("diorama_dio_feed_undecodable", "Messages of feeds that could not be decoded since the start.", |dio| {
-        fed(dio, |feeds| feeds.iter().map(|feed| feed.undecodable).sum::<u64>() as f64)
+        feed_value(dio, |feeds| feeds.iter().map(|feed| feed.undecodable).sum::<u64>() as f64)
     }),
     ("diorama_dio_tasks", "Running background tasks.", |dio| Some(dio.status.tasks as f64)),
 ];
 
 /// Returns a value of the feeds; `None` for a Dio without feeds.
-fn fed(dio: &DioSample<'_>, of: fn(&[FeedStatus]) -> f64) -> Option<f64> {
+fn feed_value(dio: &DioSample<'_>, of: fn(&[FeedStatus]) -> f64) -> Option<f64> {
     (!dio.status.feeds.is_empty()).then(|| of(&dio.status.feeds))
 }
 
@@ -229,7 +234,7 @@ fn dios(text: &mut Text, gateway: &GatewayState) {
             }
         }
     }
-    counted(text, &samples, "diorama_dio_operations_accepted_total", "Writes that were accepted.", |of| of.accepted);
+    counters(text, &samples, "diorama_dio_operations_accepted_total", "Writes that were accepted.", |of| of.accepted);
     let help = "Writes that ended. A retried write ends as discarded, and its retry is accepted as a new one.";
     let mut family = text.counter("diorama_dio_operations_ended_total", help);
     for (dio, DioSample { counters: of, .. }) in &samples {
@@ -239,7 +244,7 @@ fn dios(text: &mut Text, gateway: &GatewayState) {
             family.sample(&[("dio", dio), ("state", state)], count);
         }
     }
-    counted(text, &samples, "diorama_dio_events_total", "Events that were sent to subscribers.", |of| of.events);
+    counters(text, &samples, "diorama_dio_events_total", "Events that were sent to subscribers.", |of| of.events);
     let mut family = text.counter("diorama_dio_refreshes_total", "Refreshes that ended, without the first copy.");
     for (dio, DioSample { counters: of, .. }) in &samples {
         family.sample(&[("dio", dio), ("result", "ok")], of.refreshed.count);
@@ -254,7 +259,7 @@ fn dios(text: &mut Text, gateway: &GatewayState) {
     let mut family = text.histogram("diorama_dio_journal_append_duration_seconds", help);
     samples.iter().for_each(|(dio, sample)| family.times(&[("dio", dio)], &sample.counters.appends));
     let help = "Appends to the journal that failed.";
-    counted(text, &samples, "diorama_dio_journal_append_failures_total", help, |of| of.append_failures);
+    counters(text, &samples, "diorama_dio_journal_append_failures_total", help, |of| of.append_failures);
     let help =
         "Event sockets that ended, by close code: none if the client closed the connection, 4008 if it was too slow.";
     let mut family = text.counter("diorama_dio_socket_closes_total", help);
@@ -266,7 +271,7 @@ fn dios(text: &mut Text, gateway: &GatewayState) {
     }
 }
 
-fn counted(
+fn counters(
     text: &mut Text,
     samples: &[(&str, DioSample<'_>)],
     name: &'static str,
@@ -310,12 +315,12 @@ fn claims(text: &mut Text, gateway: &GatewayState) {
 }
 
 fn inbox(text: &mut Text, gateway: &GatewayState) {
-    let fed =
+    let inboxes =
         gateway.dios.values().filter(|resource| gateway.hooks.values().any(|hook| hook.dio == resource.dio.name()));
-    let fed: Vec<_> = fed.map(|resource| (resource.dio.name(), resource.dio.inbox())).collect();
+    let inboxes: Vec<_> = inboxes.map(|resource| (resource.dio.name(), resource.dio.inbox())).collect();
     for (name, help, fill) in INBOX {
         let mut family = text.gauge(name, help);
-        fed.iter().for_each(|(dio, inbox)| family.sample(&[("dio", dio)], fill(inbox)));
+        inboxes.iter().for_each(|(dio, inbox)| family.sample(&[("dio", dio)], fill(inbox)));
     }
 }
 
@@ -362,7 +367,7 @@ fn breaker(reach: &Reachability) -> f64 {
     }
 }
 
-fn truth(yes: bool) -> f64 {
+fn flag(yes: bool) -> f64 {
     f64::from(u8::from(yes))
 }
 

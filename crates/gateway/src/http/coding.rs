@@ -82,7 +82,7 @@ impl Coding {
 pub(crate) struct AcceptedCodings {
     coding: Option<Coding>,
     /// Original values of `If-None-Match`, if some of their tags have a suffix of a coding.
-    known: Vec<HeaderValue>,
+    if_none_match: Vec<HeaderValue>,
 }
 
 /// Error of a request whose body has a content coding.
@@ -110,24 +110,24 @@ impl AcceptedCodings {
     /// Reads the accepted codings, and removes the suffixes of codings from the ETags in `headers`.
     pub(crate) fn of(headers: &mut HeaderMap) -> AcceptedCodings {
         let coding = Coding::accepted(headers);
-        let known: Vec<HeaderValue> = headers.get_all(header::IF_NONE_MATCH).iter().cloned().collect();
-        if !known.iter().flat_map(tags).any(|tag| plain(tag).is_some()) {
-            return AcceptedCodings { coding, known: Vec::new() };
+        let if_none_match: Vec<HeaderValue> = headers.get_all(header::IF_NONE_MATCH).iter().cloned().collect();
+        if !if_none_match.iter().flat_map(tags).any(|tag| without_suffix(tag).is_some()) {
+            return AcceptedCodings { coding, if_none_match: Vec::new() };
         }
         headers.remove(header::IF_NONE_MATCH);
-        for value in &known {
-            let plain: Vec<_> = tags(value).map(|tag| plain(tag).unwrap_or_else(|| tag.to_vec())).collect();
+        for value in &if_none_match {
+            let plain: Vec<_> = tags(value).map(|tag| without_suffix(tag).unwrap_or_else(|| tag.to_vec())).collect();
             if let Ok(value) = HeaderValue::from_bytes(&plain.join(&b", "[..])) {
                 headers.append(header::IF_NONE_MATCH, value);
             }
         }
-        AcceptedCodings { coding, known }
+        AcceptedCodings { coding, if_none_match }
     }
 
     /// Encodes `response` with the client's preferred coding, if that is worthwhile.
     pub(crate) async fn apply(self, mut response: Response) -> Response {
         let not_modified = response.status() == axum::http::StatusCode::NOT_MODIFIED;
-        if !not_modified && !can_be_coded(&response) {
+        if !not_modified && !is_compressible(&response) {
             return response;
         }
         vary(response.headers_mut());
@@ -137,7 +137,7 @@ impl AcceptedCodings {
         }
         let size = response.body().size_hint();
         match self.coding {
-            Some(coding) if size.exact().is_none_or(|size| size >= LEAST) => code(response, coding).await,
+            Some(coding) if size.exact().is_none_or(|size| size >= LEAST) => encode(response, coding).await,
             _ => response,
         }
     }
@@ -145,8 +145,8 @@ impl AcceptedCodings {
     /// Sets the ETag of a 304 to the tag with which the client knows the representation.
     fn name_as_known(&self, headers: &mut HeaderMap) {
         let Some(etag) = headers.get(header::ETAG) else { return };
-        let mut tags = self.known.iter().flat_map(tags);
-        let known = tags.find(|tag| plain(tag).is_some_and(|plain| plain == etag.as_bytes()));
+        let mut tags = self.if_none_match.iter().flat_map(tags);
+        let known = tags.find(|tag| without_suffix(tag).is_some_and(|plain| plain == etag.as_bytes()));
         if let Some(known) = known.and_then(|known| HeaderValue::from_bytes(known).ok()) {
             headers.insert(header::ETAG, known);
         }
@@ -154,12 +154,12 @@ impl AcceptedCodings {
 }
 
 /// Returns `tag` without the suffix of a coding; `None` if it has none.
-fn plain(tag: &[u8]) -> Option<Vec<u8>> {
+fn without_suffix(tag: &[u8]) -> Option<Vec<u8>> {
     ALL.iter().find_map(|coding| tag.strip_suffix(coding.suffix().as_bytes())).map(|tag| [tag, b"\""].concat())
 }
 
 /// Returns true if the answer's type compresses well, it is not encoded yet, and it is not an event stream, which must not be delayed.
-fn can_be_coded(response: &Response) -> bool {
+fn is_compressible(response: &Response) -> bool {
     let headers = response.headers();
     if headers.contains_key(header::CONTENT_ENCODING) {
         return false;
@@ -188,7 +188,7 @@ fn vary(headers: &mut HeaderMap) {
     }
 }
 
-async fn code(response: Response, coding: Coding) -> Response {
+async fn encode(response: Response, coding: Coding) -> Response {
     let (mut parts, body) = response.into_parts();
     parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
     parts.headers.remove(header::CONTENT_LENGTH);
@@ -199,30 +199,30 @@ async fn code(response: Response, coding: Coding) -> Response {
         parts.headers.insert(header::ETAG, etag);
     }
     let body = match body.size_hint().exact() {
-        Some(_) => whole(body, coding).await,
-        None => streamed(body, coding),
+        Some(_) => encode_whole(body, coding).await,
+        None => encode_stream(body, coding),
     };
     Response::from_parts(parts, body)
 }
 
 /// Encodes a complete body in one piece, so that its length is known.
-async fn whole(body: Body, coding: Coding) -> Body {
-    let coded = async {
+async fn encode_whole(body: Body, coding: Coding) -> Body {
+    let encoded = async {
         let body = axum::body::to_bytes(body, usize::MAX).await?;
         let coder = Coder::new(coding);
         let (_, out) = coder.put(body, true).await.map_err(axum::Error::new)?;
         Ok::<_, axum::Error>(out)
     };
-    match coded.await {
+    match encoded.await {
         Ok(out) => out.into(),
         Err(error) => Body::from_stream(stream::once(std::future::ready(Err::<Bytes, _>(error)))),
     }
 }
 
 /// Encodes a body while it is produced. If the body fails, the encoded one fails for the client too.
-fn streamed(body: Body, coding: Coding) -> Body {
+fn encode_stream(body: Body, coding: Coding) -> Body {
     let state = Some((Coder::new(coding), body.into_data_stream()));
-    let coded = stream::try_unfold(state, |state| async {
+    let encoded = stream::try_unfold(state, |state| async {
         let Some((mut coder, mut pieces)) = state else { return Ok(None) };
         loop {
             let piece = pieces.next().await.transpose()?;
@@ -235,7 +235,7 @@ fn streamed(body: Body, coding: Coding) -> Body {
             }
         }
     });
-    Body::from_stream(coded)
+    Body::from_stream(encoded)
 }
 
 /// Encoder that writes into memory, and so never waits.
@@ -262,8 +262,8 @@ impl Coder {
             return self.put_here(&piece, last).map(|out| (self, out));
         }
         #[expect(clippy::disallowed_methods, reason = "coding a large piece keeps a thread busy for milliseconds")]
-        let done = tokio::task::spawn_blocking(move || self.put_here(&piece, last).map(|out| (self, out))).await;
-        done.map_err(io::Error::other)?
+        let result = tokio::task::spawn_blocking(move || self.put_here(&piece, last).map(|out| (self, out))).await;
+        result.map_err(io::Error::other)?
     }
 
     fn put_here(&mut self, piece: &[u8], last: bool) -> io::Result<Vec<u8>> {

@@ -53,7 +53,7 @@ impl Failures {
     }
 
     /// Returns the refusal for `caller` in place of `error`: 429 if `error` is a failed authentication beyond the rate, else `error`.
-    pub(crate) fn judge(&self, caller: Caller, error: ApiError) -> ApiError {
+    pub(crate) fn limit(&self, caller: Caller, error: ApiError) -> ApiError {
         if !matches!(error.code(), Code::Unauthenticated | Code::SignatureInvalid) {
             return error;
         }
@@ -119,27 +119,27 @@ mod tests {
         let passed = |now| (0..1_000).filter(|number| failures.take(caller(*number), now).is_ok()).count();
         assert_eq!(passed(now), 100, "addresses beyond the bound are answered 429");
         assert_eq!(passed(now + REST), 100);
-        let held = |failures: &Failures| {
+        let size = |failures: &Failures| {
             let recent = failures.recent.lock();
             recent.young.len() + recent.old.len()
         };
-        assert!(held(&failures) <= 200);
+        assert!(size(&failures) <= 200);
         for seconds in 2..4 {
             let _ = failures.take(caller(7), now + REST * seconds);
         }
-        assert_eq!(held(&failures), 1);
+        assert_eq!(size(&failures), 1);
     }
 
     #[test]
     fn only_failures_of_authentication_are_counted() {
         let failures = Failures::new(1);
         for code in Code::ALL.iter().filter(|code| code.status() != axum::http::StatusCode::UNAUTHORIZED) {
-            let judged = failures.judge(caller(1), ApiError::new(*code, ""));
-            assert_eq!(judged.code(), *code);
+            let limited = failures.limit(caller(1), ApiError::new(*code, ""));
+            assert_eq!(limited.code(), *code);
         }
-        let judged = || failures.judge(caller(1), ApiError::new(Code::Unauthenticated, "")).code();
-        assert_eq!((judged(), judged()), (Code::Unauthenticated, Code::RateLimited));
-        let other = failures.judge(caller(2), ApiError::new(Code::SignatureInvalid, ""));
+        let limited = || failures.limit(caller(1), ApiError::new(Code::Unauthenticated, "")).code();
+        assert_eq!((limited(), limited()), (Code::Unauthenticated, Code::RateLimited));
+        let other = failures.limit(caller(2), ApiError::new(Code::SignatureInvalid, ""));
         assert_eq!(other.code(), Code::SignatureInvalid);
         assert_eq!(failures.counts(), [("401", 2), ("429", 1)]);
     }

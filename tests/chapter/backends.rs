@@ -89,7 +89,7 @@ async fn backends_of_others_keep_the_contract() {
 }
 
 #[test]
-fn s14_a_custom_backend_is_passed_by_itself_or_shared() {
+fn a_custom_backend_is_passed_by_itself_or_shared() {
     let by_itself = Lens::new().cache_source(MapCache::default());
     let shared = Arc::new(MapCache::default());
     let by_arc = Lens::new().cache_source(Arc::clone(&shared));

@@ -10,7 +10,7 @@ use redb::{ReadableDatabase, TableHandle};
 use crate::harness::*;
 
 #[tokio::test]
-async fn s14_cache_at_opens_a_file_and_says_which_one_it_cannot() {
+async fn cache_at_opens_a_file_and_says_which_one_it_cannot() {
     let dir = tempfile::tempdir().unwrap();
     let lens = on_file(&dir).build().unwrap();
     assert!(dir.path().join("cache.redb").is_file());
@@ -23,7 +23,7 @@ async fn s14_cache_at_opens_a_file_and_says_which_one_it_cannot() {
 }
 
 #[tokio::test]
-async fn s14_a_second_lens_on_the_same_file_is_refused_by_name() {
+async fn a_second_lens_on_the_same_file_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let _lens = on_file(&dir).build().unwrap();
     let Err(Error::Storage { detail, .. }) = on_file(&dir).build() else { panic!("two Lenses on one file") };
@@ -31,7 +31,7 @@ async fn s14_a_second_lens_on_the_same_file_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn s15_each_dio_claims_a_table_of_its_name() {
+async fn each_dio_claims_a_table_of_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let lens = seeding(on_file(&dir)).build().unwrap();
     let products = lens.make_dio(Scripted::bakery().vista("products")).await.unwrap();
@@ -48,7 +48,7 @@ async fn s15_each_dio_claims_a_table_of_its_name() {
 }
 
 #[tokio::test]
-async fn s16_any_backend_serves_a_file_memory_or_a_remote_one() {
+async fn any_backend_serves_a_file_memory_or_a_remote_one() {
     let dir = tempfile::tempdir().unwrap();
     let remote = RemoteCache::default();
     let kinds: [(&str, LensBuilder); 3] = [
@@ -71,7 +71,7 @@ async fn s16_any_backend_serves_a_file_memory_or_a_remote_one() {
 }
 
 #[tokio::test]
-async fn s16_a_cache_that_is_away_costs_no_reader_and_no_writer_anything() {
+async fn a_cache_that_is_away_costs_no_reader_and_no_writer_anything() {
     let remote = RemoteCache::default();
     let master = Scripted::bakery();
     let (_lens, dio) = open(seeding(Lens::new().cache_source(remote.clone())), &master).await;
@@ -82,7 +82,7 @@ async fn s16_a_cache_that_is_away_costs_no_reader_and_no_writer_anything() {
 }
 
 #[tokio::test]
-async fn s24_a_table_that_exists_is_opened_with_its_rows() {
+async fn a_table_that_exists_is_opened_with_its_rows() {
     let dir = tempfile::tempdir().unwrap();
     let master = Scripted::bakery();
     let (lens, dio) = open(seeding(on_file(&dir)), &master).await;
@@ -98,7 +98,7 @@ async fn s24_a_table_that_exists_is_opened_with_its_rows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s30_the_cache_lists_gets_and_counts() {
+async fn the_cache_lists_gets_and_counts() {
     let (_master, products_dio) = bakery_dio().await;
     let rows: Rows = products_dio.cache().list_values().await.unwrap();
     let product: Option<Record> = products_dio.cache().get_value("7").await.unwrap();
@@ -111,7 +111,7 @@ async fn s30_the_cache_lists_gets_and_counts() {
 /// The remote cache of the harness implements all of `CacheTable`: load, commit, clear. There is nothing to ask it for; a new
 /// method without a default would not compile there.
 #[tokio::test(start_paused = true)]
-async fn s31_a_backend_is_asked_nothing_after_the_start() {
+async fn a_backend_is_asked_nothing_after_the_start() {
     let remote = RemoteCache::default();
     let (_lens, dio) = open(seeding(Lens::new().cache_source(remote.clone())), &Scripted::bakery()).await;
     let calls = remote.calls();
@@ -121,7 +121,7 @@ async fn s31_a_backend_is_asked_nothing_after_the_start() {
     assert_eq!(remote.calls(), calls);
 }
 
-// --- S29 -----------------------------------------------------------------------------------------------------------------
+// --- values that survive ------------------------------------------------------------------------------------------------
 
 fn any_value() -> impl Strategy<Value = CborValue> {
     let leaf = prop_oneof![
@@ -170,7 +170,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn s29_a_record_comes_out_of_the_cache_as_it_went_in(
+    fn a_record_comes_out_of_the_cache_as_it_went_in(
         values in proptest::collection::btree_map("[a-z]{1,6}", any_value(), 0..5)
     ) {
         let mut record: Record = values.into_iter().collect();
@@ -189,7 +189,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn s29_values_that_json_does_not_have_survive_a_restart() {
+async fn values_that_json_does_not_have_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let odd = cells([
         ("id", "x".into()),

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use crate::harness::*;
 
 #[tokio::test(start_paused = true)]
-async fn s47_every_subscriber_of_a_dio_hears_its_events_and_no_others() {
+async fn every_subscriber_of_a_dio_hears_its_events_and_no_others() {
     let lens = seeding(memory()).build().unwrap();
     let master = Scripted::bakery();
     let products = lens.make_dio(master.vista("products")).await.unwrap();
@@ -35,7 +35,7 @@ async fn s47_every_subscriber_of_a_dio_hears_its_events_and_no_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s47_a_subscriber_hears_what_comes_after_it_and_the_end() {
+async fn a_subscriber_hears_what_comes_after_it_and_the_end() {
     let (_master, dio) = bakery_dio().await;
     dio.vista().delete("1").await.unwrap();
     settle(&dio).await;
@@ -48,7 +48,7 @@ async fn s47_a_subscriber_hears_what_comes_after_it_and_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s48_events_have_the_chapters_names_and_fields() {
+async fn events_have_their_documented_names_and_fields() {
     let (master, dio) = bakery_dio().await;
     let mut rx = dio.subscribe_events();
     master.refuse("7", Error::permanent("no"));
@@ -82,7 +82,7 @@ async fn s48_events_have_the_chapters_names_and_fields() {
     assert_eq!(log, expected);
 }
 
-// --- S49 -----------------------------------------------------------------------------------------------------------------
+// --- whoever follows the events -----------------------------------------------------------------------------------------
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -244,7 +244,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn s49_whoever_follows_the_events_has_the_cache(acts in proptest::collection::vec(act(), 1..40)) {
+    fn whoever_follows_the_events_has_the_cache(acts in proptest::collection::vec(act(), 1..40)) {
         run(acts);
     }
 }
@@ -255,7 +255,7 @@ fn many(rows: std::ops::Range<i64>, price: i64) -> impl Iterator<Item = (String,
 
 /// More than the log tells row by row: then one `Invalidated` does, whoever reconciles.
 #[tokio::test(start_paused = true)]
-async fn s49_a_first_copy_and_a_large_difference_are_told_as_a_whole() {
+async fn a_first_copy_and_a_large_difference_are_told_as_a_whole() {
     let master = Scripted::empty();
     let (_lens, dio) = open(memory(), &master).await;
     let mut bus = dio.subscribe_events();
@@ -277,7 +277,7 @@ async fn s49_a_first_copy_and_a_large_difference_are_told_as_a_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s49_a_large_refresh_says_that_rows_were_not_told() {
+async fn a_large_refresh_says_that_rows_were_not_told() {
     let master = Scripted::new(schema(), many(0..2_000, 1));
     let (_lens, dio) = open(reconciling(seeding(memory())), &master).await;
     let mut bus = dio.subscribe_events();
@@ -293,7 +293,7 @@ async fn s49_a_large_refresh_says_that_rows_were_not_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s50_a_stalled_subscriber_holds_up_nobody_and_is_told_what_it_missed() {
+async fn a_stalled_subscriber_holds_up_nobody_and_is_told_what_it_missed() {
     let lens = seeding(memory()).ring(RingLimits { events: 1_000, bytes: 16 << 20 });
     let (_lens, dio) = open(lens, &Scripted::bakery()).await;
     let mut stalled = dio.subscribe_events();
@@ -313,7 +313,7 @@ async fn s50_a_stalled_subscriber_holds_up_nobody_and_is_told_what_it_missed() {
 
 /// Listeners may do what they like, writing to the same Dio included.
 #[tokio::test(start_paused = true)]
-async fn s50_a_subscriber_may_write() {
+async fn a_subscriber_may_write() {
     let (master, dio) = bakery_dio().await;
     tokio::spawn({
         let (mut bus, dio) = (dio.subscribe_events(), dio.clone());
@@ -333,7 +333,7 @@ async fn s50_a_subscriber_may_write() {
 
 /// What happened inside and what upstream says are two types; only `handle_event` turns one into the other.
 #[tokio::test(start_paused = true)]
-async fn s51_the_bus_carries_dio_events_and_on_event_gets_change_events() {
+async fn the_bus_carries_dio_events_and_on_event_gets_change_events() {
     let (sender, mut upstream) = tokio::sync::mpsc::unbounded_channel::<ChangeEvent>();
     let lens = memory().on_event(move |_, event| {
         let _ = sender.send(event);

@@ -9,7 +9,7 @@ use diorama::{CborValue, Column, ColumnType, Flag, LensBuilder, Record, Rows, Sc
 use crate::harness::*;
 
 #[tokio::test(start_paused = true)]
-async fn s1_reads_never_reach_a_slow_master() {
+async fn reads_never_reach_a_slow_master() {
     let (master, dio) = bakery_dio().await;
     master.slow(Duration::from_secs(1));
     let (calls, began) = (master.calls(), tokio::time::Instant::now());
@@ -25,7 +25,7 @@ async fn s1_reads_never_reach_a_slow_master() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s1_reads_go_on_while_the_master_is_down() {
+async fn reads_go_on_while_the_master_is_down() {
     let (master, dio) = bakery_dio().await;
     master.fail_reads(1000, &diorama::Error::transient("down"));
     assert!(dio.master().list_values().await.is_err());
@@ -33,7 +33,7 @@ async fn s1_reads_go_on_while_the_master_is_down() {
 }
 
 #[tokio::test]
-async fn s2_a_csv_file_is_read_once() {
+async fn a_csv_file_is_read_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = bakery_csv(&dir);
     let lens = seeding(memory()).build().unwrap();
@@ -51,7 +51,7 @@ async fn csv_like() -> (Scripted, diorama::Dio) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s3_the_facade_pages_what_the_master_cannot() {
+async fn the_facade_pages_what_the_master_cannot() {
     let (master, dio) = csv_like().await;
     assert!(is_unsupported(&master.vista("products").fetch_page(1).await));
     let mut facade = dio.vista();
@@ -78,7 +78,7 @@ async fn s3_the_facade_pages_what_the_master_cannot() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s4_the_facade_sorts_numbers_as_numbers_with_nulls_last_and_stable_ties() {
+async fn the_facade_sorts_numbers_as_numbers_with_nulls_last_and_stable_ties() {
     let (master, dio) = csv_like().await;
     assert!(is_unsupported(&master.vista("products").add_order("price", false).map(drop)));
     let sorted = |column: &'static str, descending: bool| {
@@ -99,7 +99,7 @@ async fn s4_the_facade_sorts_numbers_as_numbers_with_nulls_last_and_stable_ties(
 }
 
 #[tokio::test(start_paused = true)]
-async fn s5_the_facade_searches_whatever_the_case_and_replaces_the_search_before() {
+async fn the_facade_searches_whatever_the_case_and_replaces_the_search_before() {
     let (master, dio) = csv_like().await;
     assert!(is_unsupported(&master.vista("products").add_search("tart").map(drop)));
     let mut facade = dio.vista();
@@ -117,7 +117,7 @@ fn windowed(lens: LensBuilder) -> LensBuilder {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s6_a_partial_cache_does_not_answer_for_the_whole() {
+async fn a_partial_cache_does_not_answer_for_the_whole() {
     let master = Scripted::bakery().like_csv();
     let (_lens, dio) = open(windowed(memory()), &master).await;
     dio.cache().insert_value("7", &product("7", "Blueberry muffin", 175, 2)).await.unwrap();
@@ -140,7 +140,7 @@ async fn s6_a_partial_cache_does_not_answer_for_the_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s6_a_capable_master_answers_for_a_partial_cache() {
+async fn a_capable_master_answers_for_a_partial_cache() {
     let master = Scripted::bakery();
     let (_lens, dio) = open(windowed(memory()), &master).await;
     let mut facade = dio.vista();
@@ -155,7 +155,7 @@ async fn names(vista: &Vista) -> Vec<CborValue> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s32_the_facade_is_a_vista_and_each_call_gives_its_own() {
+async fn the_facade_is_a_vista_and_each_call_gives_its_own() {
     let (master, dio) = bakery_dio().await;
     assert_eq!(names(&dio.vista()).await, names(&master.vista("products")).await);
     assert_eq!(dio.vista().name(), "products");
@@ -169,7 +169,7 @@ async fn s32_the_facade_is_a_vista_and_each_call_gives_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s32_a_facade_keeps_its_dio_alive() {
+async fn a_facade_keeps_its_dio_alive() {
     let (master, dio) = bakery_dio().await;
     let facade = dio.vista();
     drop(dio);
@@ -179,7 +179,7 @@ async fn s32_a_facade_keeps_its_dio_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s33_the_schema_is_the_masters_with_every_column_sortable_and_searchable() {
+async fn the_schema_is_the_masters_with_every_column_sortable_and_searchable() {
     let reference = Reference {
         relation: "category".into(),
         target: "categories".into(),
@@ -294,7 +294,7 @@ async fn transcript(vista: Vista) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s34_a_consumer_cannot_tell_facade_and_master_apart() {
+async fn a_consumer_cannot_tell_facade_and_master_apart() {
     let (master, dio) = bakery_dio().await;
     let facade = transcript(dio.vista()).await;
     let alone = transcript(Scripted::bakery().vista("products")).await;
@@ -307,7 +307,7 @@ async fn s34_a_consumer_cannot_tell_facade_and_master_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s35_conditions_are_answered_from_the_cache() {
+async fn conditions_are_answered_from_the_cache() {
     let (master, products_dio) = bakery_dio().await;
     let calls = master.calls();
     let mut v = products_dio.vista();
@@ -349,7 +349,7 @@ async fn reads_work(vista: &Vista) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s36_the_facade_can_what_master_or_lens_can() {
+async fn the_facade_can_what_master_or_lens_can() {
     let mut csv = Capabilities::default();
     csv.can_filter = true;
     for (name, own) in [("csv", csv), ("full", Capabilities::all()), ("none", Capabilities::default())] {
@@ -374,7 +374,7 @@ async fn s36_the_facade_can_what_master_or_lens_can() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s37_a_master_that_cannot_count_is_counted() {
+async fn a_master_that_cannot_count_is_counted() {
     let (master, dio) = csv_like().await;
     assert!(!master.vista("products").capabilities().can_count);
     assert!(is_unsupported(&master.vista("products").get_count().await));
@@ -384,7 +384,7 @@ async fn s37_a_master_that_cannot_count_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s38_on_write_makes_a_read_only_source_writable() {
+async fn on_write_makes_a_read_only_source_writable() {
     let master = Scripted::bakery().like_csv();
     let (_lens, dio) = open(seeding(memory().on_write(|_, _| async { Ok(()) })), &master).await;
     let caps = dio.vista().capabilities();
@@ -396,7 +396,7 @@ async fn s38_on_write_makes_a_read_only_source_writable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s38_without_it_a_write_is_refused_at_once_and_leaves_nothing() {
+async fn without_on_write_a_write_to_a_read_only_source_is_refused_at_once_and_leaves_nothing() {
     let (_master, dio) = csv_like().await;
     let mut bus = dio.subscribe_events();
     let caps = dio.vista().capabilities();

@@ -28,7 +28,7 @@ fn gated_start(lens: LensBuilder, gate: &Gate) -> LensBuilder {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s9_one_lens_serves_many_dios() {
+async fn one_lens_serves_many_dios() {
     let lens: Arc<Lens> = Arc::new(seeding(memory()).build().unwrap());
     let (master, other) = (Scripted::bakery(), Scripted::empty());
     let make = |name: &'static str, master: &Scripted| {
@@ -42,7 +42,7 @@ async fn s9_one_lens_serves_many_dios() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s9_two_dios_of_one_name_are_refused_and_a_name_is_free_again_after_its_dio() {
+async fn two_dios_of_one_name_are_refused_and_a_name_is_free_again_after_its_dio() {
     let lens = Arc::new(seeding(memory()).build().unwrap());
     let master = Scripted::bakery();
     let dio = lens.make_dio(master.vista("products")).await.unwrap();
@@ -65,7 +65,7 @@ async fn s9_two_dios_of_one_name_are_refused_and_a_name_is_free_again_after_its_
 }
 
 #[tokio::test(start_paused = true)]
-async fn s10_backend_callbacks_refresh_and_policies_are_the_builders() {
+async fn backend_callbacks_refresh_and_policies_are_the_builders() {
     let (starts, refreshes) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let count = |counter: &Arc<AtomicUsize>| {
         let counter = Arc::clone(counter);
@@ -94,7 +94,7 @@ async fn s10_backend_callbacks_refresh_and_policies_are_the_builders() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s11_dropping_the_last_dio_drains_its_queue_and_then_ends_everything() {
+async fn dropping_the_last_dio_drains_its_queue_and_then_ends_everything() {
     let master = Scripted::bakery();
     let (lens, dio) = open(reconciling(seeding(memory())).refresh_every(Duration::from_secs(60)), &master).await;
     let mut bus = dio.subscribe_events();
@@ -120,7 +120,7 @@ async fn s11_dropping_the_last_dio_drains_its_queue_and_then_ends_everything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s11_a_drain_does_not_wait_for_ever_and_what_is_left_stays_in_the_journal() {
+async fn a_drain_does_not_wait_for_ever_and_what_is_left_stays_in_the_journal() {
     let (cache, journal) = (RemoteCache::default(), Arc::new(MemoryJournal::new()));
     let lens = || {
         let journal: Arc<dyn Journal> = Arc::clone(&journal) as _;
@@ -145,7 +145,7 @@ async fn s11_a_drain_does_not_wait_for_ever_and_what_is_left_stays_in_the_journa
 }
 
 #[test]
-fn s13_building_needs_no_runtime_and_says_what_is_missing() {
+fn building_needs_no_runtime_and_says_what_is_missing() {
     let Err(Error::Config(said)) = Lens::new().build() else { panic!("a Lens without a cache") };
     assert!(said.contains("cache_at"), "{said}");
     let dir = tempfile::tempdir().unwrap();
@@ -158,7 +158,7 @@ fn s13_building_needs_no_runtime_and_says_what_is_missing() {
 }
 
 #[test]
-fn s13_settings_that_cannot_work_are_refused() {
+fn settings_that_cannot_work_are_refused() {
     for lens in
         [memory().refresh_every(Duration::ZERO), memory().write_queue_capacity(0), memory().write_concurrency(0)]
     {
@@ -167,7 +167,7 @@ fn s13_settings_that_cannot_work_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s17_on_start_runs_once_per_dio_and_never_again() {
+async fn on_start_runs_once_per_dio_and_never_again() {
     let starts = Arc::new(AtomicUsize::new(0));
     let lens = reconciling(memory().on_start({
         let starts = Arc::clone(&starts);
@@ -189,7 +189,7 @@ async fn s17_on_start_runs_once_per_dio_and_never_again() {
 
 /// The listing itself is a doctest of the crate's front page; this is what it comes to.
 #[tokio::test]
-async fn s18_the_canonical_seed_lists_the_master_once_into_the_cache() {
+async fn the_canonical_seed_lists_the_master_once_into_the_cache() {
     let dir = tempfile::tempdir().unwrap();
     let master = Scripted::bakery();
     let (_lens, dio) = open(seeding(on_file(&dir)), &master).await;
@@ -199,7 +199,7 @@ async fn s18_the_canonical_seed_lists_the_master_once_into_the_cache() {
 }
 
 #[tokio::test]
-async fn s18_a_seed_on_a_warm_cache_takes_away_what_the_master_no_longer_has() {
+async fn a_seed_on_a_warm_cache_takes_away_what_the_master_no_longer_has() {
     let dir = tempfile::tempdir().unwrap();
     let master = Scripted::bakery();
     let (lens, dio) = open(seeding(on_file(&dir)), &master).await;
@@ -213,7 +213,7 @@ async fn s18_a_seed_on_a_warm_cache_takes_away_what_the_master_no_longer_has() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s19_a_clone_of_the_dio_can_be_taken_anywhere() {
+async fn a_clone_of_the_dio_can_be_taken_anywhere() {
     let lens = memory().on_start(|dio| {
         let dio = dio.clone();
         async move {
@@ -228,7 +228,7 @@ async fn s19_a_clone_of_the_dio_can_be_taken_anywhere() {
 
 /// All seven, each with a closure that clones the Dio it is lent.
 #[tokio::test(start_paused = true)]
-async fn s21_every_callback_is_lent_the_dio() {
+async fn every_callback_is_lent_the_dio() {
     fn name(dio: &Dio) -> String {
         dio.name().to_string()
     }
@@ -278,7 +278,7 @@ async fn s21_every_callback_is_lent_the_dio() {
 
 /// A Dio's own callbacks stand in for the Lens', each by itself.
 #[tokio::test(start_paused = true)]
-async fn s21_a_dio_can_have_callbacks_of_its_own() {
+async fn a_dio_can_have_callbacks_of_its_own() {
     let ran: Arc<Mutex<Vec<&str>>> = Arc::default();
     let note = {
         let ran = Arc::clone(&ran);
@@ -343,7 +343,7 @@ async fn s21_a_dio_can_have_callbacks_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s22_a_clone_is_a_pointer_and_shares_everything() {
+async fn a_clone_is_a_pointer_and_shares_everything() {
     assert_eq!(size_of::<Dio>(), size_of::<usize>());
     let (_master, a) = bakery_dio().await;
     let b = a.clone();
@@ -358,7 +358,7 @@ async fn s22_a_clone_is_a_pointer_and_shares_everything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s23_make_dio_fails_with_on_start_and_leaves_the_name_free() {
+async fn make_dio_fails_with_on_start_and_leaves_the_name_free() {
     let master = Scripted::bakery();
     let lens = seeding(memory()).build().unwrap();
     master.fail_reads(1, &Error::transient("the line is cut"));
@@ -369,7 +369,7 @@ async fn s23_make_dio_fails_with_on_start_and_leaves_the_name_free() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s23_make_dio_fails_with_its_cache() {
+async fn make_dio_fails_with_its_cache() {
     let remote = RemoteCache::default();
     let lens = Lens::new().cache_source(remote.clone()).build().unwrap();
     remote.set_away(true);
@@ -381,7 +381,7 @@ async fn s23_make_dio_fails_with_its_cache() {
 
 /// A Dio whose making was given up is still ending: the next of its name waits, so that two never write one log.
 #[tokio::test(start_paused = true)]
-async fn s23_a_make_dio_that_was_given_up_has_ended_before_the_next() {
+async fn a_make_dio_that_was_given_up_has_ended_before_the_next() {
     let gate = Gate::closed();
     let lens = Arc::new(gated_start(memory(), &gate).build().unwrap());
     let master = Scripted::bakery();
@@ -403,7 +403,7 @@ async fn s23_a_make_dio_that_was_given_up_has_ended_before_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s23_a_handle_that_outlives_its_dio_does_nothing() {
+async fn a_handle_that_outlives_its_dio_does_nothing() {
     let master = Scripted::bakery();
     let (lens, old) = open(seeding(memory()), &master).await;
     old.close().await;
@@ -424,7 +424,7 @@ async fn s23_a_handle_that_outlives_its_dio_does_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s27_make_dio_returns_a_dio_that_is_ready() {
+async fn make_dio_returns_a_dio_that_is_ready() {
     let gate = Gate::closed();
     let lens = Arc::new(gated_start(memory(), &gate).build().unwrap());
     let making = tokio::spawn({
@@ -441,7 +441,7 @@ async fn s27_make_dio_returns_a_dio_that_is_ready() {
 }
 
 #[tokio::test]
-async fn s28_dios_of_one_lens_share_the_file_and_nothing_else() {
+async fn dios_of_one_lens_share_the_file_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let lens = seeding(on_file(&dir)).build().unwrap();
     let (slow, quick) = (Scripted::bakery(), Scripted::bakery());
@@ -460,7 +460,7 @@ async fn s28_dios_of_one_lens_share_the_file_and_nothing_else() {
 }
 
 #[test]
-fn s68_every_name_of_the_chapter_is_at_the_crates_root() {
+fn compiles_with_every_name_of_the_public_face_at_the_crate_root() {
     #[allow(unused_imports, reason = "that they exist is what is tested")]
     use diorama::{
         CacheBackend, Capabilities, CborValue, ChangeEvent, Column, ColumnType, Dio, DioEvent, Error, EventReceiver,
@@ -734,8 +734,8 @@ async fn setter_of_one_dio_leaves_the_others_as_they_are() {
 }
 
 #[tokio::test]
-#[expect(clippy::unnecessary_to_owned, reason = "the chapter's own line")]
-async fn s67_the_whole_sample_reads_from_the_cache_and_its_insert_is_enqueued() {
+#[expect(clippy::unnecessary_to_owned, reason = "programs write it like this")]
+async fn the_whole_sample_reads_from_the_cache_and_its_insert_is_enqueued() {
     let dir = tempfile::tempdir().unwrap();
     let master = Scripted::bakery();
     // Build once per application

@@ -19,7 +19,7 @@ async fn listening_dio() -> (Scripted, Dio) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s52_on_event_runs_once_per_event_and_its_error_comes_back() {
+async fn on_event_runs_once_per_event_and_its_error_comes_back() {
     let calls = Arc::new(AtomicUsize::new(0));
     let lens = memory().on_event({
         let calls = Arc::clone(&calls);
@@ -45,7 +45,7 @@ async fn s52_on_event_runs_once_per_event_and_its_error_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s52_a_panic_in_on_event_is_an_error() {
+async fn a_panic_in_on_event_is_an_error() {
     for early in [false, true] {
         let lens = memory().on_event(move |_, _| {
             assert!(!early, "told to");
@@ -58,7 +58,7 @@ async fn s52_a_panic_in_on_event_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s53_the_chapters_on_event_takes_updates_deletes_and_invalidations() {
+async fn an_on_event_takes_updates_deletes_and_invalidations() {
     let (_master, dio) = listening_dio().await;
     let mut bus = dio.subscribe_events();
     dio.handle_event(updated("7", 200)).await.unwrap();
@@ -78,7 +78,7 @@ async fn s53_the_chapters_on_event_takes_updates_deletes_and_invalidations() {
 
 /// Without `on_event` no event is dropped silently: the built-in rules take it, and say what came of it.
 #[tokio::test(start_paused = true)]
-async fn s53_without_on_event_the_built_in_rules_apply() {
+async fn without_on_event_the_built_in_rules_apply() {
     let (master, dio) = bakery_dio().await;
     let mut bus = dio.subscribe_events();
     let row = |id: &str, price| Some(product(id, "Told", price, 1));
@@ -112,7 +112,7 @@ async fn s53_without_on_event_the_built_in_rules_apply() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s53_a_delivery_is_applied_once() {
+async fn a_delivery_is_applied_once() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = memory().on_event({
         let calls = Arc::clone(&calls);
@@ -131,7 +131,7 @@ async fn s53_a_delivery_is_applied_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s53_a_partial_row_is_whole_when_on_event_sees_it() {
+async fn a_partial_row_is_whole_when_on_event_sees_it() {
     let (_master, dio) = listening_dio().await;
     let part = ChangeEvent::Updated { id: "7".into(), new: Some(cells([("price", 1.into())])) };
     dio.handle_event(Inbound { partial: true, ..Inbound::from(part) }).await.unwrap();
@@ -139,7 +139,7 @@ async fn s53_a_partial_row_is_whole_when_on_event_sees_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s54_patched_writes_first_and_tells_then() {
+async fn patched_writes_first_and_tells_then() {
     let (_master, dio) = bakery_dio().await;
     let watcher = tokio::spawn({
         let (mut bus, dio) = (dio.subscribe_events(), dio.clone());
@@ -170,7 +170,7 @@ async fn s54_patched_writes_first_and_tells_then() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s54_patched_says_record_changed_also_for_a_row_that_is_new_or_equal() {
+async fn patched_says_record_changed_also_for_a_row_that_is_new_or_equal() {
     let (_master, dio) = bakery_dio().await;
     let mut bus = dio.subscribe_events();
     dio.patched("8", product("8", "New", 1, 1)).await.unwrap();
@@ -180,7 +180,7 @@ async fn s54_patched_says_record_changed_also_for_a_row_that_is_new_or_equal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s55_a_raw_delete_is_silent_and_invalidate_record_tells_once() {
+async fn a_raw_delete_is_silent_and_invalidate_record_tells_once() {
     let (_master, dio) = bakery_dio().await;
     let mut bus = dio.subscribe_events();
     dio.cache().delete_value("3").await.unwrap();
@@ -194,7 +194,7 @@ async fn s55_a_raw_delete_is_silent_and_invalidate_record_tells_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s55_raw_writes_are_silent_and_move_the_position() {
+async fn raw_writes_are_silent_and_move_the_position() {
     let (_master, dio) = bakery_dio().await;
     let mut bus = dio.subscribe_events();
     let before = dio.position();
@@ -215,7 +215,7 @@ fn muffin_named() -> diorama::Record {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s56_invalidate_record_touches_nothing() {
+async fn invalidate_record_touches_nothing() {
     let (master, dio) = bakery_dio().await;
     let mut bus = dio.subscribe_events();
     let (rows, etag, calls) = (dio.state(), dio.state().get("7").unwrap().hash(), master.calls());
@@ -251,7 +251,7 @@ async fn in_order_each_invalidation_is_told_and_too_many_are_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s58_handle_event_returns_when_on_event_is_done() {
+async fn handle_event_returns_when_on_event_is_done() {
     let gate = Gate::closed();
     let lens = memory().on_event({
         let gate = gate.clone();
@@ -277,7 +277,7 @@ async fn s58_handle_event_returns_when_on_event_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s58_a_sender_that_goes_away_does_not_stop_on_event() {
+async fn a_sender_that_goes_away_does_not_stop_on_event() {
     let gate = Gate::closed();
     let lens = memory().on_event({
         let gate = gate.clone();
@@ -303,7 +303,7 @@ async fn s58_a_sender_that_goes_away_does_not_stop_on_event() {
 
 /// Many sources at once, each in its own order, through the program's callback and through the built-in rules.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s59_a_hundred_tasks_feed_events_and_each_keeps_its_order() {
+async fn a_hundred_tasks_feed_events_and_each_keeps_its_order() {
     // Without `on_event`, only a version tells which of two events for a row in doubt is the newer.
     for lens in [listening(memory()), memory().version_column("price")] {
         let (_lens, dio) = open(seeding(lens), &Scripted::empty()).await;

@@ -1,4 +1,4 @@
-//! The chapter on Dio and Lens, claim by claim: `s43_...` shows claim S43. Sceneries have a binary of their own.
+//! The library as a program uses it: Dio and Lens. Sceneries have a test crate of their own.
 //!
 //! Where time matters the clock is paused and everything is in memory; only what is about files uses files.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that cannot go on ends")]

@@ -1,7 +1,6 @@
 //! Purges: everything that is kept of a row goes, and nothing else changes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use diorama::journal::{Journal, LogEntry, MemoryJournal};
 use diorama::{ChangeEvent, Dio, Error, Lens, Record, WriteOp};
@@ -301,51 +300,4 @@ async fn a_purge_that_broke_off_is_finished_by_the_next_start() {
         assert_eq!(dio.state().purges().count(), 0);
         assert_eq!(dio.purge(["1"]).await.unwrap().entries, 0);
     }
-}
-
-#[tokio::test]
-#[ignore = "a measurement: cargo nextest run --test chapter --run-ignored all a_purge_in_a_log --no-capture"]
-async fn a_purge_in_a_log_of_50_000_entries_lets_writers_in() {
-    let (dir, master) = (tempfile::tempdir().unwrap(), Scripted::new(schema(), [("1".to_string(), marked("1", 0))]));
-    let (_lens, dio) = open(reconciling(seeding(on_file(&dir))), &master).await;
-    let change = async |n: i64| match n % 2 {
-        0 => dio.patched("1", marked("1", n)).await,
-        _ => {
-            let id = format!("r{}", n % 500);
-            dio.patched(&id, product(&id, &format!("Plain {n}"), n, 1)).await
-        }
-    };
-    futures_util::StreamExt::for_each_concurrent(futures_util::stream::iter(0..50_000), 256, async |n| {
-        change(n).await.unwrap();
-    })
-    .await;
-    master.take("1").await;
-    let began = std::time::Instant::now();
-    let purge = tokio::spawn({
-        let dio = dio.clone();
-        async move { dio.purge(["1"]).await.unwrap() }
-    });
-    let mut slowest = Duration::ZERO;
-    let mut writes = 0;
-    while !purge.is_finished() {
-        let asked = std::time::Instant::now();
-        dio.patched("other", product("other", "Plain", writes, 1)).await.unwrap();
-        slowest = slowest.max(asked.elapsed());
-        writes += 1;
-    }
-    let purged = purge.await.unwrap();
-    let found = |file: &str| memmem::find_iter(&std::fs::read(dir.path().join(file)).unwrap(), MARK.as_bytes()).count();
-    println!("the mark is in the raw files: journal {}, cache {}", found("cache.journal.redb"), found("cache.redb"));
-    for n in 0..20_000 {
-        dio.invalidate_record(format!("{n}"));
-        if n % 64 == 0 {
-            dio.patched("other", product("other", "Plain", n, 1)).await.unwrap();
-        }
-    }
-    println!("after more changes: journal {}, cache {}", found("cache.journal.redb"), found("cache.redb"));
-    println!(
-        "{} entries in {:?}; {writes} writes meanwhile, the slowest took {slowest:?}",
-        purged.entries,
-        began.elapsed()
-    );
 }

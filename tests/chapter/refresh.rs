@@ -27,7 +27,7 @@ async fn pass(time: Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s20_the_timer_fires_after_one_interval_and_again_and_stops_with_the_dio() {
+async fn the_timer_fires_after_one_interval_and_again_and_stops_with_the_dio() {
     let (lens, calls) = counting(memory().refresh_every(MINUTE));
     let (_lens, dio) = open(lens, &Scripted::bakery()).await;
     let fired = || calls.load(Ordering::SeqCst);
@@ -43,7 +43,7 @@ async fn s20_the_timer_fires_after_one_interval_and_again_and_stops_with_the_dio
 }
 
 #[tokio::test(start_paused = true)]
-async fn s20_a_timed_refresh_brings_what_changed_at_the_master() {
+async fn a_timed_refresh_brings_what_changed_at_the_master() {
     let master = Scripted::bakery().like_csv();
     let (_lens, dio) = open(reconciling(seeding(memory())).refresh_every(MINUTE), &master).await;
     master.put("7", product("7", "Blueberry muffin", 200, 2)).await;
@@ -53,7 +53,7 @@ async fn s20_a_timed_refresh_brings_what_changed_at_the_master() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s26_without_an_interval_or_without_a_callback_there_is_no_timer() {
+async fn without_an_interval_or_without_a_callback_there_is_no_timer() {
     let (counted, calls) = counting(memory());
     for lens in [counted, memory().refresh_every(MINUTE)] {
         let (_lens, dio) = open(lens, &Scripted::bakery()).await;
@@ -65,7 +65,7 @@ async fn s26_without_an_interval_or_without_a_callback_there_is_no_timer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s60_by_hand_and_by_timer_it_is_the_same_callback() {
+async fn by_hand_and_by_timer_it_is_the_same_callback() {
     let (lens, calls) = counting(memory().refresh_every(MINUTE));
     let (_lens, products_dio) = open(lens, &Scripted::bakery()).await;
     products_dio.refresh().await.unwrap();
@@ -76,7 +76,7 @@ async fn s60_by_hand_and_by_timer_it_is_the_same_callback() {
 
 /// A refresh that waits at a gate, seven callers, one run.
 #[tokio::test(start_paused = true)]
-async fn s60_a_refresh_under_way_is_joined() {
+async fn a_refresh_under_way_is_joined() {
     let master = Scripted::bakery();
     let (_lens, dio) = open(reconciling(seeding(memory())), &master).await;
     let lists = master.calls().list;
@@ -101,7 +101,7 @@ async fn s60_a_refresh_under_way_is_joined() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s60_a_caller_that_goes_away_does_not_stop_the_refresh() {
+async fn a_caller_that_goes_away_does_not_stop_the_refresh() {
     let master = Scripted::bakery();
     let (_lens, dio) = open(reconciling(seeding(memory())), &master).await;
     let mut bus = dio.subscribe_events();
@@ -117,7 +117,7 @@ async fn s60_a_caller_that_goes_away_does_not_stop_the_refresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s60_a_refresh_inside_of_on_refresh_is_refused() {
+async fn a_refresh_inside_of_on_refresh_is_refused() {
     let lens = memory().on_refresh(|dio| {
         let dio = dio.clone();
         async move {
@@ -130,7 +130,7 @@ async fn s60_a_refresh_inside_of_on_refresh_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s61_invalidated_comes_after_the_callback_and_all_that_it_told() {
+async fn invalidated_comes_after_the_callback_and_all_that_it_told() {
     let gate = Gate::closed();
     let lens = memory().on_refresh({
         let gate = gate.clone();
@@ -173,13 +173,13 @@ async fn refresh_events(dio: &Dio) -> Vec<DioEvent> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s61_without_a_callback_it_still_says_invalidated() {
+async fn without_a_callback_it_still_says_invalidated() {
     let (_lens, dio) = open(memory(), &Scripted::bakery()).await;
     assert_eq!(refresh_events(&dio).await, [DioEvent::Refreshing, DioEvent::Invalidated]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn s61_invalidated_says_whether_row_events_told_everything() {
+async fn invalidated_says_whether_row_events_told_everything() {
     let master = Scripted::bakery();
     let (_lens, told) = open(reconciling(seeding(memory())), &master).await;
     let silent = seeding(memory()).on_refresh(|dio| {
@@ -203,7 +203,7 @@ async fn s61_invalidated_says_whether_row_events_told_everything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s61_what_was_written_silently_before_is_not_covered_by_the_next_refresh() {
+async fn what_was_written_silently_before_is_not_covered_by_the_next_refresh() {
     let (_lens, dio) = open(reconciling(seeding(memory())), &Scripted::bakery()).await;
     dio.refresh().await.unwrap();
     dio.cache().delete_value("7").await.unwrap();
@@ -221,7 +221,7 @@ async fn s61_what_was_written_silently_before_is_not_covered_by_the_next_refresh
 }
 
 #[tokio::test(start_paused = true)]
-async fn s61_a_failed_refresh_says_why_and_changes_nothing() {
+async fn a_failed_refresh_says_why_and_changes_nothing() {
     let master = Scripted::bakery();
     let (_lens, dio) = open(reconciling(seeding(memory())), &master).await;
     let mut bus = dio.subscribe_events();
@@ -241,7 +241,7 @@ async fn s61_a_failed_refresh_says_why_and_changes_nothing() {
 
 /// A panic in the hook's future, and one before it gives a future at all.
 #[tokio::test(start_paused = true)]
-async fn s61_a_panic_in_on_refresh_is_a_failed_refresh() {
+async fn a_panic_in_on_refresh_is_a_failed_refresh() {
     for early in [false, true] {
         let calls = Arc::new(AtomicUsize::new(0));
         let lens = memory().on_refresh({
@@ -269,7 +269,7 @@ async fn s61_a_panic_in_on_refresh_is_a_failed_refresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s61_a_list_that_shrank_too_much_is_not_believed() {
+async fn a_list_that_shrank_too_much_is_not_believed() {
     let rows = (0..300).map(|n| (n.to_string(), product(&n.to_string(), "Row", n, 1)));
     let master = Scripted::new(schema(), rows);
     let (_lens, dio) = open(reconciling(seeding(memory())), &master).await;
@@ -287,7 +287,7 @@ async fn s61_a_list_that_shrank_too_much_is_not_believed() {
 
 /// Nobody ever sees an empty or half-filled table while a refresh goes on.
 #[tokio::test(start_paused = true)]
-async fn s60_readers_see_whole_tables_during_a_slow_refresh() {
+async fn readers_see_whole_tables_during_a_slow_refresh() {
     let master = Scripted::bakery();
     let (_lens, dio) = open(reconciling(seeding(memory())), &master).await;
     for id in ["1", "2", "3"] {

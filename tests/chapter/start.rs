@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 
 use crate::harness::*;
 
-/// The chapter's `on_start` behind a gate.
+/// An `on_start` that lists the master, behind a gate.
 fn gated_seed(lens: LensBuilder, gate: &Gate) -> LensBuilder {
     let gate = gate.clone();
     lens.on_start(move |dio| {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use diorama::dio::{OperationState, WriteOptions};
+use diorama::dio::{IdempotencyKey, Inbound, OperationState, Reconciled, WriteOptions};
 use diorama::journal::Journal;
 use diorama::{ChangeEvent, Dio, DioEvent, Error, LensBuilder, Record, WriteOp};
 use tokio::sync::mpsc;
@@ -50,7 +50,7 @@ fn every_op() -> Vec<WriteOp> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s7_a_write_goes_where_on_write_sends_it() {
+async fn a_write_goes_where_on_write_sends_it() {
     let (topic, mut queue) = mpsc::unbounded_channel();
     let lens = memory().on_write(move |_, op| {
         let topic = topic.clone();
@@ -66,7 +66,7 @@ async fn s7_a_write_goes_where_on_write_sends_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s8_the_cache_shows_a_write_before_the_master_has_it() {
+async fn the_cache_shows_a_write_before_the_master_has_it() {
     let (master, dio) = bakery_dio().await;
     master.writes().close();
     dio.vista().patch_value("7", &price(200)).await.unwrap();
@@ -81,7 +81,7 @@ async fn s8_the_cache_shows_a_write_before_the_master_has_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s8_on_write_stages_as_well() {
+async fn on_write_stages_as_well() {
     let gate = Gate::closed();
     let lens = memory().on_write({
         let gate = gate.clone();
@@ -102,7 +102,7 @@ async fn s8_on_write_stages_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s25_writes_are_delivered_one_at_a_time_in_order_past_a_failure() {
+async fn writes_are_delivered_one_at_a_time_in_order_past_a_failure() {
     let (master, dio) = bakery_dio().await;
     let mut bus = dio.subscribe_events();
     master.refuse("b", Error::permanent("no b today"));
@@ -121,7 +121,7 @@ async fn s25_writes_are_delivered_one_at_a_time_in_order_past_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s25_writes_of_one_row_are_delivered_in_order_past_failures_that_pass() {
+async fn writes_of_one_row_are_delivered_in_order_past_failures_that_pass() {
     let (master, dio) = bakery_dio().await;
     master.fail_writes(2, &Error::transient("busy"));
     for to in [1, 2, 3] {
@@ -136,7 +136,7 @@ async fn s25_writes_of_one_row_are_delivered_in_order_past_failures_that_pass() 
 
 /// A panic in the hook's future, and one before it gives a future at all.
 #[tokio::test(start_paused = true)]
-async fn s25_a_panic_in_on_write_is_a_failed_attempt_and_no_more() {
+async fn a_panic_in_on_write_is_a_failed_attempt_and_no_more() {
     for early in [false, true] {
         let calls = Arc::new(AtomicUsize::new(0));
         let taken = Arc::new(Mutex::new(Vec::new()));
@@ -164,7 +164,7 @@ async fn s25_a_panic_in_on_write_is_a_failed_attempt_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s25_a_panic_in_a_driver_is_a_failed_attempt_and_no_more() {
+async fn a_panic_in_a_driver_is_a_failed_attempt_and_no_more() {
     struct Panicking(Scripted);
     #[async_trait::async_trait]
     impl diorama::TableShell for Panicking {
@@ -191,16 +191,16 @@ async fn s25_a_panic_in_a_driver_is_a_failed_attempt_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s39_the_queue_holds_write_ops() {
+async fn the_queue_holds_write_ops() {
     let (lens, taken) = recording(memory());
     let (_lens, dio) = open(seeding(lens), &Scripted::bakery()).await;
     every_kind(&dio).await;
     assert_eq!(*taken.lock().unwrap(), every_op(), "full records, but a patch holds only what was given");
 }
 
-#[expect(clippy::unnecessary_to_owned, reason = "the chapter's own line")]
+#[expect(clippy::unnecessary_to_owned, reason = "programs write it like this")]
 #[tokio::test(start_paused = true)]
-async fn s40_insert_is_called_as_in_the_chapter() {
+async fn insert_takes_an_id_and_a_record() {
     let (master, products_dio) = bakery_dio().await;
     let record = Record::from_iter([("name".into(), "Muffin".into()), ("price".into(), 175i64.into())]);
     products_dio.vista().insert(&"muffin".to_string(), &record).await.unwrap();
@@ -209,7 +209,7 @@ async fn s40_insert_is_called_as_in_the_chapter() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s41_a_write_has_exactly_one_route() {
+async fn a_write_has_exactly_one_route() {
     for routed in [false, true] {
         let (lens, taken) = recording(memory());
         let master = Scripted::bakery();
@@ -220,7 +220,7 @@ async fn s41_a_write_has_exactly_one_route() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s42_without_on_write_every_kind_goes_through_to_the_master() {
+async fn without_on_write_every_kind_goes_through_to_the_master() {
     let (master, dio) = bakery_dio().await;
     every_kind(&dio).await;
     assert_eq!(master.applied(), every_op());
@@ -229,7 +229,7 @@ async fn s42_without_on_write_every_kind_goes_through_to_the_master() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s42_a_narrowed_delete_all_deletes_what_it_is_narrowed_to() {
+async fn a_narrowed_delete_all_deletes_what_it_is_narrowed_to() {
     let (master, dio) = bakery_dio().await;
     let mut tarts = dio.vista();
     tarts.add_search("tart").unwrap();
@@ -241,7 +241,7 @@ async fn s42_a_narrowed_delete_all_deletes_what_it_is_narrowed_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s43_insert_returns_once_enqueued() {
+async fn insert_returns_once_enqueued() {
     let (master, dio) = bakery_dio().await;
     master.writes().close();
     dio.vista().insert("muffin", &muffin()).await.unwrap();
@@ -255,7 +255,7 @@ async fn s43_insert_returns_once_enqueued() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s43_a_full_queue_is_waited_for_or_refused_as_asked() {
+async fn a_full_queue_is_waited_for_or_refused_as_asked() {
     let journal = Arc::new(GatedJournal::default());
     let lens = memory().journal_source(Arc::clone(&journal) as Arc<dyn Journal>).write_queue_capacity(1);
     let (_lens, dio) = open(seeding(lens), &Scripted::bakery()).await;
@@ -280,8 +280,49 @@ async fn s43_a_full_queue_is_waited_for_or_refused_as_asked() {
     assert_eq!(dio.vista().get_count().await.unwrap(), 9);
 }
 
+/// A key is in the journal a moment before readers see the operation that took it.
 #[tokio::test(start_paused = true)]
-async fn s43_a_backlog_at_its_bound_is_waited_for() {
+async fn own_writes_are_visible_once_a_repetition_is_answered() {
+    let journal = Arc::new(GatedJournal::default());
+    let lens = memory().journal_source(Arc::clone(&journal) as Arc<dyn Journal>);
+    let (_lens, dio) = open(seeding(lens), &Scripted::bakery()).await;
+    let write = || {
+        let dio = dio.clone();
+        let op = WriteOp::Insert { id: "muffin".into(), record: muffin() };
+        let key = IdempotencyKey { key: "k".into(), fingerprint: 7 };
+        tokio::spawn(async move { dio.write(op, WriteOptions { key: Some(key), ..WriteOptions::default() }).await })
+    };
+    let told = || {
+        let dio = dio.clone();
+        let inbound = Inbound {
+            delivery: Some("d".into()),
+            ..Inbound::from(ChangeEvent::Updated { id: "7".into(), new: Some(price(9)) })
+        };
+        tokio::spawn(async move { dio.handle_event(inbound).await })
+    };
+    journal.stored().close();
+    let (first, first_told) = (write(), told());
+    journal.stored().waited_at(1).await;
+    let (again, told_again) = (write(), told());
+    breathe().await;
+    assert!(!again.is_finished() && !told_again.is_finished(), "nobody can see yet what they would be told");
+    assert!(dio.operations().is_empty());
+    journal.stored().open();
+    let ticket = soon(first).await.unwrap().unwrap();
+    let replayed = soon(again).await.unwrap();
+    let operation = ticket.operation.unwrap();
+    assert!(
+        matches!(&replayed, Err(Error::Replayed { operation: op }) if *op == operation.to_string()),
+        "{replayed:?}"
+    );
+    assert!(dio.operation(operation).is_some());
+    soon(first_told).await.unwrap().unwrap();
+    assert_eq!(soon(told_again).await.unwrap().unwrap(), Reconciled::Duplicate);
+    assert_eq!(dio.vista().get_value("7").await.unwrap().unwrap()["price"], 9.into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_at_its_bound_is_waited_for() {
     let master = Scripted::bakery();
     let lens = memory().write_queue_capacity(2);
     let (_lens, dio) = open(seeding(lens), &master).await;
@@ -301,7 +342,7 @@ async fn s43_a_backlog_at_its_bound_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s44_a_failed_write_is_told_once_with_its_id_and_cause() {
+async fn a_failed_write_is_told_once_with_its_id_and_cause() {
     let (master, dio) = bakery_dio().await;
     let mut bus = dio.subscribe_events();
     master.refuse("muffin", Error::permanent("the oven is broken"));
@@ -319,7 +360,7 @@ async fn s44_a_failed_write_is_told_once_with_its_id_and_cause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s44_every_way_of_failing_is_told_exactly_once() {
+async fn every_way_of_failing_is_told_exactly_once() {
     let errors = [
         Error::permanent("no"),
         Error::invalid("no"),
@@ -339,7 +380,7 @@ async fn s44_every_way_of_failing_is_told_exactly_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s45_after_a_failure_the_cache_shows_what_the_master_confirmed() {
+async fn after_a_failure_the_cache_shows_what_the_master_confirmed() {
     let (master, dio) = bakery_dio().await;
     let before = dio.cache().list_values().await.unwrap();
     for id in ["1", "2", "3", "x"] {
@@ -356,7 +397,7 @@ async fn s45_after_a_failure_the_cache_shows_what_the_master_confirmed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s45_what_is_still_pending_stays_over_the_confirmed_row() {
+async fn what_is_still_pending_stays_over_the_confirmed_row() {
     let (master, dio) = bakery_dio().await;
     let mut bus = dio.subscribe_events();
     master.writes().close();
@@ -374,7 +415,7 @@ async fn s45_what_is_still_pending_stays_over_the_confirmed_row() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s45_a_failed_delete_all_brings_every_row_back() {
+async fn a_failed_delete_all_brings_every_row_back() {
     let (master, dio) = bakery_dio().await;
     let before = dio.cache().list_values().await.unwrap();
     master.fail_writes(1, &Error::permanent("no"));
@@ -386,7 +427,7 @@ async fn s45_a_failed_delete_all_brings_every_row_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s45_a_lost_answer_is_not_a_failure() {
+async fn a_lost_answer_is_not_a_failure() {
     let (master, dio) = bakery_dio().await;
     let mut bus = dio.subscribe_events();
     master.lose_answers(3);
@@ -448,7 +489,7 @@ impl Kafka {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s46_writes_to_a_topic_come_back_as_events_and_converge() {
+async fn writes_to_a_topic_come_back_as_events_and_converge() {
     let kafka = Kafka::start().await;
     let mut bus = kafka.dio.subscribe_events();
     let vista = kafka.dio.vista();
@@ -483,7 +524,7 @@ async fn own_writes_a_reader_never_sees_one_go_back_while_it_travels() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s46_a_refresh_before_the_consumer_keeps_the_write() {
+async fn a_refresh_before_the_consumer_keeps_the_write() {
     let (lens, _taken) = recording(reconciling(seeding(memory())));
     let master = Scripted::bakery();
     let (_lens, dio) = open(lens, &master).await;
@@ -501,7 +542,7 @@ async fn s46_a_refresh_before_the_consumer_keeps_the_write() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s63_on_write_runs_for_every_kind_and_says_which_operation() {
+async fn on_write_runs_for_every_kind_and_says_which_operation() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let lens = memory().on_write({
         let seen = Arc::clone(&seen);
@@ -526,7 +567,7 @@ async fn s63_on_write_runs_for_every_kind_and_says_which_operation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s63_an_on_write_that_writes_to_its_own_dio_does_not_wait_for_itself() {
+async fn an_on_write_that_writes_to_its_own_dio_does_not_wait_for_itself() {
     let lens = memory().write_queue_capacity(1).on_write(|dio, op| {
         let dio = dio.clone();
         async move {
@@ -543,7 +584,7 @@ async fn s63_an_on_write_that_writes_to_its_own_dio_does_not_wait_for_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s43_settled_waits_for_the_master_as_long_as_asked() {
+async fn settled_waits_for_the_master_as_long_as_asked() {
     let (master, dio) = bakery_dio().await;
     master.writes().close();
     let op = WriteOp::Patch { id: "7".into(), record: price(1) };

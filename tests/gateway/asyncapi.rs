@@ -96,7 +96,7 @@ async fn until(ws: &mut Ws, kind: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn c7_every_reference_leads_somewhere_and_every_message_belongs_to_its_channel() {
+async fn every_reference_leads_somewhere_and_every_message_belongs_to_its_channel() {
     let app = App::start().await;
     let answer = app.get("/asyncapi.json").await;
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
@@ -121,7 +121,7 @@ async fn c7_every_reference_leads_somewhere_and_every_message_belongs_to_its_cha
 }
 
 #[tokio::test]
-async fn c7_what_is_pushed_is_as_the_document_says() {
+async fn what_is_pushed_is_as_the_document_says() {
     let app = App::start().await;
     let document = app.get("/asyncapi.json").await.json();
     let mut ws = Ws::open(&app, "/products/events?snapshot=full&since=OTHER00000:1").await;

@@ -17,20 +17,10 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::harness::products;
+use crate::harness::{Random, products};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const CHANGES: u64 = 400;
-
-/// A small generator, so that a failure can be had again.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
-}
 
 /// A gateway that can be started again on the same files.
 struct Server {
@@ -192,12 +182,12 @@ async fn check(seed: u64) {
             socket: None,
         })
         .into();
-    let (mut dice, mut told) = (Dice(seed), Vec::new());
+    let (mut random, mut told) = (Random(seed), Vec::new());
     for n in 0..CHANGES {
-        let id = dice.below(20).to_string();
+        let id = random.below(20).to_string();
         let cells =
-            [("name".to_string(), format!("Bun {n}").into()), ("price".to_string(), (dice.below(100) as i64).into())];
-        match dice.below(6) {
+            [("name".to_string(), format!("Bun {n}").into()), ("price".to_string(), (random.below(100) as i64).into())];
+        match random.below(6) {
             // Not there: nothing happens.
             0 => drop(server.dio.vista().delete(&id).await),
             _ => server.dio.patched(id, Record::from_iter(cells)).await.unwrap(),
@@ -209,8 +199,8 @@ async fn check(seed: u64) {
             server = Server::start(files.path(), &master).await;
             assert_eq!(server.dio.position().epoch, position.epoch);
         }
-        let client = &mut clients[dice.below(filters.len() as u64) as usize];
-        match (&client.socket, dice.below(4)) {
+        let client = &mut clients[random.below(filters.len()) as usize];
+        match (&client.socket, random.below(4)) {
             (None, _) => client.connect(server.address).await,
             (Some(_), 0) => client.socket = None,
             // A few of what is there; some are left far behind.

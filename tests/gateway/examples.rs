@@ -103,7 +103,7 @@ async fn toy_connector_is_a_source_of_diorama_toml() {
     let request = SourceRequest { name: "squares".into(), ..SourceRequest::default() };
     let rows = config.dios[0].source.open(request).await.unwrap().list_values().await.unwrap();
     assert_eq!(rows.get("3").unwrap()["square"], 9.into());
-    assert!(read("{ squares = \"x\" }").unwrap_err().to_string().contains("squares is a whole number, more than 0"));
+    assert!(read("{ squares = \"x\" }").unwrap_err().to_string().contains("squares must be a whole number"));
     assert!(read("{ squares = 3, size = 4 }").unwrap_err().to_string().contains("has no key \"size\""));
     assert!(read("{}").unwrap_err().to_string().contains("or { squares = NUMBER }"));
 }

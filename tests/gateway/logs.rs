@@ -114,7 +114,7 @@ async fn a_flood_of_failed_requests_is_not_a_flood_of_lines() {
     let (log, _guard) = Log::start();
     let small = |lens: diorama::LensBuilder| lens.settings(|settings| settings.write_queue_capacity = 1);
     let app = App::with(crate::harness::products(), rows(2), small, MountOptions::default(), |g| g).await;
-    app.master.hold();
+    app.master.writes().close();
     let started = std::time::Instant::now();
     let mut refused = 0;
     for price in 0..50 {
@@ -122,7 +122,7 @@ async fn a_flood_of_failed_requests_is_not_a_flood_of_lines() {
         refused += u64::from(answer.status == 503);
     }
     assert!(refused >= 40);
-    app.master.open();
+    app.master.writes().open();
     let lines = log.lines("a request failed");
     let left_out: u64 = lines.iter().map(|line| line["left_out"].as_u64().unwrap()).sum();
     assert!((1..=started.elapsed().as_secs() / 5 + 1).contains(&(lines.len() as u64)), "{lines:#?}");
@@ -140,7 +140,7 @@ async fn a_flood_of_failed_requests_is_not_a_flood_of_lines() {
 async fn a_flood_of_writes_that_fail_is_not_a_flood_of_lines() {
     let (log, _guard) = Log::start();
     let app = App::start().await;
-    app.master.fail_with(diorama::Error::invalid("the master was told to refuse"));
+    app.master.refuse_writes(diorama::Error::invalid("the master was told to refuse"));
     let started = std::time::Instant::now();
     for price in 0..50 {
         app.send(

@@ -1,4 +1,4 @@
-//! The gateway over a real socket and a real redb file. Tests are named after the claims (`c1_`) and promises (`g1_`) they show.
+//! The gateway over a real socket and a real redb file. A test that shows a promise of `docs/guarantees.md` begins with its name.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -11,6 +11,7 @@ mod events_stream;
 mod examples;
 mod feeds;
 mod handshakes;
+#[path = "../harness/mod.rs"]
 mod harness;
 mod inbox;
 mod index;
@@ -38,6 +39,7 @@ mod rest_refusals;
 mod rest_write;
 mod row_checks;
 mod webhook_bodies;
+mod wire;
 mod ws;
 mod ws_conformance;
 mod ws_raw;

@@ -208,7 +208,7 @@ async fn a_write_route_that_is_left_alone_shows_in_readyz_and_on_the_page() {
         let lens = lens.settings(|settings| settings.breaker.failures = 2);
         lens.on_write(|_, _| std::future::ready(Err(Error::transient("the broker is away"))))
     };
-    let app = app(lens, |gateway| gateway).await;
+    let app = app(lens, |gateway| gateway).await.leaves_pending("the broker is away for good");
     assert_eq!(Page::of(&app).await.dio("route_breaker"), 0.0);
     for id in ["1", "2", "3"] {
         assert_eq!(app.send("DELETE", &format!("/products/{id}"), &[], "").await.status, 202);
@@ -233,7 +233,8 @@ async fn a_write_that_all_others_wait_for_shows_in_readyz_with_what_its_source_s
         |lens| lens.on_write(|_, _| std::future::ready(Err(Error::transient("the broker is away")))),
         |gateway| gateway,
     )
-    .await;
+    .await
+    .leaves_pending("the broker is away for good");
     let held = app.send("DELETE", "/products/1", &[], "").await;
     let operation = held.header("dio-operation").trim_start_matches("/operations/").to_string();
     let reasons = loop {
@@ -264,7 +265,7 @@ async fn a_gateway_that_stops_or_forgets_says_so_in_readyz() {
 async fn the_queue_is_seen_while_it_waits_and_operations_are_counted_as_they_end() {
     let retry = Retry { max_age: Duration::ZERO, ..Retry::default() };
     let app = app(|lens| lens.retry(retry), |gateway| gateway).await;
-    app.master.hold();
+    app.master.writes().close();
     for price in 1..=3 {
         app.json("PATCH", "/products/1", &format!(r#"{{"price":{price}}}"#)).await;
     }
@@ -273,12 +274,12 @@ async fn the_queue_is_seen_while_it_waits_and_operations_are_counted_as_they_end
     assert!(page.dio("queue_bytes") > 0.0 && page.dio("queue_oldest_seconds") >= 0.0);
     assert_eq!(page.labelled("operations_ended_total", "state", "applied"), 0.0);
     assert!(page.dio("journal_append_duration_seconds_count") >= 1.0);
-    app.master.open();
+    app.master.writes().open();
     let wait = [("Content-Type", "application/json"), ("Prefer", "wait=10")];
     app.send("PATCH", "/products/1", &wait, r#"{"price":4}"#).await;
-    app.master.fail_with(Error::permanent("no"));
+    app.master.refuse_writes(Error::permanent("no"));
     app.send("PATCH", "/products/1", &wait, r#"{"price":5}"#).await;
-    app.master.fail_with(Error::transient("away"));
+    app.master.refuse_writes(Error::transient("away"));
     let parked = app.send("PATCH", "/products/1", &wait, r#"{"price":6}"#).await;
     let page = Page::of(&app).await;
     let ended = |state| page.labelled("operations_ended_total", "state", state);

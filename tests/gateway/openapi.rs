@@ -51,7 +51,7 @@ fn operations(document: &Value) -> Vec<(String, String, Value)> {
 }
 
 #[tokio::test]
-async fn c7_the_document_is_served_as_the_library_makes_it() {
+async fn the_document_is_served_as_the_library_makes_it() {
     let app = App::start().await;
     let answer = app.get("/openapi.json").await;
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
@@ -63,7 +63,7 @@ async fn c7_the_document_is_served_as_the_library_makes_it() {
 }
 
 #[tokio::test]
-async fn c7_every_operation_of_the_document_is_served_and_every_reference_leads_somewhere() {
+async fn every_operation_of_the_document_is_served_and_every_reference_leads_somewhere() {
     let gateway = gateway().await;
     let document = document(&gateway);
     let router = gateway.into_router();
@@ -90,7 +90,7 @@ async fn c7_every_operation_of_the_document_is_served_and_every_reference_leads_
 }
 
 #[tokio::test]
-async fn c7_a_read_only_resource_has_no_writes_and_says_so() {
+async fn a_read_only_resource_has_no_writes_and_says_so() {
     let gateway = gateway().await;
     let document = document(&gateway);
     let methods =
@@ -118,7 +118,7 @@ async fn c7_a_read_only_resource_has_no_writes_and_says_so() {
 }
 
 #[tokio::test]
-async fn c7_rows_have_the_types_of_their_columns() {
+async fn rows_have_the_types_of_their_columns() {
     let options = MountOptions { max_limit: 7, ..MountOptions::default() };
     let strict = dio_with("products", Capabilities::all(), |settings| {
         settings.unknown_columns = UnknownColumns::Refuse;
@@ -138,7 +138,7 @@ async fn c7_rows_have_the_types_of_their_columns() {
 }
 
 #[tokio::test]
-async fn c7_base_path_and_tokens_are_in_the_document() {
+async fn base_path_and_tokens_are_in_the_document() {
     let plain = document(&gateway().await);
     assert_eq!((plain["servers"][0]["url"].clone(), plain.get("security")), (json!("/"), None));
     let auth = Auth::Tokens(vec!["t".into()]);
@@ -158,7 +158,7 @@ async fn c7_base_path_and_tokens_are_in_the_document() {
 }
 
 #[tokio::test]
-async fn c3_words_of_the_url_are_no_ids_whatever_writes_them() {
+async fn words_of_the_url_are_no_ids_whatever_writes_them() {
     let app = App::start().await;
     for word in ["events", "_query", "_refresh", "_schema", "_other", "live"] {
         let refused = app.json("PUT", &format!("/products/{word}"), r#"{"name":"x"}"#).await;
@@ -168,7 +168,7 @@ async fn c3_words_of_the_url_are_no_ids_whatever_writes_them() {
 }
 
 #[tokio::test]
-async fn c3_bulk_answers_say_where_the_rows_are_safe() {
+async fn bulk_answers_say_where_the_rows_are_safe() {
     let app = App::start().await;
     let array = app.json("POST", "/products", r#"[{"id":"a","name":"A"}]"#).await;
     let patched = app.json("PATCH", "/products?id=a", r#"{"price":1}"#).await;
@@ -184,7 +184,7 @@ async fn c3_bulk_answers_say_where_the_rows_are_safe() {
 }
 
 #[tokio::test]
-async fn c3_lists_of_operations_refuse_what_they_do_not_understand() {
+async fn lists_of_operations_refuse_what_they_do_not_understand() {
     let app = App::start().await;
     for (query, code) in
         [("state=lost", "invalid-parameter"), ("after=op_1", "invalid-parameter"), ("limit=1001", "limit-too-large")]
@@ -194,7 +194,7 @@ async fn c3_lists_of_operations_refuse_what_they_do_not_understand() {
 }
 
 #[tokio::test]
-async fn c3_a_query_in_a_body_is_304_for_who_has_its_answer() {
+async fn a_query_in_a_body_is_304_for_who_has_its_answer() {
     let app = App::start().await;
     let first = app.json("POST", "/products/_query", "{}").await;
     let headers = [("Content-Type", "application/json"), ("If-None-Match", first.header("etag"))];

@@ -30,7 +30,7 @@ async fn app() -> App {
 }
 
 #[tokio::test]
-async fn c2_groups_are_summed_up_and_nulls_do_not_count() {
+async fn groups_are_summed_up_and_nulls_do_not_count() {
     let app = app().await;
     let all = app.get("/products/_aggregate?select=kind,count(),n:count(price),min(price),max(price)").await;
     assert_eq!(
@@ -55,7 +55,7 @@ async fn c2_groups_are_summed_up_and_nulls_do_not_count() {
 }
 
 #[tokio::test]
-async fn c2_columns_alone_give_their_distinct_values_in_pages_and_any_format() {
+async fn columns_alone_give_their_distinct_values_in_pages_and_any_format() {
     let app = app().await;
     let path = "/products/_aggregate?select=kind&order=kind.desc.nullsfirst&offset=1&limit=1";
     let page = app.get(path).await;
@@ -74,7 +74,7 @@ async fn c2_columns_alone_give_their_distinct_values_in_pages_and_any_format() {
 }
 
 #[tokio::test]
-async fn c2_what_cannot_be_computed_is_a_typed_refusal() {
+async fn what_cannot_be_computed_is_a_typed_refusal() {
     let app = app().await;
     for (query, code) in [
         ("", "invalid-parameter"),

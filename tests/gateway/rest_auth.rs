@@ -7,7 +7,7 @@ use diorama::inbound::{self, Key, Scheme};
 use crate::harness::{App, products, rows};
 
 #[tokio::test]
-async fn c6_a_token_is_asked_on_every_route_but_health_and_webhooks() {
+async fn a_token_is_asked_on_every_route_but_health_and_webhooks() {
     let auth = Auth::Tokens(vec!["s3cret".into()]);
     let app = App::with(products(), rows(1), |l| l, MountOptions::default(), |g| g.auth(auth)).await;
     for path in ["/products", "/products/1", "/readyz", "/metrics", "/operations", "/nothing", "/"] {
@@ -22,7 +22,7 @@ async fn c6_a_token_is_asked_on_every_route_but_health_and_webhooks() {
 }
 
 #[tokio::test]
-async fn c6_a_loopback_server_answers_local_names_and_pages_only() {
+async fn a_loopback_server_answers_local_names_and_pages_only() {
     let guard = |gateway: diorama::gateway::Gateway| gateway.guard_host(Some(Loopback::default()));
     let app = App::with(products(), rows(1), |l| l, MountOptions::default(), guard).await;
     assert_eq!(
@@ -42,7 +42,7 @@ async fn c6_a_loopback_server_answers_local_names_and_pages_only() {
 }
 
 #[tokio::test]
-async fn c6_listed_origins_may_call_and_problems_are_readable_by_them() {
+async fn listed_origins_may_call_and_problems_are_readable_by_them() {
     let cors = |gateway: diorama::gateway::Gateway| gateway.cors(vec!["https://shop.example".into()]);
     let app = App::with(products(), rows(1), |l| l, MountOptions::default(), cors).await;
     let refused = app.send("GET", "/products/9", &[("Origin", "https://shop.example")], "").await;
@@ -50,7 +50,7 @@ async fn c6_listed_origins_may_call_and_problems_are_readable_by_them() {
 }
 
 #[tokio::test]
-async fn c6_links_know_the_base_path() {
+async fn links_know_the_base_path() {
     let app = App::with(products(), rows(3), |l| l, MountOptions::default(), |g| g.base_path("/api/v1/")).await;
     let page = app.get("/api/v1/products?limit=1").await;
     assert!(page.header("link").contains("</api/v1/products?limit=1&offset=1>; rel=\"next\""), "{page:?}");
@@ -62,7 +62,7 @@ async fn c6_links_know_the_base_path() {
 }
 
 #[tokio::test]
-async fn c6_request_ids_are_kept_if_they_can_be_logged() {
+async fn request_ids_are_kept_if_they_can_be_logged() {
     let app = App::start().await;
     assert_eq!(app.send("GET", "/products", &[("X-Request-Id", "abc-1")], "").await.header("x-request-id"), "abc-1");
     assert_eq!(app.send("GET", "/products", &[("X-Request-Id", "a b")], "").await.header("x-request-id").len(), 16);

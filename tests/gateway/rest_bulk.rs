@@ -14,7 +14,7 @@ fn results(answer: &Answer) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn c3_strict_handling_takes_all_rows_or_none() {
+async fn strict_handling_takes_all_rows_or_none() {
     let app = App::start().await;
     let before = app.dio.position();
     let lines = "{\"id\":\"a\",\"name\":\"A\"}\n\n{\"id\":\"b\"}\n{\n{\"id\":\"c\",\"price\":\"x\"}";
@@ -40,13 +40,14 @@ async fn c3_strict_handling_takes_all_rows_or_none() {
 }
 
 #[tokio::test]
-async fn c3_strict_handling_looks_at_what_is_there_before_anything_is_done() {
+async fn strict_handling_looks_at_what_is_there_before_anything_is_done() {
     let app = App::start().await;
     let before = app.dio.position();
     let lines = "{\"id\":\"a\",\"name\":\"A\"}\n{\"id\":\"1\",\"name\":\"taken\"}\n{\"id\":\"a\",\"name\":\"B\"}";
     let refused = app.send("POST", "/products", &[LINES, STRICT], lines).await;
     assert_eq!(refused.refusal(), (409, "already-exists".into()));
-    let errors = json!({ "line 2": "there is a row \"1\" already", "line 3": "there is another row \"a\" before it" });
+    let errors =
+        json!({ "line 2": "there is a row \"1\" already", "line 3": "duplicate id \"a\": an earlier row has it" });
     assert_eq!(refused.json()["errors"], errors);
     let array = [("Content-Type", "application/json"), STRICT];
     let refused = app.send("POST", "/products", &array, r#"[{"id":"1","name":"taken"},{"id":"b"}]"#).await;
@@ -63,13 +64,13 @@ async fn c3_strict_handling_looks_at_what_is_there_before_anything_is_done() {
 }
 
 #[tokio::test]
-async fn c3_rows_in_bulk_wait_for_the_source_as_one_row_does() {
+async fn rows_in_bulk_wait_for_the_source_as_one_row_does() {
     let app = App::start().await;
     let lines = "{\"id\":\"a\",\"name\":\"A\"}\n{\"id\":\"1\",\"name\":\"taken\"}\n{\"id\":\"b\",\"name\":\"B\"}";
     let done = results(&app.send("POST", "/products", &[LINES, ("Prefer", "wait=10")], lines).await);
     let statuses: Vec<_> = done.iter().map(|result| result["status"].as_u64().unwrap()).collect();
     assert_eq!(statuses, [201, 409, 201]);
-    app.master.fail_with(diorama::Error::permanent("no"));
+    app.master.refuse_writes(diorama::Error::permanent("no"));
     let array = [("Content-Type", "application/json"), ("Prefer", "wait=10")];
     let failed = app.send("POST", "/products", &array, r#"[{"id":"c","name":"C"}]"#).await.json();
     assert_eq!((&failed[0]["status"], &failed[0]["problem"]["code"]), (&json!(502), &json!("write-failed")));
@@ -77,7 +78,7 @@ async fn c3_rows_in_bulk_wait_for_the_source_as_one_row_does() {
 }
 
 #[tokio::test]
-async fn c3_an_array_can_be_cbor() {
+async fn an_array_can_be_cbor() {
     let app = App::start().await;
     let row = |id: &str| CborValue::Map(vec![("id".into(), id.into()), ("name".into(), "C".into())]);
     let mut body = Vec::new();
@@ -88,7 +89,7 @@ async fn c3_an_array_can_be_cbor() {
 }
 
 #[tokio::test]
-async fn g_a_body_that_is_too_large_says_how_much_of_it_was_taken() {
+async fn a_body_that_is_too_large_says_how_much_of_it_was_taken() {
     let limits = Limits { body: 1_000, bulk: 20_000, ..Limits::default() };
     let app = App::with(products(), rows(1), |l| l, MountOptions::default(), |g| g.limits(limits)).await;
     let lines: String = (0..1_000).map(|n| format!("{{\"id\":\"l{n}\",\"name\":\"L\"}}\n")).collect();

@@ -33,7 +33,7 @@ fn varies(answer: &Answer) -> bool {
 }
 
 #[tokio::test]
-async fn c2_a_body_is_the_same_in_every_coding_and_its_etag_is_not() {
+async fn a_body_is_the_same_in_every_coding_and_its_etag_is_not() {
     let app = app().await;
     // In one piece, large enough to leave the thread, and as a stream.
     for path in ["/products", "/products?limit=900", "/products?limit=2000&order=price.desc"] {
@@ -65,7 +65,7 @@ async fn c2_a_body_is_the_same_in_every_coding_and_its_etag_is_not() {
 }
 
 #[tokio::test]
-async fn c2_other_formats_are_coded_and_small_answers_and_events_are_not() {
+async fn other_formats_are_coded_and_small_answers_and_events_are_not() {
     let app = app().await;
     for media in ["application/x-ndjson", "text/csv", "application/cbor"] {
         let plain = app.send("GET", "/products", &[("Accept", media)], "").await;
@@ -85,7 +85,7 @@ async fn c2_other_formats_are_coded_and_small_answers_and_events_are_not() {
 }
 
 #[tokio::test]
-async fn g_a_write_takes_the_etag_of_any_coding() {
+async fn a_write_takes_the_etag_of_any_coding() {
     let long = "x".repeat(2_000);
     let app = app().await;
     app.json("PATCH", "/products/1", &format!(r#"{{"name":"{long}"}}"#)).await;
@@ -97,7 +97,7 @@ async fn g_a_write_takes_the_etag_of_any_coding() {
 }
 
 #[tokio::test]
-async fn c2_nothing_is_coded_unless_it_is_turned_on() {
+async fn nothing_is_coded_unless_it_is_turned_on() {
     let app = App::with(products(), rows(100), |lens| lens, MountOptions::default(), |gateway| gateway).await;
     let answer = app.send("GET", "/products", &[("Accept-Encoding", "gzip")], "").await;
     assert!(answer.header("content-encoding").is_empty() && !varies(&answer));

@@ -7,7 +7,7 @@ use crate::harness::App;
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 #[tokio::test]
-async fn g_of_writers_that_race_for_one_version_exactly_one_wins() {
+async fn of_writers_that_race_for_one_version_exactly_one_wins() {
     let app = App::start().await;
     for writers in [2, 32] {
         let etag = app.get("/products/1").await.header("etag").to_string();
@@ -29,7 +29,7 @@ async fn g_of_writers_that_race_for_one_version_exactly_one_wins() {
 }
 
 #[tokio::test]
-async fn g_a_row_has_one_etag_whatever_tells_it() {
+async fn a_row_has_one_etag_whatever_tells_it() {
     let app = App::start().await;
     let wait = [JSON, ("Prefer", "wait=10")];
     let made = app.send("POST", "/products/e", &wait, r#"{"name":"E","price":1}"#).await;
@@ -42,14 +42,14 @@ async fn g_a_row_has_one_etag_whatever_tells_it() {
     for answer in [&made, &same, &put, &patched, &head] {
         assert!(!read.header("etag").is_empty() && answer.header("etag") == read.header("etag"), "{answer:?}");
     }
-    app.master.hold();
+    app.master.writes().close();
     let queued = app.json("PATCH", "/products/e", r#"{"price":2}"#).await;
     assert_eq!((queued.status, queued.header("etag")), (202, ""), "what the source has not taken has no version yet");
-    app.master.open();
+    app.master.writes().open();
 }
 
 #[tokio::test]
-async fn g_both_conditions_hold_or_nothing_is_written() {
+async fn both_conditions_hold_or_nothing_is_written() {
     let app = App::start().await;
     let etag = app.get("/products/1").await.header("etag").to_string();
     let (weak, other) = (format!("W/{etag}"), "\"AAAAAAAAAAAAAAAAAAAAAA\"".to_string());

@@ -27,7 +27,7 @@ async fn walk(app: &App, path: &str, mut between: impl AsyncFnMut(usize)) -> Vec
 }
 
 #[tokio::test]
-async fn c2_an_empty_after_begins_and_next_leads_through_all_rows_once() {
+async fn an_empty_after_begins_and_next_leads_through_all_rows_once() {
     let app = App::start().await;
     for (query, expected) in [
         ("limit=3", vec![vec!["1", "2", "3"], vec!["4", "5", "6"], vec!["7"]]),
@@ -42,7 +42,7 @@ async fn c2_an_empty_after_begins_and_next_leads_through_all_rows_once() {
 }
 
 #[tokio::test]
-async fn c2_a_page_by_cursor_says_where_it_is_and_keeps_the_query() {
+async fn a_page_by_cursor_says_where_it_is_and_keeps_the_query() {
     let app = App::start().await;
     let first = app.get("/products?price=gt.10&order=name.desc&limit=2&after=").await;
     assert_eq!((first.header("x-total-count"), first.header("content-range")), ("6", "0-1/6"));
@@ -59,7 +59,7 @@ async fn c2_a_page_by_cursor_says_where_it_is_and_keeps_the_query() {
 }
 
 #[tokio::test]
-async fn c2_the_query_body_takes_the_cursor_too() {
+async fn the_query_body_takes_the_cursor_too() {
     let app = App::start().await;
     let body = |after: &str| format!(r#"{{"order":[{{"column":"price","desc":true}}],"limit":3,"after":"{after}"}}"#);
     for (method, path) in [("POST", "/products/_query"), ("QUERY", "/products")] {
@@ -85,7 +85,7 @@ async fn c2_the_query_body_takes_the_cursor_too() {
 }
 
 #[tokio::test]
-async fn c3_a_cursor_that_does_not_fit_is_refused() {
+async fn a_cursor_that_does_not_fit_is_refused() {
     let app = App::start().await;
     let natural = link(&app.get("/products?limit=2&after=").await, "next");
     let natural = natural.split("after=").nth(1).unwrap();
@@ -111,7 +111,7 @@ async fn c3_a_cursor_that_does_not_fit_is_refused() {
 }
 
 #[tokio::test]
-async fn c2_rows_that_come_and_go_between_pages_neither_hide_nor_repeat_others() {
+async fn rows_that_come_and_go_between_pages_neither_hide_nor_repeat_others() {
     for query in ["limit=2", "order=price&limit=2", "price=gt.0&limit=2"] {
         let app = App::start().await;
         let pages = walk(&app, &format!("/products?{query}&after="), async |page| match page {
@@ -132,7 +132,7 @@ async fn c2_rows_that_come_and_go_between_pages_neither_hide_nor_repeat_others()
 }
 
 #[tokio::test]
-async fn c2_a_cursor_outlives_the_process_that_gave_it() {
+async fn a_cursor_outlives_the_process_that_gave_it() {
     let files = tempfile::tempdir().unwrap();
     let open = async || {
         let seed = |dio: &Dio| {
@@ -165,7 +165,7 @@ async fn c2_a_cursor_outlives_the_process_that_gave_it() {
 }
 
 #[tokio::test]
-async fn c3_an_order_by_texts_too_long_for_a_url_says_so() {
+async fn an_order_by_texts_too_long_for_a_url_says_so() {
     let schema = Schema::new(
         "id",
         [("id", ColumnType::String), ("name", ColumnType::String)].map(|(n, t)| diorama::Column::new(n, t)).to_vec(),
@@ -179,7 +179,7 @@ async fn c3_an_order_by_texts_too_long_for_a_url_says_so() {
 }
 
 #[tokio::test]
-async fn s6_a_partial_copy_takes_no_cursor() {
+async fn a_partial_copy_takes_no_cursor() {
     let windowed = |lens: diorama::LensBuilder| {
         let nothing = |_: &Dio| std::future::ready(Ok(()));
         lens.on_load_chunk(|_, _, _| std::future::ready(Ok(()))).on_start(nothing)
@@ -189,7 +189,7 @@ async fn s6_a_partial_copy_takes_no_cursor() {
 }
 
 #[tokio::test]
-async fn c4_a_write_by_filter_that_matches_nothing_is_done_at_once() {
+async fn a_write_by_filter_that_matches_nothing_is_done_at_once() {
     let app = App::start().await;
     let none = app.send("DELETE", "/products?price=gt.1000", &[], "").await;
     assert_eq!((none.status, none.json()), (200, json!({ "affected": 0, "operations": [] })));

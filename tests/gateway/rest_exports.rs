@@ -71,7 +71,7 @@ async fn a_slow_reader_of_everything_holds_no_old_rows() {
 }
 
 #[tokio::test]
-async fn c2_a_long_answer_is_whole_in_every_format() {
+async fn a_long_answer_is_whole_in_every_format() {
     let app = app().await;
     let cbor = app.send("GET", "/products", &[("Accept", "application/cbor")], "").await;
     let value: CborValue = ciborium::from_reader(&cbor.body[..]).unwrap();

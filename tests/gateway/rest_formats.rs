@@ -15,7 +15,7 @@ async fn app() -> App {
 }
 
 #[tokio::test]
-async fn c2_other_formats_carry_the_whole_list_unless_limited() {
+async fn other_formats_carry_the_whole_list_unless_limited() {
     let app = app().await;
     let ndjson = app.send("GET", "/products", &[("Accept", "application/x-ndjson")], "").await;
     assert_eq!((ndjson.header("content-type"), ndjson.text().lines().count()), ("application/x-ndjson", 2_501));
@@ -36,7 +36,7 @@ async fn c2_other_formats_carry_the_whole_list_unless_limited() {
 }
 
 #[tokio::test]
-async fn g_each_format_has_an_etag_of_its_own() {
+async fn each_format_has_an_etag_of_its_own() {
     let app = app().await;
     for path in ["/products?limit=1", "/products/1"] {
         let json = app.get(path).await;
@@ -50,7 +50,7 @@ async fn g_each_format_has_an_etag_of_its_own() {
 }
 
 #[tokio::test]
-async fn c3_a_row_may_be_sent_as_cbor() {
+async fn a_row_may_be_sent_as_cbor() {
     let app = app().await;
     let cbor = [("Content-Type", "application/cbor")];
     // {"name": "X", "price": 7}

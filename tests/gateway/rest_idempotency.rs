@@ -13,24 +13,26 @@ fn keyed(key: &str) -> [(&str, &str); 2] {
 }
 
 #[tokio::test]
-async fn g_of_many_requests_with_one_key_at_once_exactly_one_is_an_operation() {
+async fn of_many_requests_with_one_key_at_once_exactly_one_is_an_operation() {
     let app = App::start().await;
-    app.master.hold();
+    app.master.writes().close();
     let headers = keyed("race");
     let send = || app.send("POST", "/products", &headers, r#"{"name":"Once"}"#);
     let answers = join_all((0..32).map(|_| send())).await;
     let operation = answers[0].header("dio-operation");
-    assert!(answers.iter().all(|answer| answer.status == 202 && answer.header("dio-operation") == operation));
+    for answer in &answers {
+        assert_eq!((answer.status, answer.header("dio-operation")), (202, operation), "{}", answer.text());
+    }
     assert_eq!(answers.iter().filter(|answer| answer.header("idempotency-replayed").is_empty()).count(), 1);
     assert_eq!(app.get("/products?name=Once").await.ids().len(), 1);
     assert_eq!(app.get("/operations").await.json().as_array().unwrap().len(), 1);
-    app.master.open();
+    app.master.writes().open();
 }
 
 #[tokio::test]
-async fn g_a_replay_tells_how_the_source_refused() {
+async fn a_replay_tells_how_the_source_refused() {
     let app = App::start().await;
-    app.master.fail_with(Error::permanent("no"));
+    app.master.refuse_writes(Error::permanent("no"));
     let headers = keyed("fails");
     let first = app.send("PATCH", "/products/1", &headers, r#"{"price":1}"#).await;
     assert_eq!(first.status, 202);
@@ -42,7 +44,7 @@ async fn g_a_replay_tells_how_the_source_refused() {
 }
 
 #[tokio::test]
-async fn g_a_bulk_insert_that_broke_off_goes_on_where_it_was() {
+async fn a_bulk_insert_that_broke_off_goes_on_where_it_was() {
     let app = App::start().await;
     let line = |n: usize| format!("{{\"id\":\"k{n}\",\"name\":\"K\"}}\n");
     let lines = |count: usize| (0..count).map(line).collect::<String>();

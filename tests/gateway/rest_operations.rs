@@ -17,8 +17,10 @@ async fn parking(count: usize) -> App {
 async fn parking_with(count: usize, lens: impl FnOnce(diorama::LensBuilder) -> diorama::LensBuilder) -> App {
     let retry = Retry { max_age: Duration::ZERO, ..Retry::default() };
     let lens = |builder: diorama::LensBuilder| lens(builder.retry(retry));
-    let app = App::with(products(), rows(count), lens, MountOptions::default(), |g| g).await;
-    app.master.fail_with(Error::transient("away"));
+    let app = App::with(products(), rows(count), lens, MountOptions::default(), |g| g)
+        .await
+        .leaves_pending("parked writes wait for a person");
+    app.master.refuse_writes(Error::transient("away"));
     app
 }
 
@@ -42,9 +44,9 @@ fn next(answer: &Answer) -> Option<String> {
 }
 
 #[tokio::test]
-async fn c3_operations_are_listed_newest_first_and_narrowed() {
+async fn operations_are_listed_newest_first_and_narrowed() {
     let app = App::start().await;
-    app.master.hold();
+    app.master.writes().close();
     let first = app.json("PATCH", "/products/1", r#"{"price":1}"#).await;
     let second = app.send("DELETE", "/products/2", &[], "").await;
     let all = app.get("/operations").await.json();
@@ -67,13 +69,13 @@ async fn c3_operations_are_listed_newest_first_and_narrowed() {
     ] {
         assert_eq!(app.get(path).await.refusal().1, code, "{path}");
     }
-    app.master.open();
+    app.master.writes().open();
 }
 
 #[tokio::test]
-async fn c3_pages_of_operations_follow_their_links_and_count_them_all() {
+async fn pages_of_operations_follow_their_links_and_count_them_all() {
     let app = App::start().await;
-    app.master.hold();
+    app.master.writes().close();
     for at in 1..=5 {
         app.json("PATCH", &format!("/products/{at}"), r#"{"price":1}"#).await;
     }
@@ -92,13 +94,13 @@ async fn c3_pages_of_operations_follow_their_links_and_count_them_all() {
     assert_eq!(lines.header("content-type"), "application/x-ndjson");
     let lines: Vec<Value> = lines.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(json!(lines), app.get("/operations").await.json());
-    app.master.open();
+    app.master.writes().open();
 }
 
 #[tokio::test]
-async fn c3_whoever_waits_for_an_operation_is_told_its_end() {
+async fn whoever_waits_for_an_operation_is_told_its_end() {
     let app = App::start().await;
-    app.master.hold();
+    app.master.writes().close();
     let path = app.json("PATCH", "/products/1", r#"{"price":1}"#).await.header("dio-operation").to_string();
     let at_once = app.get(&format!("{path}?wait=0")).await;
     assert!(["queued", "running"].contains(&at_once.json()["state"].as_str().unwrap()));
@@ -106,7 +108,7 @@ async fn c3_whoever_waits_for_an_operation_is_told_its_end() {
     let waiting = format!("{path}?wait=20");
     let preferring = [("Prefer", "wait=20")];
     let (by_query, by_header, ()) =
-        tokio::join!(app.get(&waiting), app.send("GET", &path, &preferring, ""), async { app.master.open() });
+        tokio::join!(app.get(&waiting), app.send("GET", &path, &preferring, ""), async { app.master.writes().open() });
     assert_eq!((by_query.json()["state"].clone(), by_query.header("retry-after")), (json!("applied"), ""));
     assert_eq!(by_header.json()["state"], "applied");
     assert_eq!(by_header.header("preference-applied"), "wait=20");
@@ -118,7 +120,7 @@ async fn c3_whoever_waits_for_an_operation_is_told_its_end() {
 }
 
 #[tokio::test]
-async fn c3_a_parked_operation_can_be_retried_or_discarded_and_no_other() {
+async fn a_parked_operation_can_be_retried_or_discarded_and_no_other() {
     let app = parking(2).await;
     let mut parked = Vec::new();
     for body in [r#"{"price":1}"#, r#"{"price":2}"#] {
@@ -139,7 +141,7 @@ async fn c3_a_parked_operation_can_be_retried_or_discarded_and_no_other() {
 }
 
 #[tokio::test]
-async fn c3_a_retry_that_no_longer_fits_its_row_is_told_what_is_in_the_way() {
+async fn a_retry_that_no_longer_fits_its_row_is_told_what_is_in_the_way() {
     let app = parking(2).await;
     let insert = park(&app, "POST", "/products/new", r#"{"name":"New"}"#).await;
     let patch = park(&app, "PATCH", "/products/1", r#"{"price":1}"#).await;
@@ -156,12 +158,12 @@ async fn c3_a_retry_that_no_longer_fits_its_row_is_told_what_is_in_the_way() {
 }
 
 #[tokio::test]
-async fn c3_all_parked_operations_are_retried_in_their_order_and_each_is_told() {
+async fn all_parked_operations_are_retried_in_their_order_and_each_is_told() {
     let app = parking(3).await;
     let insert = park(&app, "POST", "/products/new", r#"{"name":"New"}"#).await;
     let patch = park(&app, "PATCH", "/products/3", r#"{"price":1}"#).await;
     let gone = park(&app, "PATCH", "/products/2", r#"{"price":1}"#).await;
-    app.master.hold();
+    app.master.writes().close();
     app.json("DELETE", "/products/2", "").await;
     for (path, code) in
         [("?state=failed", "invalid-parameter"), ("?dio=nope", "dio-not-found"), ("?limit=2000", "limit-too-large")]
@@ -181,11 +183,11 @@ async fn c3_all_parked_operations_are_retried_in_their_order_and_each_is_told() 
     assert_eq!(told(&rest), [(patch, 202), (gone, 409)]);
     assert_eq!(rest.json()[1]["problem"]["code"], "conflict");
     assert_eq!(app.get("/operations?state=parked").await.header("x-total-count"), "1");
-    app.master.open();
+    app.master.writes().open();
 }
 
 #[tokio::test]
-async fn c3_parked_writes_hold_new_ones_up_before_they_are_too_many() {
+async fn parked_writes_hold_new_ones_up_before_they_are_too_many() {
     let app =
         parking_with(3, |lens| lens.write_queue_capacity(2).settings(|settings| settings.count_parked = true)).await;
     let first = park(&app, "PATCH", "/products/1", r#"{"price":1}"#).await;
@@ -194,10 +196,10 @@ async fn c3_parked_writes_hold_new_ones_up_before_they_are_too_many() {
     assert_eq!(full.refusal(), (503, "queue-full".into()));
     assert!(full.text().contains("state=parked"));
     // What is parked can be tried again all the same, and what is given up makes room.
-    app.master.hold();
+    app.master.writes().close();
     assert_eq!(app.send("POST", &format!("{first}/retry"), &[], "").await.status, 202);
     assert_eq!(app.json("PATCH", "/products/3", r#"{"price":1}"#).await.status, 503);
     assert_eq!(app.send("DELETE", &second, &[], "").await.status, 204);
     assert_eq!(app.json("PATCH", "/products/3", r#"{"price":1}"#).await.status, 202);
-    app.master.open();
+    app.master.writes().open();
 }

@@ -21,17 +21,17 @@ async fn reasons(app: &App) -> String {
 }
 
 #[tokio::test]
-async fn g_a_full_queue_is_503_and_readers_do_not_notice() {
+async fn a_full_queue_is_503_and_readers_do_not_notice() {
     let full = |lens: diorama::LensBuilder| lens.write_queue_capacity(2);
     let app = App::with(products(), rows(2), full, MountOptions::default(), |g| g).await;
-    app.master.hold();
+    app.master.writes().close();
     for price in [1, 2] {
         assert_eq!(app.json("PATCH", "/products/1", &format!("{{\"price\":{price}}}")).await.status, 202);
     }
     let refused = app.json("PATCH", "/products/1", r#"{"price":3}"#).await;
     assert_eq!((refused.refusal(), refused.header("retry-after")), ((503, "queue-full".into()), "1"));
     assert_eq!(app.get("/products/1").await.json()["price"], 2);
-    app.master.open();
+    app.master.writes().open();
     let operations = app.get("/operations").await.json();
     let last = operations[0]["links"]["self"].as_str().unwrap().to_string();
     app.send("GET", &last, &[("Prefer", "wait=10")], "").await;
@@ -39,7 +39,7 @@ async fn g_a_full_queue_is_503_and_readers_do_not_notice() {
 }
 
 #[tokio::test]
-async fn g_a_full_disk_is_507_and_readyz_says_so_until_a_write_is_stored() {
+async fn a_full_disk_is_507_and_readyz_says_so_until_a_write_is_stored() {
     let (app, journal) = app().await;
     journal.push_fault(Fault::Full);
     let refused = app.json("PATCH", "/products/1", r#"{"price":1}"#).await;
@@ -51,7 +51,7 @@ async fn g_a_full_disk_is_507_and_readyz_says_so_until_a_write_is_stored() {
 }
 
 #[tokio::test]
-async fn g_a_journal_that_fails_is_503_and_heals_by_itself() {
+async fn a_journal_that_fails_is_503_and_heals_by_itself() {
     let (app, journal) = app().await;
     journal.fail_reopens(1_000_000);
     journal.push_fault(Fault::Io);

@@ -138,13 +138,13 @@ async fn events_from_the_ring_and_from_the_journal_are_the_same_after_a_purge() 
 #[tokio::test]
 async fn what_is_not_settled_is_a_conflict_that_says_what_to_do() {
     let app = start(|lens| lens).await;
-    app.master.hold();
+    app.master.writes().close();
     assert_eq!(app.json("PATCH", "/products/3", r#"{"name":"Held"}"#).await.status, 202);
     let refused = purge(&app, r#"{"ids":["1","3"]}"#).await;
     assert_eq!(refused.refusal(), (409, "conflict".into()));
     assert!(refused.json()["hint"].as_str().unwrap().contains("/operations"), "{refused:?}");
     assert_eq!(app.get("/products").await.ids().len(), 7, "nothing is changed");
-    app.master.open();
+    app.master.writes().open();
 }
 
 #[tokio::test]

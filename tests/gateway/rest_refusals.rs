@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::harness::{App, products, rows};
 
 #[tokio::test]
-async fn c6_every_path_and_method_that_is_not_there_is_a_problem() {
+async fn every_path_and_method_that_is_not_there_is_a_problem() {
     let app = App::start().await;
     assert_eq!(app.get("/products/99").await.refusal(), (404, "not-found".into()));
     let typo = app.get("/product").await;
@@ -32,7 +32,7 @@ async fn c6_every_path_and_method_that_is_not_there_is_a_problem() {
 }
 
 #[tokio::test]
-async fn c3_parameters_that_are_not_understood_are_never_ignored() {
+async fn parameters_that_are_not_understood_are_never_ignored() {
     let app = App::start().await;
     for (query, code) in [
         ("pricee=1", "unknown-column"),
@@ -52,7 +52,7 @@ async fn c3_parameters_that_are_not_understood_are_never_ignored() {
 }
 
 #[tokio::test]
-async fn c3_bodies_that_are_not_rows_are_refused_and_write_nothing() {
+async fn bodies_that_are_not_rows_are_refused_and_write_nothing() {
     let app = App::start().await;
     let before = app.dio.position();
     for (body, status, code) in [
@@ -91,7 +91,7 @@ async fn c3_bodies_that_are_not_rows_are_refused_and_write_nothing() {
 }
 
 #[tokio::test]
-async fn c6_a_body_of_another_type_is_415_and_says_what_to_type() {
+async fn a_body_of_another_type_is_415_and_says_what_to_type() {
     let app = App::start().await;
     for media in [
         "application/x-www-form-urlencoded",
@@ -108,7 +108,7 @@ async fn c6_a_body_of_another_type_is_415_and_says_what_to_type() {
 }
 
 #[tokio::test]
-async fn c3_headers_that_cannot_be_read_are_refused() {
+async fn headers_that_cannot_be_read_are_refused() {
     let app = App::start().await;
     for (name, value) in
         [("If-None-Match", "\"x\", *"), ("If-Match", "*, \"x\""), ("Idempotency-Key", "a/b"), ("Idempotency-Key", "")]
@@ -120,7 +120,7 @@ async fn c3_headers_that_cannot_be_read_are_refused() {
 }
 
 #[tokio::test]
-async fn g_requests_are_bounded() {
+async fn requests_are_bounded() {
     let limits = Limits { body: 1_000, uri: 500, ..Limits::default() };
     let app = App::with(products(), rows(1), |l| l, MountOptions::default(), |g| g.limits(limits)).await;
     let large = format!(r#"{{"name":"{}"}}"#, "x".repeat(2_000));
@@ -136,7 +136,7 @@ async fn g_requests_are_bounded() {
 }
 
 #[tokio::test]
-async fn c3_what_the_source_cannot_do_is_405() {
+async fn what_the_source_cannot_do_is_405() {
     let read_only = diorama::connect::MemoryTable::new(products(), rows(2)).with_capabilities(Capabilities::reads());
     let lens = Lens::new().cache_source(diorama::cache::MemoryCache::default()).build().unwrap();
     let dio = lens.make_dio(diorama::Vista::new("fixed", read_only)).await.unwrap();
@@ -148,7 +148,7 @@ async fn c3_what_the_source_cannot_do_is_405() {
 }
 
 #[tokio::test]
-async fn g_a_dio_without_its_first_copy_says_when_to_come_again() {
+async fn a_dio_without_its_first_copy_says_when_to_come_again() {
     let lens = Lens::new()
         .cache_source(diorama::cache::MemoryCache::default())
         .on_start_blocking(false)
@@ -213,7 +213,7 @@ async fn a_first_copy_that_failed_is_said_with_its_reason_by_every_route() {
 }
 
 #[tokio::test]
-async fn c1_names_that_cannot_be_resources_are_refused_and_never_panic() {
+async fn names_that_cannot_be_resources_are_refused_and_never_panic() {
     for name in ["events", "healthz", "_x", "a b", "", "a/b", "{x}", "ä"] {
         let lens = Lens::new().cache_source(diorama::cache::MemoryCache::default()).build().unwrap();
         let dio = lens.make_dio(diorama::connect::MemoryTable::vista(name, products(), rows(1))).await.unwrap();

@@ -55,7 +55,7 @@ async fn every_event_a_handshake_that_is_none_is_426_with_the_version() {
 }
 
 #[tokio::test]
-async fn c6_a_browser_brings_its_token_as_a_subprotocol_and_never_gets_it_back() {
+async fn a_browser_brings_its_token_as_a_subprotocol_and_never_gets_it_back() {
     let auth = Auth::Tokens(vec!["0123456789abcdef.~".into(), "with/slash+and=pad".into()]);
     let app = app(|lens| lens, |gateway| gateway.auth(auth)).await;
     let try_with = async |offer: &str| {
@@ -165,20 +165,13 @@ async fn row_before_event_since_is_resumed_or_the_reason_is_told() {
     assert_eq!(Ws::handshake(&app, "/products/events?since=x", &HANDSHAKE).await.0.refusal().0, 400);
 }
 
-/// Lets `time` pass at once.
-async fn pass(time: Duration) {
-    tokio::time::pause();
-    tokio::time::advance(time).await;
-    tokio::time::resume();
-}
-
 #[tokio::test]
 async fn every_event_heartbeats_carry_the_position_and_a_peer_that_is_gone_is_let_go() {
     let app = App::start().await;
     let (mut ws, _) = greeted(&app, "?heartbeat=5&ids=nobody").await;
     patch(&app, "1", "changed".into()).await;
     for _ in 0..5 {
-        pass(Duration::from_secs(6)).await;
+        app.pass(Duration::from_secs(6)).await;
         let beat = ws.json().await;
         assert_eq!((&beat["type"], &beat["position"]), (&json!("heartbeat"), &json!(app.dio.position().to_string())));
         assert_eq!(ws.frame().await, Some(Frame { first: FIN | PING, payload: vec![] }));
@@ -187,7 +180,7 @@ async fn every_event_heartbeats_carry_the_position_and_a_peer_that_is_gone_is_le
         ws.send(FIN | PING, b"!").await;
         assert_eq!(ws.frame().await.unwrap().first, FIN | PONG);
     }
-    pass(Duration::from_secs(21)).await;
+    app.pass(Duration::from_secs(21)).await;
     assert_eq!(ws.closed().await, 4001);
 }
 
@@ -236,14 +229,14 @@ async fn every_event_who_never_reads_is_let_go() {
     assert_eq!(sockets.open(), 1);
     for _ in 0..30 {
         if sockets.open() > 0 {
-            pass(Duration::from_secs(1)).await;
+            app.pass(Duration::from_secs(1)).await;
         }
     }
     assert_eq!(sockets.open(), 0);
 }
 
 #[tokio::test]
-async fn g_sockets_are_bounded_and_places_come_back() {
+async fn sockets_are_bounded_and_places_come_back() {
     let sockets = Sockets::new(1);
     let app = app(|lens| lens, |gateway| gateway.sockets(sockets.clone())).await;
     let (mut ws, _) = greeted(&app, "").await;

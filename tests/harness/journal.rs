@@ -13,11 +13,13 @@ use tokio::sync::watch;
 
 use super::Gate;
 
-/// A memory journal whose appends pass a gate, and that cannot rewrite unless it is told to.
+/// A memory journal whose appends pass a gate before they are stored and another one after, and that cannot rewrite unless it
+/// is told to.
 #[derive(Default)]
 pub struct GatedJournal {
     journal: Arc<MemoryJournal>,
     gate: Gate,
+    stored: Gate,
     lasting: bool,
     rewrites: Option<AtomicUsize>,
 }
@@ -33,9 +35,14 @@ impl GatedJournal {
         GatedJournal { journal, rewrites: Some(AtomicUsize::new(times)), ..GatedJournal::default() }
     }
 
-    /// The gate that every append passes.
+    /// The gate that every append passes before it is stored.
     pub fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// The gate that every append passes once it is stored, before the committer knows.
+    pub fn stored(&self) -> &Gate {
+        &self.stored
     }
 }
 
@@ -55,7 +62,9 @@ impl Journal for GatedJournal {
 
     async fn append(&self, batches: Vec<LogBatch>) -> Vec<Result<(), AppendError>> {
         self.gate.pass().await;
-        self.journal.append(batches).await
+        let results = self.journal.append(batches).await;
+        self.stored.pass().await;
+        results
     }
 
     async fn read(&self, log: &str, after: Seq, max_bytes: usize) -> Result<Vec<LogEntry>, JournalError> {

@@ -1,20 +1,33 @@
-//! What test binaries share: a scripted master, a remote cache, a bakery, and ways to wait without sleeping.
+//! The test harness: a scripted master, doubles of caches and journals, tables of rows, an application over HTTP, and ways to
+//! wait without sleeping.
 //!
 //! Include it with `#[path = "../harness/mod.rs"] mod harness;`. Not every binary uses all of it.
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "shared by test binaries that each use a part")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that cannot go on ends")]
 
+#[cfg(feature = "command")]
+mod answer;
+#[cfg(feature = "command")]
+mod app;
+mod gate;
 mod journal;
 mod map_cache;
+pub mod pairs;
 mod remote;
 mod scripted;
 #[cfg(feature = "sqlite")]
 mod sqlite_cache;
 
+#[cfg(feature = "command")]
+pub use answer::{Answer, get_at};
+#[cfg(feature = "command")]
+pub use app::{App, products, rows};
+pub use diorama_core::journal::disk::Random;
+pub use gate::Gate;
 pub use journal::GatedJournal;
 pub use map_cache::MapCache;
 pub use remote::RemoteCache;
-pub use scripted::{Gate, Scripted};
+pub use scripted::{Calls, Scripted, Verdict};
 #[cfg(feature = "sqlite")]
 pub use sqlite_cache::SqliteCache;
 
@@ -56,7 +69,7 @@ pub fn product(id: &str, name: &str, price: i64, category: i64) -> Record {
     cells([("id", id.into()), ("name", name.into()), ("price", price.into()), ("category_id", category.into())])
 }
 
-/// The muffin that the chapter inserts, as the cache gives it.
+/// The muffin that tests insert, as the cache gives it.
 pub fn muffin() -> Record {
     product("muffin", "Muffin", 175, 2)
 }
@@ -110,7 +123,7 @@ pub fn on_file(dir: &TempDir) -> LensBuilder {
     Lens::new().cache_at(dir.path().join("cache.redb"))
 }
 
-/// The chapter's `on_start`: list the master into the cache.
+/// An `on_start` that lists the master into the cache.
 pub fn seeding(lens: LensBuilder) -> LensBuilder {
     lens.on_start(|dio| {
         let dio = dio.clone();
@@ -133,7 +146,7 @@ pub fn reconciling(lens: LensBuilder) -> LensBuilder {
     })
 }
 
-/// The chapter's `on_event`.
+/// An `on_event` that applies updates, deletions and invalidations.
 pub fn listening(lens: LensBuilder) -> LensBuilder {
     use diorama::ChangeEvent;
     lens.on_event(|dio, event| {
@@ -196,7 +209,7 @@ pub async fn settle(dio: &Dio) {
     .await;
 }
 
-/// Whether some operation, queued or routed, still lies over a confirmed row.
+/// True while some operation, queued or routed, is shown instead of a confirmed row.
 pub fn is_covered(dio: &Dio) -> bool {
     dio.state().folds().any(|(_, fold)| !fold.ops.is_empty())
 }
@@ -258,12 +271,12 @@ pub fn removed(id: &str) -> DioEvent {
     DioEvent::RecordRemoved { id: id.into() }
 }
 
-/// Whether it is a `WriteCommitted`.
+/// True for a `WriteCommitted`.
 pub fn is_committed(event: &DioEvent) -> bool {
     matches!(event, DioEvent::WriteCommitted { .. })
 }
 
-/// Whether it is a `WriteFailed`.
+/// True for a `WriteFailed`.
 pub fn is_failed(event: &DioEvent) -> bool {
     matches!(event, DioEvent::WriteFailed { .. })
 }
@@ -288,7 +301,7 @@ pub fn kind(error: &Error) -> &'static str {
     }
 }
 
-/// Whether it was refused as something the Vista cannot do.
+/// True for a refusal of what the Vista cannot do.
 pub fn is_unsupported<T>(result: &diorama::Result<T>) -> bool {
     matches!(result, Err(Error::Unsupported { .. }))
 }

@@ -22,7 +22,7 @@ struct Remote {
 const LINE: Duration = Duration::from_millis(2);
 
 impl RemoteCache {
-    /// Whether calls fail from now on.
+    /// Makes calls fail from now on, or succeed again.
     pub fn set_away(&self, away: bool) {
         self.0.away.store(away, Ordering::SeqCst);
     }

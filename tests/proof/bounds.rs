@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-use super::harness::*;
+use super::harness::pairs::*;
 
 type Bound = fn(&mut Settings);
 
@@ -60,7 +60,7 @@ async fn until_trimmed(lens: &Lens, dio: &Dio, most: usize) {
 
 async fn holds(bound: Bound, narrower: Bound) {
     let dir = tempfile::tempdir().unwrap();
-    let master = Master::new(true, true);
+    let master = Scripted::of_pairs(true, true);
     let first = lens(dir.path(), bound).build().unwrap();
     let dio = first.make_dio(master.vista("d")).await.unwrap();
     let writes = join_all((0..600).map(|number| dio.patched("x", record((number, 0))))).await;

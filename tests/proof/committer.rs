@@ -13,7 +13,8 @@ use diorama::{ChangeEvent, DioEvent, Error, Lens, LensBuilder, WriteOp};
 use diorama_core::journal::faulty::{Fault, FaultRates, FaultyJournal};
 use diorama_core::state::{Base, Cause, Condition, Entry, Frame, OpChange, OpId, VisibleChange};
 
-use super::harness::*;
+use super::harness::Random;
+use super::harness::pairs::*;
 
 fn faulty(seed: u64) -> Arc<FaultyJournal> {
     Arc::new(FaultyJournal::new(Arc::new(MemoryJournal::new()), seed))
@@ -47,31 +48,22 @@ async fn write(dio: &Dio, op: WriteOp) -> Result<Ticket, Error> {
     dio.write(op, WriteOptions::default()).await
 }
 
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-}
-
 /// Writes at random; gives what was acknowledged.
 async fn writer(dio: Dio, number: u64) -> Vec<(OpId, u64)> {
-    let mut dice = Dice(number);
+    let mut random = Random(number);
     let mut acked = Vec::new();
     for turn in 0..40 {
-        let id = format!("r{}", dice.below(12));
+        let id = format!("r{}", random.below(12));
         let value = (number * 1000 + turn) as i64;
-        let op = match dice.below(4) {
+        let op = match random.below(4) {
             0 => insert(&id, (value, 0)),
             1 => replace(&id, (value, 0)),
             2 => patch(&id, "w", value),
             _ => delete(&id),
         };
-        let key = (dice.below(4) == 0)
+        let key = (random.below(4) == 0)
             .then(|| IdempotencyKey { key: format!("{number}-{turn}"), fingerprint: u128::from(turn) });
-        let condition = if dice.below(5) == 0 { Condition::Exists } else { Condition::None };
+        let condition = if random.below(5) == 0 { Condition::Exists } else { Condition::None };
         match dio.write(op, WriteOptions { condition, key, ..WriteOptions::default() }).await {
             Ok(Ticket { operation: Some(op), position, .. }) => {
                 assert!(dio.state().seq() >= position.seq, "read your writes");
@@ -116,7 +108,7 @@ async fn durable_faults_of_the_journal_lose_nothing_that_was_acknowledged_and_ke
     for seed in 0..12 {
         let journal = faulty(seed);
         journal.set_foreign(|_, seq| foreign(seq));
-        let master = Master::new(true, seed % 2 == 0);
+        let master = Scripted::of_pairs(true, seed % 2 == 0);
         let lens = lens_on(&journal).write_concurrency(3).build().unwrap();
         let dio = lens.make_dio(master.vista("d")).await.unwrap();
         journal.set_rates(FaultRates {
@@ -151,7 +143,7 @@ async fn durable_faults_of_the_journal_lose_nothing_that_was_acknowledged_and_ke
         let state = dio.state();
         let mut rows = visible(&state);
         rows.remove("foreign");
-        assert_eq!(rows, master.rows(), "seed {seed}");
+        assert_eq!(rows, master.pairs(), "seed {seed}");
         let told: Vec<u64> = log.iter().filter(|entry| entry.frame != Frame::Silent).map(|entry| entry.seq).collect();
         dio.close().await;
         drop(dio);
@@ -162,7 +154,7 @@ async fn durable_faults_of_the_journal_lose_nothing_that_was_acknowledged_and_ke
 
 #[tokio::test(start_paused = true)]
 async fn of_two_racing_if_match_writers_in_one_batch_exactly_one_wins() {
-    let (journal, master) = (faulty(1), Master::new(true, true));
+    let (journal, master) = (faulty(1), Scripted::of_pairs(true, true));
     let lens = lens_on(&journal).build().unwrap();
     let dio = lens.make_dio(master.vista("d")).await.unwrap();
     write(&dio, insert("a", (1, 1))).await.unwrap();
@@ -199,8 +191,8 @@ async fn of_two_racing_if_match_writers_in_one_batch_exactly_one_wins() {
 
 #[tokio::test(start_paused = true)]
 async fn a_held_append_shows_nothing_and_answers_nobody() {
-    let (journal, master) = (faulty(1), Master::new(true, true));
-    master.gate(true);
+    let (journal, master) = (faulty(1), Scripted::of_pairs(true, true));
+    master.by_hand(true);
     let lens = lens_on(&journal).build().unwrap();
     let dio = lens.make_dio(master.vista("d")).await.unwrap();
     let mut events = dio.subscribe_events();
@@ -242,8 +234,8 @@ async fn a_held_append_shows_nothing_and_answers_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn all_who_wait_share_one_append() {
-    let (journal, master) = (faulty(1), Master::new(true, true));
-    master.gate(true);
+    let (journal, master) = (faulty(1), Scripted::of_pairs(true, true));
+    master.by_hand(true);
     let lens = lens_on(&journal).build().unwrap();
     let dio = lens.make_dio(master.vista("d")).await.unwrap();
     journal.hold();
@@ -267,7 +259,7 @@ async fn all_who_wait_share_one_append() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_makes_the_library_wait_and_refuses_who_asks_for_it() {
-    let (journal, master) = (faulty(1), Master::new(true, true));
+    let (journal, master) = (faulty(1), Scripted::of_pairs(true, true));
     let lens = lens_on(&journal).write_queue_capacity(1).build().unwrap();
     let dio = lens.make_dio(master.vista("d")).await.unwrap();
     journal.hold();
@@ -291,7 +283,7 @@ async fn a_full_queue_makes_the_library_wait_and_refuses_who_asks_for_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_hook_may_write_to_its_own_dio_even_when_everything_is_full() {
-    let (journal, master) = (faulty(1), Master::new(true, true));
+    let (journal, master) = (faulty(1), Scripted::of_pairs(true, true));
     let lens = lens_on(&journal)
         .write_queue_capacity(1)
         .on_write(|dio, op| {
@@ -314,7 +306,7 @@ async fn a_hook_may_write_to_its_own_dio_even_when_everything_is_full() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refresh_inside_a_refresh_is_refused() {
-    let (journal, master) = (faulty(1), Master::new(true, true));
+    let (journal, master) = (faulty(1), Scripted::of_pairs(true, true));
     let refresh = |dio: &Dio| {
         let dio = dio.clone();
         async move { dio.refresh().await.map(drop) }
@@ -327,9 +319,9 @@ async fn a_refresh_inside_a_refresh_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn a_large_copy_whose_commit_had_an_unknown_outcome_is_shown() {
     for fault in [Fault::UnknownStored, Fault::UnknownLost] {
-        let (journal, master) = (faulty(1), Master::new(true, true));
+        let (journal, master) = (faulty(1), Scripted::of_pairs(true, true));
         for number in 0..1500 {
-            master.set(&format!("r{number}"), Some((number, 0)));
+            master.set_pair(&format!("r{number}"), Some((number, 0)));
         }
         let lens = lens_on(&journal).on_refresh(|dio| relist(dio.clone())).build().unwrap();
         let dio = lens.make_dio(master.vista("d")).await.unwrap();
@@ -340,16 +332,16 @@ async fn a_large_copy_whose_commit_had_an_unknown_outcome_is_shown() {
             if refreshed.is_err() {
                 dio.refresh().await.unwrap();
             }
-            assert_eq!(visible(&dio.state()), master.rows(), "{fault:?}");
+            assert_eq!(visible(&dio.state()), master.pairs(), "{fault:?}");
             // The second time round: as many changed rows.
-            (0..1500).for_each(|number| master.set(&format!("r{number}"), Some((number, changed + 1))));
+            (0..1500).for_each(|number| master.set_pair(&format!("r{number}"), Some((number, changed + 1))));
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_journal_that_stays_away_leaves_the_outcome_open_and_reads_going() {
-    let (journal, master) = (faulty(1), Master::new(true, true));
+    let (journal, master) = (faulty(1), Scripted::of_pairs(true, true));
     let lens = lens_on(&journal).build().unwrap();
     let dio = lens.make_dio(master.vista("d")).await.unwrap();
     write(&dio, insert("a", (1, 1))).await.unwrap();
@@ -366,13 +358,13 @@ async fn a_journal_that_stays_away_leaves_the_outcome_open_and_reads_going() {
     let found = dio.settled(operation.parse().unwrap(), Duration::from_secs(10)).await.unwrap();
     assert_eq!(found.state, OperationState::Applied);
     idle().await;
-    assert_eq!(visible(&dio.state()), master.rows());
-    assert_eq!(master.rows().len(), 3);
+    assert_eq!(visible(&dio.state()), master.pairs());
+    assert_eq!(master.pairs().len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_delivery_that_changes_nothing_is_remembered_over_an_unknown_outcome() {
-    let (journal, master) = (faulty(1), Master::new(true, true));
+    let (journal, master) = (faulty(1), Scripted::of_pairs(true, true));
     let lens = lens_on(&journal).build().unwrap();
     let dio = lens.make_dio(master.vista("d")).await.unwrap();
     let gone = || Inbound { delivery: Some("x".into()), ..Inbound::from(ChangeEvent::Deleted { id: "a".into() }) };
@@ -383,7 +375,7 @@ async fn a_delivery_that_changes_nothing_is_remembered_over_an_unknown_outcome()
 
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_was_given_up_does_not_deliver_later() {
-    let (journal, master) = (faulty(1), Master::new(true, true));
+    let (journal, master) = (faulty(1), Scripted::of_pairs(true, true));
     let delivered: Arc<parking_lot::Mutex<Vec<WriteOp>>> = Arc::default();
     let attempts = Arc::new(AtomicUsize::new(0));
     let lens = lens_on(&journal)
@@ -413,7 +405,7 @@ async fn an_attempt_that_was_given_up_does_not_deliver_later() {
 
 #[tokio::test(start_paused = true)]
 async fn the_queue_drains_through_on_write_when_the_last_handle_is_dropped() {
-    let (journal, master) = (faulty(1), Master::new(true, true));
+    let (journal, master) = (faulty(1), Scripted::of_pairs(true, true));
     let delivered = Arc::new(AtomicUsize::new(0));
     let lens = lens_on(&journal)
         .on_write({
@@ -442,7 +434,7 @@ async fn the_queue_drains_through_on_write_when_the_last_handle_is_dropped() {
 
 #[tokio::test(start_paused = true)]
 async fn the_last_handle_may_end_inside_a_hook_and_a_closed_dio_stays_closed() {
-    let (journal, master) = (faulty(1), Master::new(true, true));
+    let (journal, master) = (faulty(1), Scripted::of_pairs(true, true));
     let held: Arc<parking_lot::Mutex<Option<Dio>>> = Arc::default();
     let lens = lens_on(&journal)
         .on_write({
@@ -473,7 +465,7 @@ async fn the_last_handle_may_end_inside_a_hook_and_a_closed_dio_stays_closed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_start_frees_its_name_only_once_it_has_ended() {
-    let (journal, master) = (faulty(1), Master::new(true, true));
+    let (journal, master) = (faulty(1), Scripted::of_pairs(true, true));
     let fails = Arc::new(AtomicUsize::new(1));
     let lens = lens_on(&journal)
         .on_start({
@@ -492,7 +484,7 @@ async fn a_failed_start_frees_its_name_only_once_it_has_ended() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_wake_up_of_the_worker_is_lost() {
-    let (journal, master) = (faulty(1), Master::new(true, true));
+    let (journal, master) = (faulty(1), Scripted::of_pairs(true, true));
     let lens = lens_on(&journal).write_concurrency(2).build().unwrap();
     let dio = lens.make_dio(master.vista("d")).await.unwrap();
     let mut done = HashSet::new();
@@ -506,13 +498,13 @@ async fn no_wake_up_of_the_worker_is_lost() {
             done.insert(op);
         }
     }
-    assert_eq!(master.rows().len(), done.len());
-    assert_eq!(master.writes().len(), done.len(), "each was delivered once");
+    assert_eq!(master.pairs().len(), done.len());
+    assert_eq!(master.arrived().len(), done.len(), "each was delivered once");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_invalidation_whose_append_failed_is_told_with_the_next_one() {
-    let (journal, master) = (faulty(1), Master::new(true, true));
+    let (journal, master) = (faulty(1), Scripted::of_pairs(true, true));
     let lens = lens_on(&journal).build().unwrap();
     let dio = lens.make_dio(master.vista("d")).await.unwrap();
     let mut events = dio.subscribe_events();

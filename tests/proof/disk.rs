@@ -13,7 +13,7 @@ use diorama::{ChangeEvent, Error, Lens, Result};
 use diorama_core::journal::disk::{Disk, Failing};
 use diorama_core::state::OpId;
 
-use super::harness::*;
+use super::harness::pairs::*;
 
 fn lens(journal: &Disk, cache: &Disk) -> Lens {
     Lens::new()
@@ -84,10 +84,10 @@ async fn write(dio: &Dio, number: i64, keyed: bool, told: &mut Told) -> Result<(
     done.map(drop)
 }
 
-async fn deliver(dio: &Dio, master: &Master, number: i64, told: &mut Told) {
+async fn deliver(dio: &Dio, master: &Scripted, number: i64, told: &mut Told) {
     let id = format!("d{number}");
-    master.set(&id, Some((number, 1)));
-    let event = ChangeEvent::Updated { id: id.clone(), new: master.full(&id) };
+    master.set_pair(&id, Some((number, 1)));
+    let event = ChangeEvent::Updated { id: id.clone(), new: master.event_row(&id) };
     let inbound = Inbound { delivery: Some(id.clone()), ..Inbound::from(event) };
     match dio.handle_event(inbound).await {
         Ok(_) => drop(told.rows.insert(id, Some((number, 1)))),
@@ -96,7 +96,7 @@ async fn deliver(dio: &Dio, master: &Master, number: i64, told: &mut Told) {
 }
 
 /// A few of everything; the disk may fail on the way.
-async fn work(dio: &Dio, master: &Master) -> Told {
+async fn work(dio: &Dio, master: &Scripted) -> Told {
     let mut told = Told::default();
     for number in 0..8 {
         let before = told.refused;
@@ -117,7 +117,7 @@ async fn work(dio: &Dio, master: &Master) -> Told {
 }
 
 /// The disk works again: without a write, without a restart.
-async fn heal(dio: &Dio, master: &Master, mut told: Told) -> Told {
+async fn heal(dio: &Dio, master: &Scripted, mut told: Told) -> Told {
     eventually_slowly("the journal works", || dio.status().journal_trouble.is_none()).await;
     write(dio, 100, true, &mut told).await.unwrap();
     deliver(dio, master, 101, &mut told).await;
@@ -148,7 +148,7 @@ async fn end(lens: Lens, dio: Dio) {
 
 /// How many operations of the disk that `which` picks `work` takes, and how many there were before.
 async fn count(which: impl Fn(&Disk, &Disk) -> Disk) -> std::ops::Range<usize> {
-    let (journal, cache, master) = (Disk::default(), Disk::default(), Master::new(true, true));
+    let (journal, cache, master) = (Disk::default(), Disk::default(), Scripted::of_pairs(true, true));
     let disk = which(&journal, &cache);
     let lens = lens(&journal, &cache);
     let dio = lens.make_dio(master.vista("d")).await.unwrap();
@@ -166,7 +166,7 @@ fn whichever_operation_of_the_journals_disk_fails_writes_are_refused_and_the_dio
     let (mut refused, mut failures) = (0, 0);
     for at in operations.clone() {
         run(async {
-            let (journal, cache, master) = (Disk::default(), Disk::default(), Master::new(true, true));
+            let (journal, cache, master) = (Disk::default(), Disk::default(), Scripted::of_pairs(true, true));
             let one = lens(&journal, &cache);
             let dio = one.make_dio(master.vista("d")).await.unwrap();
             journal.set_failing(failing(at));
@@ -191,7 +191,7 @@ fn whichever_operation_of_the_caches_disk_fails_nobody_notices_and_the_file_catc
     let operations = run(count(|_, cache| cache.clone()));
     for at in operations {
         run(async {
-            let (journal, cache, master) = (Disk::default(), Disk::default(), Master::new(true, true));
+            let (journal, cache, master) = (Disk::default(), Disk::default(), Scripted::of_pairs(true, true));
             let one = lens(&journal, &cache);
             let dio = one.make_dio(master.vista("d")).await.unwrap();
             cache.set_failing(failing(at));

@@ -6,7 +6,6 @@
 mod life;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use diorama::cache::RedbCache;
@@ -15,7 +14,7 @@ use diorama::{DioEvent, Error};
 use diorama_core::dio::{CursorRead, OperationState, Reconciled, WriteOptions};
 use diorama_core::journal::disk::{fate, images};
 
-use super::harness::*;
+use super::harness::pairs::*;
 use life::{Ack, Disks, Life, Told, Was, full_life};
 
 /// Runs `life` on a clock that jumps to whatever is waited for.
@@ -78,8 +77,8 @@ impl Before<'_> {
 }
 
 /// Opens an image and holds it against what was told.
-async fn check(image: &Disks, before: &Before<'_>, master: &Arc<Master>, routed: bool) -> Recovered {
-    master.gate(true);
+async fn check(image: &Disks, before: &Before<'_>, master: &Scripted, routed: bool) -> Recovered {
+    master.by_hand(true);
     let life = Life::begin(image, master, routed).await;
     let dio = &life.dio;
     let opened = life.witness.opened.lock().clone().unwrap();
@@ -171,13 +170,13 @@ async fn check_cache(image: &Disks, recovered: &Recovered) {
 }
 
 /// The master comes back: everything accepted is delivered, and a refresh finds nothing else.
-async fn converge(image: &Disks, before: &Before<'_>, master: &Arc<Master>) {
-    master.open();
+async fn converge(image: &Disks, before: &Before<'_>, master: &Scripted) {
+    master.release();
     let life = Life::begin(image, master, false).await;
     eventually("delivery", || life.dio.state().backlog().0 == 0).await;
     life.dio.refresh().await.unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(visible(&life.dio.state()), master.rows());
+    assert_eq!(visible(&life.dio.state()), master.pairs());
     for (_, ack) in before.acks() {
         let Ack::Write { operation, .. } = ack else { continue };
         // Ended ones may have been forgotten with their events.
@@ -188,9 +187,9 @@ async fn converge(image: &Disks, before: &Before<'_>, master: &Arc<Master>) {
 }
 
 /// A master as it was.
-fn master_of(rows: &BTreeMap<String, Cells>) -> Arc<Master> {
-    let master = Master::new(true, true);
-    rows.iter().for_each(|(id, cells)| master.set(id, Some(*cells)));
+fn master_of(rows: &BTreeMap<String, Cells>) -> Scripted {
+    let master = Scripted::of_pairs(true, true);
+    rows.iter().for_each(|(id, cells)| master.set_pair(id, Some(*cells)));
     master
 }
 

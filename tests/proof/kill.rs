@@ -13,7 +13,7 @@ use diorama::{DioEvent, Lens, LensBuilder, Vista};
 use diorama_core::state::{Entry, Frame, OpChange, OpState};
 use parking_lot::Mutex;
 
-use super::harness::*;
+use super::harness::pairs::*;
 
 const DIR: &str = "DIORAMA_PROOF_KILL_DIR";
 const LIFE: &str = "DIORAMA_PROOF_KILL_LIFE";

@@ -5,6 +5,7 @@
 mod bounds;
 mod committer;
 mod disk;
+#[path = "../harness/mod.rs"]
 mod harness;
 mod images;
 mod kill;
@@ -14,6 +15,4 @@ mod once;
 mod order;
 mod property;
 mod restart;
-#[path = "../harness/mod.rs"]
-mod shop;
 mod volatile;

@@ -11,7 +11,7 @@ use diorama_core::state::OpId;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::shop::*;
+use super::harness::*;
 
 fn price(price: i64) -> Record {
     cells([("price", price.into())])
@@ -39,7 +39,7 @@ fn state(dio: &Dio, op: OpId) -> OperationState {
 }
 
 #[tokio::test(start_paused = true)]
-async fn f20_a_master_that_is_down_is_probed_not_loaded_and_all_converges_when_it_is_back() {
+async fn a_master_that_is_down_is_probed_not_loaded_and_all_converges_when_it_is_back() {
     let master = Scripted::bakery();
     let lens = reconciling(seeding(memory())).refresh_every(Duration::from_secs(1));
     let (_lens, dio) = open(lens, &master).await;
@@ -71,7 +71,7 @@ async fn f20_a_master_that_is_down_is_probed_not_loaded_and_all_converges_when_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn f20_what_waits_for_a_master_longer_than_max_age_is_parked_without_being_tried() {
+async fn what_waits_for_a_master_longer_than_max_age_is_parked_without_being_tried() {
     let master = Scripted::bakery();
     let retry = Retry { max_age: Duration::from_millis(30), ..Retry::default() };
     let lens = reconciling(seeding(memory())).retry(retry);
@@ -94,7 +94,7 @@ async fn f20_what_waits_for_a_master_longer_than_max_age_is_parked_without_being
 }
 
 #[tokio::test(start_paused = true)]
-async fn f21_a_slow_master_slows_no_reader_and_is_listed_once_at_a_time() {
+async fn a_slow_master_slows_no_reader_and_is_listed_once_at_a_time() {
     let (lens, master) = (reconciling(seeding(memory())), Scripted::bakery());
     let (_lens, dio) = open(lens, &master).await;
     master.slow(Duration::from_secs(5));
@@ -119,7 +119,7 @@ async fn f21_a_slow_master_slows_no_reader_and_is_listed_once_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn f21_a_master_that_hangs_holds_no_refresh_and_no_reader_for_ever() {
+async fn a_master_that_hangs_holds_no_refresh_and_no_reader_for_ever() {
     let (lens, master) = (reconciling(seeding(memory())), Scripted::bakery());
     let lens = lens.settings(|settings| {
         settings.refresh_timeout = Duration::from_secs(60);
@@ -141,7 +141,7 @@ async fn f21_a_master_that_hangs_holds_no_refresh_and_no_reader_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn f22_a_flapping_master_makes_no_storm() {
+async fn a_flapping_master_makes_no_storm() {
     let master = Scripted::bakery();
     let lens = reconciling(seeding(memory())).refresh_every(Duration::from_secs(1));
     let (_lens, dio) = open(lens, &master).await;
@@ -171,7 +171,7 @@ async fn f22_a_flapping_master_makes_no_storm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn f23_a_master_that_applies_and_does_not_answer_is_asked_before_it_is_written_to_again() {
+async fn a_master_that_applies_and_does_not_answer_is_asked_before_it_is_written_to_again() {
     let (master, dio) = bakery_dio().await;
     for op in
         [WriteOp::Patch { id: "7".into(), record: price(1) }, WriteOp::Insert { id: "muffin".into(), record: muffin() }]
@@ -185,7 +185,7 @@ async fn f23_a_master_that_applies_and_does_not_answer_is_asked_before_it_is_wri
 }
 
 #[tokio::test(start_paused = true)]
-async fn f23_what_nobody_can_tell_is_sent_again_or_parked_as_asked() {
+async fn what_nobody_can_tell_is_sent_again_or_parked_as_asked() {
     for on_unknown in [OnUnknown::Retry, OnUnknown::Park] {
         let master = Scripted::bakery().like_csv().able(Capabilities::all());
         let lens = seeding(memory()).settings(|settings| settings.on_unknown = on_unknown);
@@ -208,7 +208,7 @@ async fn f23_what_nobody_can_tell_is_sent_again_or_parked_as_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn f24_a_master_that_says_when_to_come_back_is_left_alone_until_then() {
+async fn a_master_that_says_when_to_come_back_is_left_alone_until_then() {
     let (master, dio) = bakery_dio().await;
     master.fail_writes(1, &later(30));
     for id in 1..=7 {
@@ -222,7 +222,7 @@ async fn f24_a_master_that_says_when_to_come_back_is_left_alone_until_then() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn f24_a_master_that_refuses_four_calls_of_five_gets_every_write_once_and_is_not_stormed() {
+async fn a_master_that_refuses_four_calls_of_five_gets_every_write_once_and_is_not_stormed() {
     let master = Scripted::bakery();
     let lens = reconciling(seeding(memory())).write_concurrency(4).refresh_every(Duration::from_secs(5));
     let (_lens, dio) = open(lens, &master).await;
@@ -263,7 +263,7 @@ async fn in_the_order_of_rows_a_row_that_nobody_can_write_keeps_no_other_waiting
 }
 
 #[tokio::test(start_paused = true)]
-async fn f26_a_write_route_that_is_down_does_not_keep_the_master_from_being_read() {
+async fn a_write_route_that_is_down_does_not_keep_the_master_from_being_read() {
     let master = Scripted::bakery();
     let lens = reconciling(seeding(memory())).refresh_every(Duration::from_secs(10));
     let lens = lens.on_write(|_, _| std::future::ready(Err(Error::transient("broker away"))));
@@ -281,7 +281,7 @@ async fn f26_a_write_route_that_is_down_does_not_keep_the_master_from_being_read
 }
 
 #[tokio::test(start_paused = true)]
-async fn f26_a_write_route_that_comes_back_gets_every_write_once_and_each_row_in_order() {
+async fn a_write_route_that_comes_back_gets_every_write_once_and_each_row_in_order() {
     let (master, down) = (Scripted::bakery(), Arc::new(AtomicBool::new(true)));
     let taken: Arc<Mutex<Vec<(String, CborValue)>>> = Arc::default();
     let (route, broken) = (Arc::clone(&taken), Arc::clone(&down));
@@ -324,7 +324,7 @@ async fn f26_a_write_route_that_comes_back_gets_every_write_once_and_each_row_in
 /// Whatever part of the file is there: it is refused, and the rows stay.
 #[cfg(feature = "json")]
 #[tokio::test]
-async fn f27_a_list_that_ends_early_wherever_that_is_changes_nothing() {
+async fn a_list_that_ends_early_wherever_that_is_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("products.json");
     let rows: Vec<String> = (0..8).map(|n| format!("{{\"id\":\"{n}\",\"name\":\"Bun {n}\"}}")).collect();
@@ -350,7 +350,7 @@ async fn f27_a_list_that_ends_early_wherever_that_is_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn f31_rows_that_cannot_be_decoded_are_kept_and_counted_and_the_others_refreshed() {
+async fn rows_that_cannot_be_decoded_are_kept_and_counted_and_the_others_refreshed() {
     let (lens, master) = (reconciling(seeding(memory())), Scripted::bakery());
     let (_lens, dio) = open(lens, &master).await;
     let known = dio.cache().get_value("3").await.unwrap();

@@ -4,70 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use diorama::connect::{Sqlite, SqliteOptions};
 use diorama::dio::{OperationState, Retry};
-use diorama::{
-    Capabilities, Dio, Error, Lens, Query, Record, Result, Rows, Schema, TableShell, Vista, WriteOp, Written,
-};
+use diorama::{Dio, Lens, WriteOp};
 use diorama_core::state::OpId;
 
+use super::harness::*;
 use super::masters::{patch, write};
-use super::shop::*;
 
-/// A database that commits and then says nothing, as often as told.
-struct Deaf {
-    inner: Vista,
-    hangs: bool,
-    left: std::sync::atomic::AtomicUsize,
-    committed: tokio::sync::watch::Sender<usize>,
-}
-
-impl Deaf {
-    async fn open(path: &Path, times: usize, hangs: bool) -> Arc<Deaf> {
-        let inner = Sqlite::open("products", path, "products", SqliteOptions::default()).await.unwrap();
-        Arc::new(Deaf { inner, hangs, left: times.into(), committed: tokio::sync::watch::Sender::new(0) })
-    }
-}
-
-#[async_trait]
-impl TableShell for Deaf {
-    fn schema(&self) -> Arc<Schema> {
-        self.inner.schema()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    async fn list(&self, query: &Query) -> Result<Rows> {
-        self.inner.shell().list(query).await
-    }
-
-    async fn get(&self, id: &str) -> Result<Option<Record>> {
-        self.inner.shell().get(id).await
-    }
-
-    fn reads_one(&self) -> bool {
-        true
-    }
-
-    async fn write_once(&self, operation: &str, op: &WriteOp) -> Result<Written> {
-        use std::sync::atomic::Ordering::SeqCst;
-        let written = self.inner.shell().write_once(operation, op).await?;
-        self.committed.send_modify(|committed| *committed += 1);
-        if self.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_err() {
-            return Ok(written);
-        }
-        if self.hangs {
-            std::future::pending::<()>().await;
-        }
-        Err(Error::unknown("the line went dead"))
-    }
-
-    fn writes_once(&self) -> bool {
-        self.inner.shell().writes_once()
-    }
+/// The database behind a master that can lose answers, or hold them, after the database has committed.
+async fn database(path: &Path) -> Scripted {
+    let table = Sqlite::open("products", path, "products", SqliteOptions::default()).await.unwrap();
+    Scripted::over(Arc::clone(table.shell()))
 }
 
 /// Every change of a row leaves a mark, as it would in any database with a history: doing it twice shows.
@@ -83,10 +31,10 @@ fn history(path: &Path) -> Vec<String> {
     statement.query_map([], |row| row.get(0)).unwrap().map(|what| what.unwrap()).collect()
 }
 
-async fn shop(dir: &Path, master: &Arc<Deaf>) -> (Lens, Dio) {
+async fn shop(dir: &Path, master: &Scripted) -> (Lens, Dio) {
     let retry = Retry { first: Duration::from_millis(1), ..Retry::default() };
     let lens = seeding(Lens::new().cache_at(dir.join("cache.redb"))).retry(retry).build().unwrap();
-    let dio = lens.make_dio(Vista::from_shell("products", Arc::clone(master) as Arc<dyn TableShell>)).await.unwrap();
+    let dio = lens.make_dio(master.vista("products")).await.unwrap();
     (lens, dio)
 }
 
@@ -95,11 +43,12 @@ async fn in_order_a_database_that_remembers_operations_applies_each_once_however
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("shop.db");
     rusqlite::Connection::open(&path).unwrap().execute_batch(SHOP).unwrap();
-    let master = Deaf::open(&path, 3, false).await;
+    let master = database(&path).await;
+    master.lose_answers(3);
     let (_lens, dio) = shop(dir.path(), &master).await;
     let op = patch(&dio, "7", 1).await;
     assert_eq!(dio.settled(op, Duration::from_secs(20)).await.unwrap().state, OperationState::Applied);
-    assert_eq!(*master.committed.borrow(), 4, "three answers were lost");
+    assert_eq!(master.applied().len(), 4, "three answers were lost");
     assert_eq!(history(&path), ["update"]);
     assert_eq!(dio.cache().get_value("7").await.unwrap().unwrap()["price"], 1.into());
 }
@@ -115,23 +64,23 @@ fn in_order_a_kill_between_commit_and_settlement_makes_nothing_happen_twice() {
     };
     let (folder, database) = (dir.path().to_path_buf(), path.clone());
     let ops = life(Box::pin(async move {
-        let master = Deaf::open(&database, 2, true).await;
+        let master = self::database(&database).await;
+        master.answers().close();
         let retry = Retry { first: Duration::from_millis(1), ..Retry::default() };
         let lens = seeding(Lens::new().cache_at(folder.join("cache.redb"))).retry(retry).write_concurrency(2);
         let lens = lens.build().unwrap();
-        let shell = Arc::clone(&master) as Arc<dyn TableShell>;
-        let dio = lens.make_dio(Vista::from_shell("products", shell)).await.unwrap();
+        let dio = lens.make_dio(master.vista("products")).await.unwrap();
         let muffin = cells([("name", "Bun".into()), ("price", 5.into())]);
         let ops =
             vec![patch(&dio, "7", 1).await, write(&dio, WriteOp::Insert { id: "8".into(), record: muffin }).await];
-        soon(master.committed.subscribe().wait_for(|committed| *committed == 2)).await.unwrap();
+        master.answers().waited_at(2).await;
         ops
     }));
     assert_eq!(history(&path), ["insert", "update"]);
     let folder = dir.path().to_path_buf();
     let database = path.clone();
     life(Box::pin(async move {
-        let master = Deaf::open(&database, 0, false).await;
+        let master = self::database(&database).await;
         let (_lens, dio) = shop(&folder, &master).await;
         for op in &ops {
             assert_eq!(dio.settled(*op, Duration::from_secs(20)).await.unwrap().state, OperationState::Applied);

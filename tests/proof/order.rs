@@ -6,8 +6,8 @@ use diorama::dio::{OperationState, Retry, WriteOptions, WriteOrder};
 use diorama::{Dio, Error, LensBuilder, WriteOp};
 use proptest::prelude::*;
 
+use super::harness::*;
 use super::masters::{patch, write};
-use super::shop::*;
 
 const NEVER: Duration = Duration::from_secs(3_600);
 

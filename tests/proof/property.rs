@@ -12,7 +12,7 @@ use diorama_core::state::{Base, Entry, Frame, State};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
-use super::harness::*;
+use super::harness::pairs::*;
 
 const IDS: [&str; 3] = ["a", "b", "c"];
 
@@ -83,7 +83,7 @@ fn shape() -> impl Strategy<Value = Shape> {
 /// What outlives a process.
 struct World {
     shape: Shape,
-    master: Arc<Master>,
+    master: Scripted,
     journal: Arc<MemoryJournal>,
     cache: Arc<MemoryCache>,
     routed: Arc<Mutex<VecDeque<WriteOp>>>,
@@ -99,9 +99,9 @@ struct World {
 
 impl World {
     fn new(shape: Shape) -> World {
-        let master = Master::new(shape.reads_one, shape.tells);
-        master.set("a", Some((1, 1)));
-        master.gate(true);
+        let master = Scripted::of_pairs(shape.reads_one, shape.tells);
+        master.set_pair("a", Some((1, 1)));
+        master.by_hand(true);
         World {
             shape,
             master,
@@ -170,9 +170,9 @@ impl World {
             Step::Delete(id) => self.write(dio, delete(IDS[id])).await,
             Step::Other(id, gone) => {
                 // A routed row that is set back to what it was is not seen: documented.
-                let there = self.master.rows().contains_key(IDS[id]);
+                let there = self.master.pairs().contains_key(IDS[id]);
                 if !self.shape.routed || there && !gone {
-                    self.master.set(IDS[id], (!gone).then_some((v, w)));
+                    self.master.set_pair(IDS[id], (!gone).then_some((v, w)));
                 }
             }
             Step::Hook { id, full, again } => {
@@ -211,7 +211,7 @@ impl World {
     }
 
     async fn hook(&mut self, dio: &Dio, id: &str, full: bool, delivery: u64) {
-        let row = self.master.full(id);
+        let row = self.master.event_row(id);
         let event = match (row.is_some(), full) {
             (true, true) => ChangeEvent::Updated { id: id.into(), new: row },
             (true, false) => ChangeEvent::Updated { id: id.into(), new: None },
@@ -224,7 +224,7 @@ impl World {
     }
 
     async fn stale(&mut self, dio: &Dio, id: &str, at: usize) {
-        if let Some(row) = self.master.full(id) {
+        if let Some(row) = self.master.event_row(id) {
             self.old.push((id.to_string(), Some(row), self.next));
         }
         let Some((id, new, _)) = self.old.get(at).cloned() else { return };
@@ -245,7 +245,7 @@ impl World {
         let state = dio.state();
         for id in IDS {
             let row = state.base(id).map(|base| cells(&base.body.decode().unwrap()));
-            let history = self.master.history(id);
+            let history = self.master.pair_history(id);
             let last = self.seen.get(id).copied().unwrap_or(0);
             match history.iter().enumerate().skip(last).find(|(_, known)| **known == row) {
                 Some((at, _)) => drop(self.seen.insert(id, at)),
@@ -260,7 +260,7 @@ impl World {
     }
 
     async fn rest(&mut self, dio: &Dio) {
-        self.master.open();
+        self.master.release();
         for _ in 0..2 {
             tokio::time::sleep(Duration::from_secs(400)).await;
             while !self.routed.lock().is_empty() {
@@ -272,7 +272,7 @@ impl World {
         tokio::time::sleep(Duration::from_secs(60)).await;
         self.observe(dio);
         let state = dio.state();
-        assert_eq!(visible(&state), self.master.rows(), "at rest");
+        assert_eq!(visible(&state), self.master.pairs(), "at rest");
         assert_eq!(state.dirty().count(), 0, "rows in doubt at rest");
         assert_eq!(state.backlog(), (0, 0));
         assert!(!state.in_motion(), "a mark was never closed");

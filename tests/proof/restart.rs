@@ -13,7 +13,7 @@ use diorama_core::state::OpId;
 
 use redb::ReadableTable;
 
-use super::harness::*;
+use super::harness::pairs::*;
 
 fn lens(dir: &Path) -> LensBuilder {
     Lens::new().cache_at(dir.join("cache.redb"))
@@ -55,8 +55,8 @@ fn map<const N: usize>(rows: [(&str, Cells); N]) -> BTreeMap<String, Cells> {
 #[tokio::test]
 async fn routed_writes_survive_refreshes_and_the_loss_of_the_cache_file() {
     let dir = tempfile::tempdir().unwrap();
-    let (master, deliveries) = (Master::new(true, true), Arc::default());
-    master.set("a", Some((1, 1)));
+    let (master, deliveries) = (Scripted::of_pairs(true, true), Arc::default());
+    master.set_pair("a", Some((1, 1)));
     let (lens, epoch, op) = {
         let lens = routed(dir.path(), &deliveries).build().unwrap();
         let dio = lens.make_dio(master.vista("d")).await.unwrap();
@@ -74,14 +74,14 @@ async fn routed_writes_survive_refreshes_and_the_loss_of_the_cache_file() {
     assert_eq!(visible(&dio.state()), map([("a", (1, 9)), ("muffin", (5, 5))]));
     dio.refresh().await.unwrap();
     assert_eq!(visible(&dio.state()), map([("a", (1, 9)), ("muffin", (5, 5))]));
-    assert_eq!(confirmed(&dio.state()), master.rows());
+    assert_eq!(confirmed(&dio.state()), master.pairs());
     assert_eq!(dio.operation(op).unwrap().state, OperationState::Applied);
     assert_eq!(deliveries.load(Ordering::SeqCst), 2, "nothing is delivered again");
     // The master speaks of them: they are its own now.
-    master.set("muffin", Some((5, 5)));
-    master.set("a", Some((2, 2)));
+    master.set_pair("muffin", Some((5, 5)));
+    master.set_pair("a", Some((2, 2)));
     dio.refresh().await.unwrap();
-    assert_eq!(visible(&dio.state()), master.rows());
+    assert_eq!(visible(&dio.state()), master.pairs());
     assert_eq!(dio.state().folds().count(), 0);
 }
 
@@ -103,14 +103,14 @@ fn tampered(dir: &Path, old: Option<&[(u32, Vec<u8>)]>) -> Vec<(u32, Vec<u8>)> {
 #[tokio::test]
 async fn crash_old_rows_in_a_damaged_cache_end_no_routed_write() {
     let dir = tempfile::tempdir().unwrap();
-    let (master, deliveries) = (Master::new(true, true), Arc::default());
+    let (master, deliveries) = (Scripted::of_pairs(true, true), Arc::default());
     let open = async || {
         let lens = routed(dir.path(), &deliveries).build().unwrap();
         let dio = lens.make_dio(master.vista("d")).await.unwrap();
         (lens, dio)
     };
     for id in ["a", "b", "c"] {
-        master.set(id, Some((1, 1)));
+        master.set_pair(id, Some((1, 1)));
     }
     let (lens, dio) = open().await;
     dio.refresh().await.unwrap();
@@ -118,8 +118,8 @@ async fn crash_old_rows_in_a_damaged_cache_end_no_routed_write() {
     let old = tampered(dir.path(), None);
     assert_eq!(old.len(), 3);
     // `a` changes at the master and `b` goes; then writes go around it.
-    master.set("a", Some((2, 1)));
-    master.set("b", None);
+    master.set_pair("a", Some((2, 1)));
+    master.set_pair("b", None);
     let (lens, dio) = open().await;
     dio.refresh().await.unwrap();
     for op in [patch("a", "w", 9), insert("b", (5, 5)), delete("c")] {
@@ -133,14 +133,14 @@ async fn crash_old_rows_in_a_damaged_cache_end_no_routed_write() {
     let (lens, dio) = open().await;
     dio.refresh().await.unwrap();
     assert_eq!(visible(&dio.state()), shown);
-    assert_eq!(confirmed(&dio.state()), master.rows());
+    assert_eq!(confirmed(&dio.state()), master.pairs());
     end(lens, dio).await;
 }
 
 #[tokio::test]
 async fn a_trim_forgets_neither_routed_nor_parked_writes_nor_what_became_of_them() {
     let dir = tempfile::tempdir().unwrap();
-    let (master, deliveries) = (Master::new(true, true), Arc::default());
+    let (master, deliveries) = (Scripted::of_pairs(true, true), Arc::default());
     let small = |dir: &Path| routed(dir, &deliveries).settings(|settings| settings.keep_events = 10);
     let parking = |dir: &Path| {
         let retry = Retry { max_age: Duration::ZERO, first: Duration::from_millis(1), ..Retry::default() };
@@ -148,8 +148,8 @@ async fn a_trim_forgets_neither_routed_nor_parked_writes_nor_what_became_of_them
     };
     let (one, other) = (small(dir.path()).build().unwrap(), tempfile::tempdir().unwrap());
     let two = parking(other.path()).build().unwrap();
-    let busy = Master::new(true, true);
-    busy.gate(true);
+    let busy = Scripted::of_pairs(true, true);
+    busy.by_hand(true);
     let dio = one.make_dio(master.vista("d")).await.unwrap();
     let parked_dio = two.make_dio(busy.vista("d")).await.unwrap();
     let op = write(&dio, insert("muffin", (5, 5))).await;
@@ -187,7 +187,7 @@ async fn a_trim_forgets_neither_routed_nor_parked_writes_nor_what_became_of_them
     let dio = two.make_dio(busy.vista("d")).await.unwrap();
     assert_eq!(dio.operation(parked).unwrap().state, OperationState::Parked);
     assert_eq!(visible(&dio.state()).get("p"), None, "it stays rolled back");
-    busy.gate(false);
+    busy.by_hand(false);
     let again = dio.retry(parked).await.unwrap();
     assert_eq!(settle(&dio, again).await, OperationState::Applied);
     assert_eq!(dio.operation(parked).unwrap().state, OperationState::Discarded);
@@ -196,7 +196,7 @@ async fn a_trim_forgets_neither_routed_nor_parked_writes_nor_what_became_of_them
 #[tokio::test]
 async fn a_cache_file_older_than_the_journal_is_brought_up_and_stays_so() {
     let dir = tempfile::tempdir().unwrap();
-    let master = Master::new(true, true);
+    let master = Scripted::of_pairs(true, true);
     let (cache, old) = (dir.path().join("cache.redb"), dir.path().join("old.redb"));
     let first = lens(dir.path()).build().unwrap();
     let dio = first.make_dio(master.vista("d")).await.unwrap();
@@ -217,18 +217,18 @@ async fn a_cache_file_older_than_the_journal_is_brought_up_and_stays_so() {
         let next = lens(dir.path()).build().unwrap();
         let dio = next.make_dio(master.vista("d")).await.unwrap();
         assert_eq!(dio.position().epoch, position.epoch);
-        assert_eq!(visible(&dio.state()), master.rows(), "start {start}");
+        assert_eq!(visible(&dio.state()), master.pairs(), "start {start}");
         settle(&dio, write(&dio, insert(&format!("n{start}"), (start, 0))).await).await;
         end(next, dio).await;
     }
-    assert_eq!(stored_in_file(&RedbCache::open(&cache).unwrap()).await.0, master.rows());
+    assert_eq!(stored_in_file(&RedbCache::open(&cache).unwrap()).await.0, master.pairs());
 }
 
 #[tokio::test]
 async fn positions_a_lost_journal_is_a_new_epoch_that_keeps_the_rows_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
-    let master = Master::new(true, true);
-    master.set("a", Some((1, 1)));
+    let master = Scripted::of_pairs(true, true);
+    master.set_pair("a", Some((1, 1)));
     let build = || lens(dir.path()).on_refresh(|dio| relist(dio.clone())).build().unwrap();
     let first = build();
     let dio = first.make_dio(master.vista("d")).await.unwrap();
@@ -236,7 +236,7 @@ async fn positions_a_lost_journal_is_a_new_epoch_that_keeps_the_rows_and_says_so
     let epoch = dio.position().epoch;
     end(first, dio).await;
     std::fs::remove_file(dir.path().join("cache.journal.redb")).unwrap();
-    master.gate(true);
+    master.by_hand(true);
     let second = build();
     let dio = second.make_dio(master.vista("d")).await.unwrap();
     assert_ne!(dio.position().epoch, epoch);
@@ -247,14 +247,14 @@ async fn positions_a_lost_journal_is_a_new_epoch_that_keeps_the_rows_and_says_so
     );
     // And everything is read again without being asked.
     eventually("a list", || master.has_list()).await;
-    master.set("a", Some((2, 2)));
-    master.open();
-    eventually("the new row", || visible(&dio.state()) == master.rows()).await;
+    master.set_pair("a", Some((2, 2)));
+    master.release();
+    eventually("the new row", || visible(&dio.state()) == master.pairs()).await;
     end(second, dio).await;
     // The epoch lasts from then on.
     let third = build();
     let dio = third.make_dio(master.vista("d")).await.unwrap();
-    assert_eq!(visible(&dio.state()), master.rows());
+    assert_eq!(visible(&dio.state()), master.pairs());
     assert!(dio.ring().at(0).event_is_not_doubt());
 }
 
@@ -272,16 +272,16 @@ impl NotDoubt for CursorRead {
 #[tokio::test]
 async fn never_back_the_source_is_read_as_a_whole_by_one_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
-    let master = Master::new(true, true);
-    master.set("a", Some((1, 1)));
-    master.gate(true);
+    let master = Scripted::of_pairs(true, true);
+    master.set_pair("a", Some((1, 1)));
+    master.by_hand(true);
     let build = lens(dir.path()).on_start(|dio| relist(dio.clone())).on_refresh(|dio| relist(dio.clone()));
     let lens = build.on_start_blocking(false).build().unwrap();
     let dio = lens.make_dio(master.vista("d")).await.unwrap();
     eventually("the first list", || master.has_list()).await;
     // What it will say is said now, and arrives late.
     master.execute(0, Verdict::Accept);
-    master.set("a", Some((2, 2)));
+    master.set_pair("a", Some((2, 2)));
     let refresh = tokio::spawn({
         let dio = dio.clone();
         async move { dio.refresh().await }
@@ -292,17 +292,17 @@ async fn never_back_the_source_is_read_as_a_whole_by_one_at_a_time() {
     assert_eq!(master.waiting(), 1, "a refresh waits for on_start");
     master.answer(0);
     eventually("the second list", || master.has_list()).await;
-    master.open();
+    master.release();
     refresh.await.unwrap().unwrap();
-    assert_eq!(visible(&dio.state()), master.rows());
+    assert_eq!(visible(&dio.state()), master.pairs());
     end(lens, dio).await;
 }
 
 #[tokio::test]
 async fn a_corrupt_cache_is_set_aside_and_filled_again() {
     let dir = tempfile::tempdir().unwrap();
-    let master = Master::new(true, true);
-    master.set("a", Some((1, 1)));
+    let master = Scripted::of_pairs(true, true);
+    master.set_pair("a", Some((1, 1)));
     let build = || lens(dir.path()).on_refresh(|dio| relist(dio.clone())).build().unwrap();
     let first = build();
     let dio = first.make_dio(master.vista("d")).await.unwrap();
@@ -313,7 +313,7 @@ async fn a_corrupt_cache_is_set_aside_and_filled_again() {
     let second = build();
     let dio = second.make_dio(master.vista("d")).await.unwrap();
     assert_eq!(dio.position().epoch, position.epoch);
-    eventually("the rows", || visible(&dio.state()) == master.rows()).await;
+    eventually("the rows", || visible(&dio.state()) == master.pairs()).await;
     assert!(dir.path().join("cache.redb.corrupt-1").exists());
     end(second, dio).await;
 }
@@ -321,8 +321,8 @@ async fn a_corrupt_cache_is_set_aside_and_filled_again() {
 #[test]
 fn an_interrupted_large_refresh_is_told_and_made_good() {
     let dir = tempfile::tempdir().unwrap();
-    let master = Master::new(true, true);
-    (0..2500).for_each(|number| master.set(&format!("r{number:04}"), Some((number, 0))));
+    let master = Scripted::of_pairs(true, true);
+    (0..2500).for_each(|number| master.set_pair(&format!("r{number:04}"), Some((number, 0))));
     let build = || lens(dir.path()).on_refresh(|dio| relist(dio.clone())).build().unwrap();
     let position = crash(async {
         let lens = build();
@@ -330,7 +330,7 @@ fn an_interrupted_large_refresh_is_told_and_made_good() {
         dio.refresh().await.unwrap();
         assert_eq!(visible(&dio.state()).len(), 2500);
         // A thousand rows on the way to the next state, the process ends.
-        (0..2500).for_each(|number| master.set(&format!("r{number:04}"), Some((number, 1))));
+        (0..2500).for_each(|number| master.set_pair(&format!("r{number:04}"), Some((number, 1))));
         let before = dio.position().seq;
         let refresh = tokio::spawn({
             let dio = dio.clone();
@@ -343,7 +343,7 @@ fn an_interrupted_large_refresh_is_told_and_made_good() {
         dio.position()
     });
     crash(async {
-        master.gate(true);
+        master.by_hand(true);
         let lens = build();
         let dio = lens.make_dio(master.vista("d")).await.unwrap();
         assert_eq!(dio.position().epoch, position.epoch);
@@ -356,8 +356,8 @@ fn an_interrupted_large_refresh_is_told_and_made_good() {
         }
         assert!(told, "subscribers read again");
         eventually("a list", || master.has_list()).await;
-        master.open();
-        eventually("the rows", || visible(&dio.state()) == master.rows()).await;
+        master.release();
+        eventually("the rows", || visible(&dio.state()) == master.pairs()).await;
         end(lens, dio).await;
     });
 }
@@ -365,7 +365,7 @@ fn an_interrupted_large_refresh_is_told_and_made_good() {
 #[tokio::test]
 async fn positions_whoever_resumes_by_one_after_a_restart_misses_and_repeats_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let master = Master::new(true, true);
+    let master = Scripted::of_pairs(true, true);
     let mut told: Vec<(u64, DioEvent)> = Vec::new();
     let mut positions = Vec::new();
     for life in 0..3 {
@@ -406,8 +406,8 @@ async fn positions_whoever_resumes_by_one_after_a_restart_misses_and_repeats_not
 #[test]
 fn what_was_queued_at_a_crash_is_delivered_once_more_in_order() {
     let dir = tempfile::tempdir().unwrap();
-    let master = Master::new(true, true);
-    master.gate(true);
+    let master = Scripted::of_pairs(true, true);
+    master.by_hand(true);
     let ops = crash(async {
         let lens = lens(dir.path()).build().unwrap();
         let dio = lens.make_dio(master.vista("d")).await.unwrap();
@@ -426,16 +426,16 @@ fn what_was_queued_at_a_crash_is_delivered_once_more_in_order() {
         let dio = lens.make_dio(master.vista("d")).await.unwrap();
         assert_eq!(visible(&dio.state()), map([("a", (2, 1)), ("b", (1, 1))]));
         assert_ne!(dio.operation(ops[0]).unwrap().state, OperationState::Applied);
-        master.open();
+        master.release();
         eventually("delivery", || {
-            master.open();
+            master.release();
             true
         })
         .await;
         for op in ops {
             assert_eq!(settle(&dio, op).await, OperationState::Applied);
         }
-        assert_eq!(visible(&dio.state()), master.rows());
+        assert_eq!(visible(&dio.state()), master.pairs());
         end(lens, dio).await;
     });
 }
@@ -449,7 +449,7 @@ async fn a_second_lens_on_the_same_files_is_refused_by_name() {
     let elsewhere = Lens::new().cache_at(dir.path().join("other.redb"));
     let refused = elsewhere.journal_at(dir.path().join("cache.journal.redb")).build().unwrap_err().to_string();
     assert!(refused.contains("cache.journal.redb") && refused.contains("in use"), "{refused}");
-    let master = Master::new(true, true);
+    let master = Scripted::of_pairs(true, true);
     let dio = first.make_dio(master.vista("d")).await.unwrap();
     let Err(Error::Config(refused)) = first.make_dio(master.vista("d")).await else { panic!("two of a name") };
     assert!(refused.contains("\"d\""), "{refused}");
@@ -461,8 +461,8 @@ async fn a_second_lens_on_the_same_files_is_refused_by_name() {
 #[test]
 fn a_write_over_a_lost_row_survives_a_restart_before_the_row_was_read_again() {
     let dir = tempfile::tempdir().unwrap();
-    let master = Master::new(true, true);
-    master.set("a", Some((1, 1)));
+    let master = Scripted::of_pairs(true, true);
+    master.set_pair("a", Some((1, 1)));
     let taken = Arc::new(AtomicUsize::new(0));
     let build = |takes: bool| {
         let taken = Arc::clone(&taken);
@@ -486,7 +486,7 @@ fn a_write_over_a_lost_row_survives_a_restart_before_the_row_was_read_again() {
     });
     std::fs::remove_file(dir.path().join("cache.redb")).unwrap();
     crash(async {
-        master.gate(true);
+        master.by_hand(true);
         let dio = build(true).make_dio(master.vista("d")).await.unwrap();
         // The start lists, and because of the loss a refresh will: what the first of them says is enough.
         eventually("the start lists", || master.waiting() == 1).await;
@@ -496,7 +496,7 @@ fn a_write_over_a_lost_row_survives_a_restart_before_the_row_was_read_again() {
         eventually("that is known", || dio.state().queue().next().is_none()).await;
     });
     master.forget_calls();
-    master.gate(false);
+    master.by_hand(false);
     crash(async {
         let dio = build(true).make_dio(master.vista("d")).await.unwrap();
         eventually("the copy is there", || dio.is_ready()).await;

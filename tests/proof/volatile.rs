@@ -9,8 +9,8 @@ use diorama::journal::Journal;
 use diorama::{Error, Lens, LensBuilder, WriteOp};
 use diorama_core::state::OpId;
 
-use super::harness::*;
-use super::shop::{GatedJournal, soon};
+use super::harness::pairs::*;
+use super::harness::{GatedJournal, soon};
 
 fn lens(dir: &Path) -> LensBuilder {
     let relisting = Lens::new().on_start(|dio| relist(dio.clone())).on_refresh(|dio| relist(dio.clone()));
@@ -26,8 +26,8 @@ async fn write(dio: &Dio, op: WriteOp) -> OpId {
 }
 
 #[tokio::test]
-async fn f3_a_write_that_is_acknowledged_from_memory_waits_for_no_disk() {
-    let (master, journal) = (Master::new(true, true), Arc::new(GatedJournal::lasting()));
+async fn a_write_that_is_acknowledged_from_memory_waits_for_no_disk() {
+    let (master, journal) = (Scripted::of_pairs(true, true), Arc::new(GatedJournal::lasting()));
     let lens = Lens::new().cache_source(MemoryCache::new());
     let lens = lens.journal_source(Arc::clone(&journal) as Arc<dyn Journal>).build().unwrap();
     let kept = lens.make_dio(master.vista("kept")).await.unwrap();
@@ -45,16 +45,16 @@ async fn f3_a_write_that_is_acknowledged_from_memory_waits_for_no_disk() {
 }
 
 #[test]
-fn f3_a_crash_loses_what_the_master_had_not_taken_and_only_where_that_was_agreed() {
+fn a_crash_loses_what_the_master_had_not_taken_and_only_where_that_was_agreed() {
     let dir = tempfile::tempdir().unwrap();
-    let (master, busy) = (Master::new(true, true), Master::new(true, true));
+    let (master, busy) = (Scripted::of_pairs(true, true), Scripted::of_pairs(true, true));
     let life = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (epochs, position) = life().block_on(async {
         let lens = lens(dir.path()).build().unwrap();
         let kept = lens.make_dio(busy.vista("kept")).await.unwrap();
         let quick = lens.make_dio_with(busy.vista("quick"), in_memory).await.unwrap();
         let taken = lens.make_dio_with(master.vista("taken"), in_memory).await.unwrap();
-        busy.gate(true);
+        busy.by_hand(true);
         write(&kept, insert("a", (1, 1))).await;
         write(&quick, insert("b", (2, 2))).await;
         let op = write(&taken, insert("c", (3, 3))).await;
@@ -65,7 +65,7 @@ fn f3_a_crash_loses_what_the_master_had_not_taken_and_only_where_that_was_agreed
     busy.forget_calls();
     life().block_on(async {
         let lens = lens(dir.path()).build().unwrap();
-        busy.gate(false);
+        busy.by_hand(false);
         let kept = lens.make_dio(busy.vista("kept")).await.unwrap();
         let quick = lens.make_dio_with(busy.vista("quick"), in_memory).await.unwrap();
         let taken = lens.make_dio_with(master.vista("taken"), in_memory).await.unwrap();
@@ -79,18 +79,18 @@ fn f3_a_crash_loses_what_the_master_had_not_taken_and_only_where_that_was_agreed
 }
 
 #[tokio::test]
-async fn f3_a_log_in_memory_is_refused_where_accepted_writes_would_be_lost_from_sight() {
+async fn a_log_in_memory_is_refused_where_accepted_writes_would_be_lost_from_sight() {
     let dir = tempfile::tempdir().unwrap();
-    let master = Master::new(true, true);
+    let master = Scripted::of_pairs(true, true);
     let lens = lens(dir.path()).build().unwrap();
     let dio = lens.make_dio(master.vista("d")).await.unwrap();
-    master.gate(true);
+    master.by_hand(true);
     let op = write(&dio, insert("a", (1, 1))).await;
     let other = Lens::new().cache_source(MemoryCache::new()).journal_source(lens.journal().await.unwrap());
     let other = other.build().unwrap();
     let refused = other.make_dio_with(master.vista("d"), in_memory).await.unwrap_err();
     assert!(matches!(&refused, Error::Config(why) if why.contains("1 accepted writes wait")), "{refused}");
-    master.open();
+    master.release();
     dio.settled(op, std::time::Duration::from_secs(20)).await;
     other.make_dio_with(master.vista("d"), in_memory).await.unwrap();
     let around = lens.dio(master.vista("around")).on_write(|_, _| std::future::ready(Ok(()))).settings(in_memory);

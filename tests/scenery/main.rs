@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges are what is compared")]
 
+#[path = "../harness/mod.rs"]
+mod harness;
 mod partial;
 #[cfg(feature = "sqlite")]
 mod pushdown;
@@ -14,15 +16,16 @@ mod value;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use diorama::cache::MemoryCache;
 use diorama::connect::MemoryTable;
 use diorama::{
     Capabilities, CborValue, Column, ColumnType, Dio, Error, Generation, Lens, LensBuilder, Query, Record, Result,
-    Rows, Schema, TableShell, Vista, WriteOp, Written,
+    Rows, Schema, TableShell, Vista,
 };
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
+
+use harness::Scripted;
 
 fn schema() -> Schema {
     let columns = [("id", ColumnType::Integer), ("name", ColumnType::String), ("price", ColumnType::Integer)];
@@ -74,50 +77,11 @@ fn at(scenery: &diorama::TableScenery, index: u64) -> String {
     scenery.row(index).map(|(id, _)| id).unwrap_or_default()
 }
 
-/// A master whose writes wait at a gate and then succeed or not.
-struct Gated {
-    inner: MemoryTable,
-    gate: Arc<Semaphore>,
-    refuses: bool,
-}
-
-impl Gated {
-    fn vista(rows: Vec<(String, Record)>, refuses: bool) -> (Vista, Arc<Semaphore>) {
-        let gate = Arc::new(Semaphore::new(0));
-        let inner = MemoryTable::new(schema(), rows);
-        (Vista::new("buns", Gated { inner, gate: Arc::clone(&gate), refuses }), gate)
-    }
-}
-
-#[async_trait]
-impl TableShell for Gated {
-    fn schema(&self) -> Arc<Schema> {
-        self.inner.schema()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    async fn list(&self, query: &Query) -> Result<Rows> {
-        self.inner.list(query).await
-    }
-
-    async fn get(&self, id: &str) -> Result<Option<Record>> {
-        self.inner.get(id).await
-    }
-
-    fn reads_one(&self) -> bool {
-        true
-    }
-
-    async fn write(&self, op: &WriteOp) -> Result<Written> {
-        self.gate.acquire().await.unwrap().forget();
-        match self.refuses {
-            true => Err(Error::permanent("no more buns")),
-            false => self.inner.write(op).await,
-        }
-    }
+/// A master whose writes wait at a gate.
+fn gated(rows: Vec<(String, Record)>) -> Scripted {
+    let master = Scripted::new(schema(), rows);
+    master.writes().close();
+    master
 }
 
 fn integer(value: i64) -> Option<CborValue> {

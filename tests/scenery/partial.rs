@@ -58,7 +58,7 @@ async fn list_only(lens: LensBuilder) -> Dio {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s66_a_resting_viewport_is_loaded_and_the_latest_range_wins() {
+async fn a_resting_viewport_is_loaded_and_the_latest_range_wins() {
     let (lens, script) = loading(500);
     let dio = list_only(lens.total_provider(|_| async { Ok(500) })).await;
     let mut events = dio.subscribe_events();
@@ -147,7 +147,7 @@ async fn a_failed_chunk_moves_nothing_and_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn a_callback_that_gives_nothing_or_too_much_is_told_what_to_do() {
-    for (rows, advice) in [(None, "sink.put"), (Some(buns(3)), "exactly the rows")] {
+    for (rows, advice) in [(None, "sink.put"), (Some(buns(3)), "exactly the requested rows")] {
         let lens = Lens::new().cache_source(MemoryCache::new()).on_load_chunk(move |_, _, sink| {
             if let Some(rows) = rows.clone() {
                 sink.put(rows.into_iter().collect());
@@ -163,7 +163,7 @@ async fn a_callback_that_gives_nothing_or_too_much_is_told_what_to_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s6_what_needs_all_rows_is_refused_on_a_part_of_them() {
+async fn what_needs_all_rows_is_refused_on_a_part_of_them() {
     let (lens, _) = loading(500);
     let dio = list_only(lens).await;
     let refused = dio.table_scenery().search("bun").open().await.unwrap_err();
@@ -185,7 +185,7 @@ async fn s6_what_needs_all_rows_is_refused_on_a_part_of_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s6_a_capable_master_answers_instead() {
+async fn a_capable_master_answers_instead() {
     let (lens, script) = loading(500);
     let dio = open(lens, Capabilities::all()).await;
     let scenery = dio.table_scenery().filter(Filter::test("name", Test::like("bun 5*").unwrap()));
@@ -224,7 +224,7 @@ async fn writes_and_events_show_in_a_loaded_window() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s57_an_invalidation_loads_the_viewport_again_without_a_blank() {
+async fn an_invalidation_loads_the_viewport_again_without_a_blank() {
     let (lens, script) = loading(100);
     let dio = list_only(lens.total_provider(|_| async { Ok(100) })).await;
     let scenery = dio.table_scenery().page_size(10).open().await.unwrap();

@@ -5,7 +5,7 @@ use diorama::RecordStatus;
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn s12_a_record_follows_its_row() {
+async fn a_record_follows_its_row() {
     let dio = dio_of(lens(), buns(2)).await;
     let scenery = dio.record_scenery("2").await.unwrap();
     assert_eq!(scenery.status(), RecordStatus::Present);
@@ -38,25 +38,26 @@ async fn a_raw_write_shows_once_it_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn pending_until_the_master_has_it() {
-    let (vista, gate) = Gated::vista(buns(2), false);
-    let dio = lens().build().unwrap().make_dio(vista).await.unwrap();
+    let master = gated(buns(2));
+    let dio = lens().build().unwrap().make_dio(master.vista("buns")).await.unwrap();
     let scenery = dio.record_scenery("2").await.unwrap();
     let mut generation = scenery.subscribe();
     dio.vista().patch_value("2", &row("bun 2", 21)).await.unwrap();
     moved(&mut generation).await;
     assert_eq!(scenery.status(), RecordStatus::Pending);
     assert_eq!(scenery.record().unwrap()["price"], 21.into());
-    gate.add_permits(1);
+    master.writes().open();
     moved(&mut generation).await;
     assert_eq!(scenery.status(), RecordStatus::Present);
 }
 
 #[tokio::test(start_paused = true)]
 async fn failed_until_the_row_changes() {
-    let (vista, gate) = Gated::vista(buns(2), true);
-    let dio = lens().build().unwrap().make_dio(vista).await.unwrap();
+    let master = gated(buns(2));
+    master.refuse_writes(Error::permanent("no more buns"));
+    let dio = lens().build().unwrap().make_dio(master.vista("buns")).await.unwrap();
     let scenery = dio.record_scenery("2").await.unwrap();
-    gate.add_permits(1);
+    master.writes().open();
     dio.vista().patch_value("2", &row("bun 2", 21)).await.unwrap();
     settle().await;
     assert_eq!(scenery.status(), RecordStatus::Failed { error: "no more buns".into() });

@@ -308,7 +308,7 @@ async fn more_rows_than_were_asked_for_are_refused() {
     let (dio, script) = whole(20).await;
     script.answer(chosen(&[1, 2, 3]));
     let refused = dio.table_scenery().page_size(2).open().await.unwrap_err();
-    assert!(refused.to_string().contains("exactly the rows"), "{refused}");
+    assert!(refused.to_string().contains("exactly the requested rows"), "{refused}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn s69_rows_are_ordered_and_paged() {
+async fn rows_are_ordered_and_paged() {
     let dio = dio_of(lens(), buns(25)).await;
     let scenery = dio.table_scenery().sort("price", true).page_size(10).open().await.unwrap();
     assert_eq!((scenery.row_count(), scenery.estimated_total(), scenery.has_more()), (25, Some(25), true));
@@ -31,7 +31,7 @@ async fn s69_rows_are_ordered_and_paged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s12_a_table_is_narrowed_searched_and_sorted_anew() {
+async fn a_table_is_narrowed_searched_and_sorted_anew() {
     let dio = dio_of(lens(), buns(12)).await;
     let scenery = dio.table_scenery().filter(Filter::eq("price", 10.into()).not()).open().await.unwrap();
     assert_eq!(scenery.row_count(), 11);
@@ -49,7 +49,7 @@ async fn s12_a_table_is_narrowed_searched_and_sorted_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s12_a_write_moves_the_generation_once_and_foreign_rows_do_not() {
+async fn a_write_moves_the_generation_once_and_foreign_rows_do_not() {
     let dio = dio_of(lens(), buns(3)).await;
     let all = dio.table_scenery().open().await.unwrap();
     let cheap = dio.table_scenery().where_eq("price", 10).open().await.unwrap();
@@ -80,7 +80,7 @@ async fn a_burst_of_writes_is_one_generation_every_25_ms() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s57_invalidate_all_moves_the_generation_exactly_once() {
+async fn invalidate_all_moves_the_generation_exactly_once() {
     let dio = dio_of(lens(), buns(3)).await;
     let scenery = dio.table_scenery().open().await.unwrap();
     dio.invalidate_all();
@@ -113,14 +113,15 @@ async fn a_refresh_that_told_all_its_differences_moves_nothing_more() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_write_moves_once_for_its_rollback_and_not_for_the_failure() {
-    let (vista, gate) = Gated::vista(buns(2), true);
-    let dio = lens().build().unwrap().make_dio(vista).await.unwrap();
+    let master = gated(buns(2));
+    master.refuse_writes(Error::permanent("no more buns"));
+    let dio = lens().build().unwrap().make_dio(master.vista("buns")).await.unwrap();
     let scenery = dio.table_scenery().open().await.unwrap();
     let mut events = dio.subscribe_events();
     dio.vista().insert("3", &row("bun 3", 30)).await.unwrap();
     settle().await;
     assert_eq!((scenery.generation().get(), scenery.row_count()), (1, 3));
-    gate.add_permits(1);
+    master.writes().open();
     while !matches!(events.recv().await.unwrap(), DioEvent::WriteFailed { .. }) {}
     settle().await;
     assert_eq!((scenery.generation().get(), scenery.row_count()), (2, 2));
@@ -144,7 +145,7 @@ fn slow_refresh() -> LensBuilder {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s62_a_refresh_is_never_seen_half_done() {
+async fn a_refresh_is_never_seen_half_done() {
     let dio = dio_of(slow_refresh(), buns(3)).await;
     let scenery = dio.table_scenery().open().await.unwrap();
     scenery.request_refresh();
@@ -201,7 +202,7 @@ async fn rows_that_a_start_in_the_background_brings_arrive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s64_on_query_hears_every_reading_and_may_fill_the_cache() {
+async fn on_query_hears_every_reading_and_may_fill_the_cache() {
     let asked: Arc<Mutex<Vec<Query>>> = Arc::default();
     let heard = Arc::clone(&asked);
     let lens = lens().on_query(move |dio, query| {
@@ -247,7 +248,7 @@ async fn s64_on_query_hears_every_reading_and_may_fill_the_cache() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s65_total_provider_is_asked_once_at_opening() {
+async fn total_provider_is_asked_once_at_opening() {
     let asked = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&asked);
     let by_hand = Lens::new().cache_source(MemoryCache::new()).total_provider(move |_| {

@@ -6,7 +6,7 @@ use diorama::vista::query::Test;
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn s69_aggregates_are_computed_and_follow() {
+async fn aggregates_are_computed_and_follow() {
     let dio = dio_of(lens(), buns(4)).await;
     let count = dio.value_scenery().open().await.unwrap();
     let dear = dio.value_scenery().count_where(Filter::test("price", Test::Gt(20.into()))).open().await.unwrap();

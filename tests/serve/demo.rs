@@ -110,7 +110,7 @@ fn the_printed_lines_work_as_they_stand() {
 }
 
 #[test]
-fn a1_writes_of_the_bakery_survive_every_refresh_restart_and_kill() {
+fn writes_of_the_bakery_survive_every_refresh_restart_and_kill() {
     let bakery = Bakery::new();
     let mut server = bakery.open();
     trade(&server);
@@ -133,7 +133,7 @@ fn a1_writes_of_the_bakery_survive_every_refresh_restart_and_kill() {
 }
 
 #[test]
-fn a1_writes_of_the_bakery_survive_the_loss_of_the_cache_file() {
+fn writes_of_the_bakery_survive_the_loss_of_the_cache_file() {
     let bakery = Bakery::new();
     let mut server = bakery.open();
     trade(&server);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::harness::Random;
 use crate::process::{Answer, Server, folder};
 
 /// Orders in a database, and a webhook for them that asks for no proof.
@@ -108,32 +109,20 @@ impl View {
     }
 }
 
-/// A small generator of numbers, so that a failure can be had again.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
-
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
 /// Writes, deliveries and deletions of a few rows, whoever asks for them; some are refused, which is as well.
-fn change(server: &Server, dice: &mut Dice) {
-    let (id, price) = (dice.roll(12), dice.roll(1_000));
+fn change(server: &Server, random: &mut Random) {
+    let (id, price) = (random.below(12), random.below(1_000));
     let path = format!("/orders/r{id}");
     let send = |method: &str, path: &str, body: Value| {
         let headers = [("content-type", "application/json")];
         let answer = server.request(method, path, &headers, &body.to_string());
         assert!(answer.status < 500, "{method} {path}: {answer:?}");
     };
-    match dice.roll(6) {
+    match random.below(6) {
         0 => send("DELETE", &path, Value::Null),
         1 => send("PUT", &path, json!({ "id": format!("r{id}"), "item": "bun", "price": price })),
         2 => send("POST", "/orders", json!({ "id": format!("r{id}"), "item": "new", "price": price })),
@@ -151,7 +140,7 @@ fn every_event_views_of_a_server_that_is_stopped_and_killed_are_what_anybody_cou
     let seconds = number("DIORAMA_LIVES_SECONDS").unwrap_or(8);
     let seed = number("DIORAMA_LIVES_SEED").unwrap_or(0x9E37_79B9_7F4A_7C15);
     println!("DIORAMA_LIVES_SEED={seed}");
-    let mut dice = Dice(seed | 1);
+    let mut random = Random(seed | 1);
     let dir = folder();
     std::fs::write(dir.path().join("diorama.toml"), CONFIG).unwrap();
     let mut server = Server::start(dir.path(), &[]);
@@ -161,17 +150,17 @@ fn every_event_views_of_a_server_that_is_stopped_and_killed_are_what_anybody_cou
     let (end, mut lives) = (Instant::now() + Duration::from_secs(seconds), 0);
     while Instant::now() < end || lives < 3 {
         lives += 1;
-        for _ in 0..dice.roll(120) {
-            change(&server, &mut dice);
-            if dice.roll(20) == 0 {
-                let at = dice.roll(views.len() as u64) as usize;
+        for _ in 0..random.below(120) {
+            change(&server, &mut random);
+            if random.below(20) == 0 {
+                let at = random.below(views.len()) as usize;
                 views[at].hear(&server);
             }
-            if dice.roll(30) == 0 {
+            if random.below(30) == 0 {
                 everything.frames.extend(poll(&server, "", &mut everything.position));
             }
         }
-        if dice.roll(2) == 0 {
+        if random.below(2) == 0 {
             server.signal("TERM");
             server.ended();
         } else {

@@ -163,7 +163,7 @@ fn the_end_of_the_program_is_in_the_form_of_the_log_and_wishes_that_cannot_be_ar
     assert_eq!(failed.status.code(), Some(78));
     let wrong = command(dir.path(), &["check", "--log", "diorama=loud"]).output().unwrap();
     assert_eq!(wrong.status.code(), Some(78));
-    assert!(String::from_utf8_lossy(&wrong.stderr).contains("--log: \"diorama=loud\" is no filter"));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("--log: \"diorama=loud\" is not a valid log filter"));
     let wrong = command(dir.path(), &["check"]).env("DIORAMA_LOG_FORMAT", "xml").output().unwrap();
-    assert!(String::from_utf8_lossy(&wrong.stderr).contains("DIORAMA_LOG_FORMAT is text or json"));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("DIORAMA_LOG_FORMAT must be text or json"));
 }

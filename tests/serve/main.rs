@@ -9,6 +9,8 @@ mod events;
 mod exports;
 mod files;
 mod handshakes;
+#[path = "../harness/mod.rs"]
+mod harness;
 #[cfg(unix)]
 mod inbox;
 mod kept;

@@ -3,55 +3,36 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Output;
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use diorama::dio::{Retry, WriteOptions};
-use diorama::{
-    Capabilities, Column, ColumnType, Error, Lens, Query, Record, Result, Rows, Schema, TableShell, Vista, WriteOp,
-    Written,
-};
+use diorama::{Column, ColumnType, Error, Lens, Record, Schema, WriteOp};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::harness::Scripted;
 use crate::process::{Server, TOKEN, folder, run};
 
 const ORDERS: &str = "[dio.orders]\nsource = { sqlite = \"shop.db\", table = \"orders\" }\n";
 const GUARDED: &str = "[server]\nauth = { tokens = [\"env:TOKEN\"] }\n";
 
 /// A shop whose database is away.
-struct Away;
-
-#[async_trait]
-impl TableShell for Away {
-    fn schema(&self) -> Arc<Schema> {
-        let columns = vec![
-            Column::new("id", ColumnType::String),
-            Column::new("item", ColumnType::String),
-            Column::new("price", ColumnType::Integer),
-        ];
-        Arc::new(Schema::new("id", columns))
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::all()
-    }
-
-    async fn list(&self, _: &Query) -> Result<Rows> {
-        Err(Error::transient("away"))
-    }
-
-    async fn write(&self, _: &WriteOp) -> Result<Written> {
-        Err(Error::transient("the shop\u{1b}[2J is away"))
-    }
+fn away() -> Scripted {
+    let columns = vec![
+        Column::new("id", ColumnType::String),
+        Column::new("item", ColumnType::String),
+        Column::new("price", ColumnType::Integer),
+    ];
+    let shop = Scripted::new(Schema::new("id", columns), []).reading_one(false);
+    shop.outage(Some(Error::transient("the shop\u{1b}[2J is away")));
+    shop
 }
 
 /// The files of a stopped server of `orders`, with so many writes parked; their ids, oldest first.
 async fn parked(dir: &Path, count: usize) -> Vec<String> {
     let retry = Retry { max_age: Duration::ZERO, ..Retry::default() };
     let lens = Lens::new().cache_at(dir.join("cache.redb")).retry(retry).build().unwrap();
-    let dio = lens.make_dio(Vista::new("orders", Away)).await.unwrap();
+    let dio = lens.make_dio(away().vista("orders")).await.unwrap();
     let mut ids = Vec::new();
     for at in 1..=count {
         let record = Record::from_iter([("item".to_string(), "Bun".into()), ("price".to_string(), (at as i64).into())]);

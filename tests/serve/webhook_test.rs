@@ -55,7 +55,7 @@ fn a_delivery_is_tried_out_step_by_step_and_nothing_changes() {
     }
     assert!(!dir.path().join("cache.redb").exists());
     let (code, text) = tried(dir.path(), &["stripe", "body.json", "-H", &header]);
-    assert!(code == Some(1) && text.contains("not verified: the time"), "{text}");
+    assert!(code == Some(1) && text.contains("not verified: the signed time"), "{text}");
     std::fs::write(dir.path().join("body.json"), PRODUCT.replace("180", "\"180\"")).unwrap();
     let (code, text) = tried(dir.path(), &["stripe", "body.json", "--unsigned"]);
     assert!(code == Some(0) && text.contains(r#""price":180,"#), "{text}");

@@ -71,7 +71,7 @@ fn durable_a_resource_that_acknowledges_from_memory_says_so_everywhere() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn g_a_hundred_thousand_lines_in_one_request_are_taken_in_bounded_memory() {
+fn a_hundred_thousand_lines_in_one_request_are_taken_in_bounded_memory() {
     const LINES: usize = 100_000;
     let dir = shop();
     let server = Server::start(dir.path(), &[]);

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_route_is_in_the_openapi_document() {
+    async fn every_route_is_in_the_document() {
         let lens = Lens::new().cache_source(MemoryCache::default()).build().unwrap();
         let vista = MemoryTable::vista("items", Schema::new("id", Vec::new()), Vec::new());
         let hook = Hook::new("items", "items", inbound::Hook::new(Scheme::None));

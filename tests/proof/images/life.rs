@@ -18,7 +18,7 @@ use diorama_core::state::{OpId, OpState, State};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::harness::*;
+use crate::harness::pairs::*;
 
 /// The two files of a Lens, on disks that lose power together.
 pub(crate) struct Disks {
@@ -98,7 +98,7 @@ impl Told {
 pub(crate) struct Witness {
     journal: RedbJournal,
     disk: Disk,
-    master: Arc<Master>,
+    master: Scripted,
     pub(crate) dio: Mutex<Option<Dio>>,
     /// The head of the log when it was opened.
     pub(crate) opened: Mutex<Option<LogState>>,
@@ -115,7 +115,7 @@ impl Witness {
         let Some(state) = self.dio.lock().as_ref().map(Dio::state) else { return };
         let mut told = self.told.lock();
         told.states.entry(state.seq()).or_insert_with(|| Was::of(&state));
-        told.masters.push((self.disk.recorded(), self.master.rows()));
+        told.masters.push((self.disk.recorded(), self.master.pairs()));
     }
 }
 
@@ -206,11 +206,11 @@ pub(crate) struct Life {
 
 impl Life {
     /// Opens what is on the disks; what cannot be opened fails the test. With `routed`, writes go by the master.
-    pub(crate) async fn begin(disks: &Disks, master: &Arc<Master>, routed: bool) -> Life {
+    pub(crate) async fn begin(disks: &Disks, master: &Scripted, routed: bool) -> Life {
         let witness = Arc::new(Witness {
             journal: RedbJournal::with_backend(disks.journal.factory()).unwrap(),
             disk: disks.journal.clone(),
-            master: Arc::clone(master),
+            master: master.clone(),
             dio: Mutex::default(),
             opened: Mutex::default(),
             told: Mutex::default(),
@@ -247,15 +247,15 @@ impl Life {
 
 /// Lives a life of everything that changes a Dio, and ends in the midst of it.
 pub(crate) async fn full_life(disks: &Disks, routed: bool, random: &mut Random) -> Told {
-    let master = Master::new(true, true);
-    (0..8).for_each(|at| master.set(&id(at), Some((0, at))));
+    let master = Scripted::of_pairs(true, true);
+    (0..8).for_each(|at| master.set_pair(&id(at), Some((0, at))));
     let life = Life::begin(disks, &master, routed).await;
     let (dio, told) = (life.dio.clone(), &life.witness.told);
     {
         let mut told = told.lock();
         told.epoch = dio.position().epoch.to_string();
         told.born = disks.now();
-        told.masters.push((0, master.rows()));
+        told.masters.push((0, master.pairs()));
     }
     let mut next = dio.ring().end();
     let mut number = 100;
@@ -266,7 +266,7 @@ pub(crate) async fn full_life(disks: &Disks, routed: bool, random: &mut Random) 
             0..=5 => write_one(&life, disks, random, number).await,
             6 | 7 => deliver_one(&life, disks, &master, random, number).await,
             8 => {
-                master.set(&id(random.below(20) as i64), Some((number, 0)));
+                master.set_pair(&id(random.below(20) as i64), Some((number, 0)));
                 dio.refresh().await.unwrap();
             }
             9 => {
@@ -321,10 +321,10 @@ async fn write_one(life: &Life, disks: &Disks, random: &mut Random, number: i64)
     }
 }
 
-async fn deliver_one(life: &Life, disks: &Disks, master: &Master, random: &mut Random, number: i64) {
+async fn deliver_one(life: &Life, disks: &Disks, master: &Scripted, random: &mut Random, number: i64) {
     let id = id(random.below(20) as i64);
-    master.set(&id, (random.below(4) > 0).then_some((number, 2)));
-    let new = master.full(&id);
+    master.set_pair(&id, (random.below(4) > 0).then_some((number, 2)));
+    let new = master.event_row(&id);
     let event = match &new {
         Some(_) => ChangeEvent::Updated { id, new },
         None => ChangeEvent::Deleted { id },
@@ -336,8 +336,8 @@ async fn deliver_one(life: &Life, disks: &Disks, master: &Master, random: &mut R
 }
 
 /// A refresh with more news than are told one by one.
-async fn refresh_all(life: &Life, disks: &Disks, master: &Master, number: i64) {
-    (0..48).for_each(|at| master.set(&format!("r{at}"), Some((number, at))));
+async fn refresh_all(life: &Life, disks: &Disks, master: &Scripted, number: i64) {
+    (0..48).for_each(|at| master.set_pair(&format!("r{at}"), Some((number, at))));
     let begun = disks.now();
     life.dio.refresh().await.unwrap();
     life.witness.told.lock().bulk.push((begun, disks.now()));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::load::Dice;
+use crate::harness::Random;
 
 /// What is done to a file.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,27 +24,27 @@ impl Damage {
         matches!(self, Damage::Truncate | Damage::Empty | Damage::Garbage)
     }
 
-    pub(super) fn inflict(self, path: &Path, dice: &mut Dice) {
+    pub(super) fn inflict(self, path: &Path, random: &mut Random) {
         let mut bytes = std::fs::read(path).unwrap();
-        let length = bytes.len() as u64;
+        let length = bytes.len();
         match self {
             Damage::None => return,
             Damage::Delete => return std::fs::remove_file(path).unwrap(),
-            Damage::Truncate => bytes.truncate(length as usize / 2),
+            Damage::Truncate => bytes.truncate(length / 2),
             Damage::Empty => bytes.clear(),
             Damage::Garbage => bytes[..64].fill(0xa5),
-            Damage::Flips => (0..40).for_each(|_| bytes[dice.roll(length) as usize] ^= 1 << dice.roll(8)),
+            Damage::Flips => (0..40).for_each(|_| bytes[random.below(length) as usize] ^= 1 << random.below(8)),
             Damage::ZeroPage => {
-                let at = dice.roll(length / 4096) as usize * 4096;
+                let at = random.below(length / 4096) as usize * 4096;
                 bytes[at..at + 4096].fill(0);
             }
             Damage::SwapPages => {
-                let [one, other] = [(); 2].map(|()| dice.roll(length / 4096) as usize * 4096);
+                let [one, other] = [(); 2].map(|()| random.below(length / 4096) as usize * 4096);
                 (0..4096).for_each(|at| bytes.swap(one + at, other + at));
             }
             Damage::Tail => {
-                bytes.truncate(dice.roll(length) as usize);
-                (0..5000).for_each(|_| bytes.push(dice.roll(256) as u8));
+                bytes.truncate(random.below(length) as usize);
+                (0..5000).for_each(|_| bytes.push(random.below(256) as u8));
             }
         }
         std::fs::write(path, bytes).unwrap();

@@ -8,11 +8,11 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::damage::Damage;
-use super::load::Dice;
 use super::stock::Stock;
 use super::subscriber::Subscriber;
 use super::wire::{Wire, position};
 use super::{kill_folder, listed, stored};
+use crate::harness::Random;
 use crate::process::{PATIENCE, Server, run, serving};
 
 /// The address of a server that got ready and what runs it, or the exit code and what it said.
@@ -54,9 +54,9 @@ fn a_damaged_journal_stops_the_start_and_stays_as_it_is() {
     let dir = killed_folder();
     let path = dir.path().join("cache.journal.redb");
     let whole = std::fs::read(&path).unwrap();
-    let mut dice = Dice(7);
+    let mut random = Random(7);
     for damage in [Damage::Truncate, Damage::Empty, Damage::Garbage] {
-        damage.inflict(&path, &mut dice);
+        damage.inflict(&path, &mut random);
         let damaged = std::fs::read(&path).unwrap();
         let output = run(dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -83,11 +83,11 @@ fn no_flipped_bit_or_lost_page_of_the_journal_is_taken_for_the_truth() {
     let path = dir.path().join("cache.journal.redb");
     let cache = dir.path().join("cache.redb");
     let (whole, whole_cache) = (std::fs::read(&path).unwrap(), std::fs::read(&cache).unwrap());
-    let (mut dice, mut refused) = (Dice(8), 0);
+    let (mut random, mut refused) = (Random(8), 0);
     let kinds = [Damage::Flips, Damage::ZeroPage, Damage::SwapPages, Damage::Tail];
     for at in 0..16 {
         let damage = kinds[at % kinds.len()];
-        damage.inflict(&path, &mut dice);
+        damage.inflict(&path, &mut random);
         let damaged = std::fs::read(&path).unwrap();
         let command = serving(dir.path(), &[]);
         match start_or_refusal(dir.path(), command) {

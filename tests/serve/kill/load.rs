@@ -8,31 +8,17 @@ use serde_json::{Value, json};
 
 use super::ledger::{Effect, Outcome, Row, Rows, Sent};
 use super::wire::{Wire, header, operation, position};
+use crate::harness::Random;
 use crate::process::Answer;
 
 /// The resources that clients write to.
 pub(crate) const DIOS: [&str; 2] = ["orders", "products"];
 /// Ids of one writer and resource.
-const OWN: u64 = 12;
+const OWN: usize = 12;
 /// Ids that all writers share.
-const SHARED: u64 = 4;
+const SHARED: usize = 4;
 /// Rows of one bulk insert.
 const BULK: u64 = 16;
-
-/// Numbers that only depend on their seed.
-#[derive(Clone)]
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    /// A number below `sides`.
-    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
-}
 
 /// What all clients of one life of the server share.
 pub(crate) struct World {
@@ -52,7 +38,7 @@ impl World {
 /// A client: what it believes of its own rows, and what it sent.
 pub(crate) struct Client<'a> {
     name: String,
-    dice: Dice,
+    random: Random,
     world: &'a World,
     wire: Wire,
     own: HashMap<(&'static str, String), Row>,
@@ -71,7 +57,7 @@ impl<'a> Client<'a> {
     /// `known` are the rows that the server has shown.
     pub(crate) fn connect(
         name: &str,
-        dice: Dice,
+        random: Random,
         world: &'a World,
         known: &HashMap<&'static str, Rows>,
     ) -> io::Result<Self> {
@@ -81,7 +67,7 @@ impl<'a> Client<'a> {
             let mine = rows.iter().filter(|(id, _)| id.starts_with(&format!("{name}-")));
             own.extend(mine.map(|(id, row)| ((*dio, id.clone()), Some(row.clone()))));
         }
-        Ok(Client { name: name.into(), dice, world, wire, own, seen: HashMap::new(), sent: Vec::new() })
+        Ok(Client { name: name.into(), random, world, wire, own, seen: HashMap::new(), sent: Vec::new() })
     }
 
     /// Writes single rows until the server is gone.
@@ -91,26 +77,26 @@ impl<'a> Client<'a> {
     }
 
     fn write_one(&mut self) -> io::Result<()> {
-        let dio = DIOS[self.dice.roll(2) as usize];
-        let shared = self.dice.roll(4) == 0;
+        let dio = DIOS[self.random.below(2) as usize];
+        let shared = self.random.below(4) == 0;
         let id = match shared {
-            true => format!("shared-{}", self.dice.roll(SHARED)),
-            false => format!("{}-{}", self.name, self.dice.roll(OWN)),
+            true => format!("shared-{}", self.random.below(SHARED)),
+            false => format!("{}-{}", self.name, self.random.below(OWN)),
         };
         let n = self.world.number();
         let item = format!("{}/{n}", self.name);
         let there = self.own.get(&(dio, id.clone())).is_some_and(Option::is_some);
-        let effect = match (shared, there, self.dice.roll(8)) {
+        let effect = match (shared, there, self.random.below(8)) {
             (false, false, 0..=5) | (true, _, 0) => Effect::Insert(item, n),
             (false, false, _) | (_, _, 1 | 2) => Effect::Replace(item, n),
             (_, _, 3 | 4) => Effect::Delete,
             (_, _, 5) => Effect::PatchItem(item),
             (_, _, _) => Effect::PatchN(n),
         };
-        let key = (!shared && self.dice.roll(4) == 0).then(|| format!("key-{n}"));
-        let manner = Manner { key, wait: self.dice.roll(24) == 0 };
+        let key = (!shared && self.random.below(4) == 0).then(|| format!("key-{n}"));
+        let manner = Manner { key, wait: self.random.below(24) == 0 };
         let expected = self.send(dio, &id, &effect, &manner)?;
-        let look = self.dice.roll(2) == 0;
+        let look = self.random.below(2) == 0;
         if !shared && look {
             assert_eq!(self.wire.row(dio, &id)?, expected, "{dio}/{id}: what was just written is not what is read");
         }
@@ -167,8 +153,8 @@ impl<'a> Client<'a> {
     }
 
     fn bulk(&mut self) -> io::Result<()> {
-        let dio = DIOS[self.dice.roll(2) as usize];
-        let slot = self.dice.roll(4);
+        let dio = DIOS[self.random.below(2) as usize];
+        let slot = self.random.below(4);
         let ids: Vec<String> = (0..BULK).map(|at| format!("{}-{slot}-{at}", self.name)).collect();
         let item = format!("{}-{slot}", self.name);
         let is_there = |client: &Self, id: &String| client.own.get(&(dio, id.clone())).is_some_and(Option::is_some);
@@ -260,12 +246,12 @@ pub(crate) fn send_again(wire: &mut Wire, sent: &Sent) -> (String, bool) {
 }
 
 /// Refreshes and reads lists until the server is gone; what is read never goes back.
-pub(crate) fn refresh_and_read(mut dice: Dice, address: &str) -> io::Result<()> {
+pub(crate) fn refresh_and_read(mut random: Random, address: &str) -> io::Result<()> {
     let mut wire = Wire::connect(address)?;
     let mut last: HashMap<&str, u64> = HashMap::new();
     loop {
-        let dio = DIOS[dice.roll(2) as usize];
-        if dice.roll(4) == 0 {
+        let dio = DIOS[random.below(2) as usize];
+        if random.below(4) == 0 {
             let answer = wire.ask("POST", &format!("/{dio}/_refresh"), &[], "")?;
             assert!(matches!(answer.status, 200 | 503), "{answer:?}");
         }

@@ -24,7 +24,6 @@ use damage::{Damage, damage_after};
 pub(crate) use journal::start_or_refusal;
 use ledger::Rows;
 use load::DIOS;
-pub(crate) use load::Dice;
 use trial::{End, Trial};
 pub(crate) use wire::position;
 use wire::{Wire, row_of};
@@ -106,7 +105,7 @@ fn nothing_acknowledged_is_lost_over_sigkill_sigterm_and_damaged_caches() {
     let mut trial = Trial::new(seed);
     let mut server = trial.start();
     for at in 0..cycles {
-        let end = if trial.dice.roll(3) == 0 { End::Terminate } else { End::Kill };
+        let end = if trial.random.below(3) == 0 { End::Terminate } else { End::Kill };
         let damage = damage_after(at, cycles);
         eprintln!("life {at}: {end:?}, then {damage:?}");
         let (sent, heard) = trial.live(&mut server, end);

@@ -9,8 +9,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_json::json;
 
-use super::load::{Dice, World};
+use super::load::World;
 use super::wire::Wire;
+use crate::harness::Random;
 use crate::process::{Answer, TOKEN};
 
 const ROWS: u64 = 8;
@@ -45,13 +46,13 @@ impl Stock {
     }
 
     /// Delivers until the server is gone.
-    pub(crate) fn deliver(&mut self, mut dice: Dice, world: &World) {
+    pub(crate) fn deliver(&mut self, mut random: Random, world: &World) {
         let Ok(mut wire) = Wire::connect(&world.address) else { return };
-        while self.deliver_one(&mut dice, world, &mut wire).is_ok() {}
+        while self.deliver_one(&mut random, world, &mut wire).is_ok() {}
     }
 
-    fn deliver_one(&mut self, dice: &mut Dice, world: &World, wire: &mut Wire) -> io::Result<()> {
-        let at = dice.roll(ROWS);
+    fn deliver_one(&mut self, random: &mut Random, world: &World, wire: &mut Wire) -> io::Result<()> {
+        let at = random.below(ROWS as usize);
         let id = format!("s{at}");
         let version = self.told[&id].sent + 1;
         if at.is_multiple_of(2) {
@@ -67,7 +68,7 @@ impl Stock {
         assert_eq!(answer.status, 200, "{answer:?}");
         self.told.get_mut(&id).unwrap().acknowledged = version;
         world.acknowledged.fetch_add(1, Ordering::Relaxed);
-        if dice.roll(2) == 0 {
+        if random.below(2) == 0 {
             let shown = shown(wire, &id)?;
             assert!(shown >= version, "{id} shows version {shown} after {version} was acknowledged");
         }

@@ -9,11 +9,12 @@ use tempfile::TempDir;
 
 use super::damage::Damage;
 use super::ledger::{Ledger, Rows, Sent};
-use super::load::{Client, DIOS, Dice, World, refresh_and_read};
+use super::load::{Client, DIOS, World, refresh_and_read};
 use super::stock::Stock;
 use super::subscriber::{Heard, Subscriber};
 use super::wire::{Wire, position};
 use super::{ALL, kill_folder, stored};
+use crate::harness::Random;
 use crate::process::{PATIENCE, Server};
 
 /// How a life of the server ends.
@@ -36,7 +37,7 @@ pub(super) struct Place {
 pub(super) struct Trial {
     pub(super) dir: TempDir,
     pub(super) log: PathBuf,
-    pub(super) dice: Dice,
+    pub(super) random: Random,
     pub(super) ledgers: HashMap<&'static str, Ledger>,
     pub(super) stock: Stock,
     pub(super) places: HashMap<&'static str, Place>,
@@ -56,7 +57,7 @@ impl Trial {
         Trial {
             log: dir.path().join("log"),
             dir,
-            dice: Dice(seed),
+            random: Random(seed),
             ledgers,
             stock,
             places: HashMap::new(),
@@ -72,10 +73,10 @@ impl Trial {
     }
 
     pub(super) fn start(&mut self) -> Server {
-        if self.dice.roll(4) == 0 {
+        if self.random.below(4) == 0 {
             // A start that does not live to be ready.
             let mut short = Server::launch_logged(self.dir.path(), &self.log);
-            std::thread::sleep(Duration::from_micros(self.dice.roll(60_000)));
+            std::thread::sleep(Duration::from_micros(self.random.below(60_000)));
             short.kill();
             self.count("killed while starting", 1);
         }
@@ -98,11 +99,11 @@ impl Trial {
         let world = World { address: server.address.clone(), acknowledged: AtomicU64::new(0), numbers };
         let known: HashMap<&'static str, Rows> =
             self.ledgers.iter().map(|(dio, ledger)| (*dio, ledger.rows.clone())).collect();
-        let mut dice = || Dice(self.dice.roll(u64::MAX));
+        let mut random = || Random(self.random.below(usize::MAX));
         let (w, known) = (&world, &known);
         let mut sent = Vec::new();
         let mut heard = HashMap::new();
-        let (target, moment) = (dice().roll(120), Duration::from_micros(dice().roll(8_000)));
+        let (target, moment) = (random().below(120), Duration::from_micros(random().below(8_000)));
         std::thread::scope(|scope| {
             let mut listeners = Vec::new();
             for dio in ALL {
@@ -112,12 +113,12 @@ impl Trial {
             }
             let mut clients = Vec::new();
             for name in ["ann", "bob", "cyd"] {
-                let client = Client::connect(name, dice(), w, known).unwrap();
+                let client = Client::connect(name, random(), w, known).unwrap();
                 clients.push(scope.spawn(move || client.write_rows()));
             }
-            let bulk = Client::connect("dan", dice(), w, known).unwrap();
+            let bulk = Client::connect("dan", random(), w, known).unwrap();
             clients.push(scope.spawn(move || bulk.write_bulk()));
-            let (of_stock, of_reader, stock) = (dice(), dice(), &mut self.stock);
+            let (of_stock, of_reader, stock) = (random(), random(), &mut self.stock);
             let hooks = scope.spawn(move || stock.deliver(of_stock, w));
             let reader = scope.spawn(move || drop(refresh_and_read(of_reader, &w.address)));
             let deadline = Instant::now() + PATIENCE;
@@ -161,7 +162,7 @@ impl Trial {
         if damage != Damage::None {
             self.stock.catch_up();
         }
-        damage.inflict(&self.dir.path().join("cache.redb"), &mut self.dice);
+        damage.inflict(&self.dir.path().join("cache.redb"), &mut self.random);
     }
 
     /// How often a cache was set aside: the newest file's number, because of the files only the newest few are kept.

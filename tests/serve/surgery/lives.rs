@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::*;
-use crate::kill::Dice;
+use crate::harness::Random;
 
 /// Rows that are written again and again, with a number that only rises.
-const ROWS: u64 = 12;
+const ROWS: usize = 12;
 
 /// What is done to the files between two lives.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,7 +79,7 @@ struct Sent {
 
 struct Trial {
     shop: Shop,
-    dice: Dice,
+    random: Random,
     n: i64,
     /// Acknowledged writes that are in the files.
     open: HashMap<String, Sent>,
@@ -97,13 +97,13 @@ impl Trial {
 
     /// Writes for a while; the database may be held, so that writes are left.
     fn write(&mut self, server: &Server) {
-        if self.dice.roll(2) == 0 {
+        if self.random.below(2) == 0 {
             self.shop.hold();
         }
-        for _ in 0..20 + self.dice.roll(40) {
+        for _ in 0..20 + self.random.below(40) {
             self.n += 1;
-            let dio = if self.dice.roll(2) == 0 { "orders" } else { "products" };
-            let (row, n) = (format!("r{}", self.dice.roll(ROWS)), self.n);
+            let dio = if self.random.below(2) == 0 { "orders" } else { "products" };
+            let (row, n) = (format!("r{}", self.random.below(ROWS)), self.n);
             let operation = put(server, &format!("/{dio}/{row}"), n);
             self.open.insert(operation, Sent { dio, row, n });
             self.count("acknowledged writes", 1);
@@ -155,7 +155,7 @@ fn nothing_acknowledged_is_silently_lost_over_kills_and_surgery_of_files() {
     eprintln!("DIORAMA_SURGERY_SEED={seed}");
     let mut trial = Trial {
         shop: Shop::new(),
-        dice: Dice(seed),
+        random: Random(seed),
         n: 0,
         open: HashMap::new(),
         copied: HashMap::new(),
@@ -179,7 +179,7 @@ fn nothing_acknowledged_is_silently_lost_over_kills_and_surgery_of_files() {
         }
         trial.copied = trial.open.clone();
         trial.shop.release();
-        if trial.dice.roll(2) == 0 {
+        if trial.random.below(2) == 0 {
             // Some of what was copied is delivered before the end.
             eventually("all is delivered", || server.get("/operations?state=queued,running,unknown").body == "[]");
         }
@@ -197,7 +197,7 @@ fn nothing_acknowledged_is_silently_lost_over_kills_and_surgery_of_files() {
             trial.open = kept;
         }
         let told = matches!(surgery, Surgery::OlderJournal | Surgery::OlderJournalAndCache | Surgery::Backup);
-        if told && trial.dice.roll(2) == 0 {
+        if told && trial.random.below(2) == 0 {
             // The database remembers no operation: only its rows tell.
             let _ = trial.shop.database().execute_batch("DELETE FROM _diorama_ops");
             trial.count("operations forgotten by the database", 1);

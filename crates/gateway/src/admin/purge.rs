@@ -24,7 +24,7 @@ pub(crate) struct Purged {
     operations: u64,
     /// Number of kept deliveries that named one of the rows and were dropped.
     deliveries: u64,
-    /// Ids of rows that have been read from the source again since.
+    /// Ids that readers see again, because an event, a read or a write has brought the row back meanwhile.
     returned: Vec<String>,
     /// Ids that the source still has; null if it was not asked or did not answer.
     in_source: Option<Vec<String>>,

@@ -1,4 +1,4 @@
-//! What clients say on a socket: ping, and on `/events` subscribe, unsubscribe and auth.
+//! Commands of clients on a socket: `ping`, and on `/events` also `subscribe`, `unsubscribe` and `auth`.
 
 use std::sync::{Arc, Weak};
 
@@ -14,41 +14,41 @@ use crate::http::problem::{ApiError, Code};
 use crate::state::GatewayState;
 use diorama_core::record::{CborValue, JsonLimits, parse_json};
 
-/// Bytes of a subscription's name, at most.
+/// Maximum length of a subscription's name, in bytes.
 const MOST_NAME: usize = 128;
 
-/// What commands are made of.
+/// Limits on the JSON or CBOR of a command.
 const LIMITS: JsonLimits = JsonLimits { nodes: 10_000, depth: 16 };
 
-/// A client's message.
+/// Message of a client.
 pub(super) struct Command {
     members: Vec<(CborValue, CborValue)>,
-    /// Whether it may hold regular expressions, which take long to compile.
+    /// True if the command may contain regular expressions, which take long to compile.
     may_hold_regex: bool,
 }
 
-/// Reads a message, `None` if it is no object.
-pub(super) fn read(encoding: Encoding, said: &[u8]) -> Option<Command> {
+/// Parses a message; `None` if it is not a valid object.
+pub(super) fn read(encoding: Encoding, message: &[u8]) -> Option<Command> {
     let value = match encoding {
-        Encoding::Json => parse_json(said, LIMITS).ok()?,
+        Encoding::Json => parse_json(message, LIMITS).ok()?,
         Encoding::Cbor => {
-            let mut rest = said;
+            let mut rest = message;
             let value = ciborium::de::from_reader_with_recursion_limit(&mut rest, LIMITS.depth).ok()?;
             rest.is_empty().then_some(value)?
         }
     };
     match value {
         CborValue::Map(members) => {
-            // A text in several pieces may hide the word.
-            let pieces = encoding == Encoding::Cbor && said.contains(&0x7f);
-            Some(Command { members, may_hold_regex: pieces || may_hold_regex(said) })
+            // A CBOR text of indefinite length could hide the operator's name, because it is split into chunks.
+            let pieces = encoding == Encoding::Cbor && message.contains(&0x7f);
+            Some(Command { members, may_hold_regex: pieces || may_hold_regex(message) })
         }
         _ => None,
     }
 }
 
-/// What a socket understands.
-pub(super) fn known(many: bool) -> &'static str {
+/// Returns the error text that lists the supported commands.
+pub(super) fn usage(many: bool) -> &'static str {
     match many {
         true => {
             r#"this socket understands {"type":"subscribe","dio":...}, {"type":"unsubscribe","sub":...}, {"type":"auth","token":...} and {"type":"ping","n":1}"#
@@ -57,8 +57,8 @@ pub(super) fn known(many: bool) -> &'static str {
     }
 }
 
-/// Does what a command says; gives the answer, `None` if it is not understood here.
-pub(super) async fn obey(
+/// Executes a command and returns its reply frames; `None` if the socket does not support the command.
+pub(super) async fn execute(
     command: Command,
     subs: &mut Subscriptions,
     gateway: Option<&Weak<GatewayState>>,
@@ -69,21 +69,21 @@ pub(super) async fn obey(
         ("subscribe", Some(gateway)) => {
             let name = command.text("sub").or(command.text("dio"))?;
             let refused = subscribe(&command, name, subs, gateway).await.err();
-            // A hello is the answer of what went well.
+            // On success, the subscription's hello is the reply.
             refused.map(|error| frame::tagged(encoding, name, &refusal(encoding, &error)))
         }
         ("unsubscribe", Some(_)) => {
             let name = command.text("sub")?;
             let answer = match subs.remove(name) {
-                true => frame::word(encoding, "unsubscribed"),
-                false => frame::error(encoding, "not-found", "there is no such subscription", None),
+                true => frame::type_only(encoding, "unsubscribed"),
+                false => frame::error(encoding, "not-found", "no subscription has this name", None),
             };
             Some(frame::tagged(encoding, name, &answer))
         }
         ("auth", Some(gateway)) => Some(match authenticate(command.text("token")?, gateway) {
             Ok(principal) => {
                 subs.authenticate(principal);
-                frame::word(encoding, "authenticated")
+                frame::type_only(encoding, "authenticated")
             }
             Err(error) => refusal(encoding, &error),
         }),
@@ -111,15 +111,15 @@ async fn subscribe(
     let bad = |detail: String| ApiError::new(Code::InvalidParameter, detail);
     let gateway = gateway.upgrade().ok_or_else(|| ApiError::new(Code::ShuttingDown, "the server is stopping"))?;
     if name.is_empty() || name.len() > MOST_NAME {
-        return Err(bad(format!("sub is a text of 1 to {MOST_NAME} bytes")));
+        return Err(bad(format!("sub must be a text of 1 to {MOST_NAME} bytes")));
     }
     if subs.has(name) {
-        return Err(bad("there is a subscription of this name already; unsubscribe it, or choose another sub".into()));
+        return Err(bad("a subscription of this name exists already; unsubscribe it, or choose another sub".into()));
     }
     if subs.len() >= MOST_SUBS {
         return Err(ApiError::new(Code::LimitTooLarge, format!("at most {MOST_SUBS} subscriptions on one connection")));
     }
-    let dio = command.text("dio").ok_or_else(|| bad("dio is the name of a resource".into()))?;
+    let dio = command.text("dio").ok_or_else(|| bad("dio is missing: it must be the name of a resource".into()))?;
     let bounds = subs.bounds();
     let scope = find_scope(&gateway, dio, bounds.principal)?;
     match command.member("live") {
@@ -147,15 +147,15 @@ async fn subscribe(
             }?;
             subs.add_live(Some(name), &scope, subscription).await
         }
-        Some(_) => Err(bad("live is true or false".into())),
+        Some(_) => Err(bad("live must be true or false".into())),
     }
 }
 
-/// Tokens do not expire while a socket is open; a client that wants to know whether a new one is taken may ask.
+/// Checks a token. Tokens do not expire while a socket is open, but a client can check a new one with `auth`.
 fn authenticate(token: &str, gateway: &Weak<GatewayState>) -> Result<Principal, ApiError> {
     let gateway = gateway.upgrade().ok_or_else(|| ApiError::new(Code::ShuttingDown, "the server is stopping"))?;
     let value = HeaderValue::from_str(&format!("Bearer {token}"));
-    let value = value.map_err(|_| ApiError::new(Code::Unauthenticated, "the token cannot be read"))?;
+    let value = value.map_err(|_| ApiError::new(Code::Unauthenticated, "the token is not a valid bearer token"))?;
     Ok(gateway.auth.check(&HeaderMap::from_iter([(header::AUTHORIZATION, value)]))?)
 }
 

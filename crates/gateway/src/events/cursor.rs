@@ -1,8 +1,8 @@
-//! One subscription: a cursor into a Dio's log, whatever carries its frames to the client.
+//! Cursor of one subscription in a Dio's event log, independent of the transport.
 //!
-//! A cursor holds no events. It reads from the ring; where it has fallen behind that, from the journal, piece by piece. Too far
-//! behind it gives the newest state of every row that changed in place of the events, and then a `reset`. So a slow reader
-//! costs others nothing and the server a bounded number of bytes: [`BATCH_BYTES`] of frames under way, or 10,000 ids.
+//! A cursor stores no events. It reads from the ring, or in pieces from the journal once it has fallen behind the ring. If it
+//! is too far behind, it sends the newest state of every changed row in place of the events; beyond that, it sends a `reset`.
+//! So a slow reader does not affect others and uses bounded memory: [`BATCH_BYTES`] of frames in flight, or 10,000 ids.
 
 mod lag;
 mod rows;
@@ -25,38 +25,40 @@ use crate::scope::Scope;
 use diorama_core::dio::{CursorRead, EventLog, Position, Ring, RingItem};
 use diorama_core::journal::Seq;
 
-/// Frames of one batch, at most.
+/// Maximum number of frames in one batch.
 const BATCH: usize = 512;
-/// Bytes of one batch, about.
+/// Approximate size of one batch, in bytes.
 const BATCH_BYTES: usize = 256 << 10;
-/// Bytes read from the journal at once, about.
+/// Approximate number of bytes read from the journal at once.
 const PIECE: usize = 64 << 10;
-/// A reader that is so many bytes behind gets the newest state in place of events.
+/// Lag in bytes beyond which a reader gets newest states in place of events.
 const MOST_BEHIND: u64 = 4 << 20;
 
-/// A frame on its way.
+/// Frame to send.
 #[derive(Clone, Debug)]
 pub(super) struct OutgoingFrame {
     pub(super) frame: Bytes,
-    /// The position that a client may go on from once it has this frame.
+    /// Position that a client may resume from once it has this frame; `None` if there is none.
     pub(super) seq: Option<Seq>,
-    /// Whether it has the client read everything again.
+    /// True if the frame makes the client read everything again.
     pub(super) rereads: bool,
-    /// Whether it is what a poll waits for: events, rows and resets, but not the greeting and bookmarks.
+    /// True if the frame ends the wait of a long poll: events, rows and resets, but not the greeting and bookmarks.
     pub(super) is_event: bool,
 }
 
 impl OutgoingFrame {
-    pub(super) fn news(frame: Bytes, seq: Option<Seq>) -> OutgoingFrame {
+    /// Creates a frame that ends the wait of a long poll.
+    pub(super) fn event(frame: Bytes, seq: Option<Seq>) -> OutgoingFrame {
         OutgoingFrame { frame, seq, rereads: false, is_event: true }
     }
 
-    pub(super) fn word(frame: Bytes, seq: Option<Seq>) -> OutgoingFrame {
+    /// Creates a frame that does not end the wait of a long poll.
+    pub(super) fn control(frame: Bytes, seq: Option<Seq>) -> OutgoingFrame {
         OutgoingFrame { frame, seq, rereads: false, is_event: false }
     }
 }
 
-/// Why a cursor has ended.
+/// Reason for the end of a cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CursorEnd {
     /// The Dio was closed.
@@ -65,17 +67,17 @@ pub(super) enum CursorEnd {
     Slow,
 }
 
-/// What a cursor is at.
+/// Current work of a cursor.
 enum CursorWork {
-    /// Events, one after the other.
+    /// Sends events in order.
     Follow,
-    /// The rows of a snapshot, from this slot on, or these.
+    /// Sends the remaining rows of a snapshot.
     Rows(Remaining),
-    /// Newest states in place of events.
+    /// Sends newest states in place of events.
     Newest(NewestStates),
 }
 
-/// A subscription.
+/// Cursor of a subscription.
 pub(super) struct EventCursor {
     log: EventLog,
     view: Arc<EventView>,
@@ -83,14 +85,14 @@ pub(super) struct EventCursor {
     ops: Option<Ops>,
     snapshot: SnapshotMode,
     head: watch::Receiver<u64>,
-    /// The next item of the ring; `None` while it has to read from the journal.
+    /// Number of the next item in the ring; `None` while the cursor reads from the journal.
     next: Option<u64>,
-    /// Everything up to here was given or does not concern this subscriber.
+    /// Position up to which all events were sent or do not concern this subscriber.
     position: Position,
-    /// The ring's weight where the reader is; what had happened before it came, or happens until it has read the past that it
-    /// resumes from, does not count as lag.
+    /// Weight of the ring at the reader's position, from which the lag is measured. Events from before the subscription, and
+    /// events during the replay of a resumed one, do not count as lag.
     mark: u64,
-    /// Whether it still reads the past that it resumes from.
+    /// True while the cursor replays past events after resuming.
     resuming: bool,
     work: CursorWork,
     greeting: Vec<OutgoingFrame>,
@@ -98,7 +100,7 @@ pub(super) struct EventCursor {
 }
 
 impl EventCursor {
-    /// Begins where `subscription` says. The first batch is the greeting.
+    /// Opens a cursor at the start point of `subscription`. The first batch is the greeting.
     pub(super) async fn open(
         scope: &Scope,
         subscription: Subscription,
@@ -109,7 +111,7 @@ impl EventCursor {
         let view = scope.views.get(&scope.rows, &subscription.query, subscription.records, encoding, bounds).await?;
         let log = scope.rows.log();
         let head = log.ring().watch();
-        // What is published from here on is in the ring; what the ring has and readers saw before is skipped by position.
+        // Later events are in the ring. Events in the ring up to the position are skipped by their sequence number.
         let (mark, now) = (log.ring().weight(), log.position());
         let (position, gap) = match resolve(&log, &now, subscription.since.as_ref()).await {
             Ok(position) => (position, None),
@@ -122,12 +124,13 @@ impl EventCursor {
             SnapshotMode::Full => true,
             SnapshotMode::Auto => subscription.since.is_none() || gap.is_some(),
         };
-        // A snapshot shows what is there now.
+        // A snapshot shows the current rows, so events follow from the current position.
         let position = if snapshot { now.clone() } else { position };
         let next = log.ring().after(position.seq);
         let missed = next.map_or(now.seq.saturating_sub(position.seq), |next| log.ring().told_from(next));
         let hello = Hello { dio: log.dio(), position: &position, resumed, missed, heartbeat, snapshot };
-        let greeting = vec![OutgoingFrame::word(frame::hello(encoding, &hello), (!snapshot).then_some(position.seq))];
+        let greeting =
+            vec![OutgoingFrame::control(frame::hello(encoding, &hello), (!snapshot).then_some(position.seq))];
         let mut cursor = EventCursor {
             view,
             ids: subscription.ids,
@@ -145,7 +148,7 @@ impl EventCursor {
         };
         if let Some(reason) = gap {
             let reset = frame::reset(encoding, reason, &cursor.position);
-            cursor.greeting.push(OutgoingFrame::news(reset, (!snapshot).then_some(cursor.position.seq)));
+            cursor.greeting.push(OutgoingFrame::event(reset, (!snapshot).then_some(cursor.position.seq)));
         }
         if snapshot {
             let begin = cursor.begin_snapshot();
@@ -154,12 +157,12 @@ impl EventCursor {
         Ok(cursor)
     }
 
-    /// Where a client may go on that has got everything so far; nowhere in the midst of a snapshot.
+    /// Position that a caught-up client may resume from; `None` during a snapshot.
     pub(super) fn bookmark(&self) -> Option<Position> {
         (!matches!(self.work, CursorWork::Rows(_))).then(|| self.position.clone())
     }
 
-    /// The epoch of its positions.
+    /// Epoch of the cursor's positions.
     pub(super) fn epoch(&self) -> Arc<str> {
         Arc::clone(&self.position.epoch)
     }
@@ -168,7 +171,7 @@ impl EventCursor {
         self.view.encoding
     }
 
-    /// Whether [`EventCursor::batch`] has something to do.
+    /// Returns true if [`EventCursor::batch`] has something to do.
     pub(super) fn is_ready(&self) -> bool {
         let busy = !self.greeting.is_empty() || !matches!(self.work, CursorWork::Follow);
         busy || self.next.is_none_or(|next| !matches!(self.log.ring().at(next), CursorRead::End))
@@ -187,7 +190,7 @@ impl EventCursor {
         }
     }
 
-    /// What can be sent at once; it may be nothing, although there is more.
+    /// Returns the next batch of frames; it may be empty although more frames follow.
     pub(super) async fn batch(&mut self) -> Result<Vec<OutgoingFrame>, CursorEnd> {
         if !self.greeting.is_empty() {
             return Ok(std::mem::take(&mut self.greeting));
@@ -200,7 +203,7 @@ impl EventCursor {
             CursorWork::Rows(remaining) => Ok(self.rows(remaining)),
             CursorWork::Newest(newest) => Ok(self.newest(newest)),
             CursorWork::Follow if self.log.ring().weight().saturating_sub(self.mark) > MOST_BEHIND => {
-                // Boxed, as whatever is rare: a cursor that keeps up is to be small.
+                // Boxed because it is rare: the future of a cursor that keeps up stays small.
                 Box::pin(self.conflate()).await
             }
             CursorWork::Follow => match self.next {
@@ -217,7 +220,7 @@ impl EventCursor {
         let ring = Arc::clone(self.log.ring());
         for _ in 0..BATCH {
             match ring.at(next) {
-                CursorRead::Item(item) if self.is_blind(&item) => return self.reset_because(Reset::Trimmed),
+                CursorRead::Item(item) if self.lacks_prior_row(&item) => return self.reset_because(Reset::Trimmed),
                 CursorRead::Item(item) => {
                     bytes += self.take(&item, Some(next), &mut out);
                     next += 1;
@@ -239,12 +242,12 @@ impl EventCursor {
         Ok(out)
     }
 
-    /// Reads a piece of the journal, until the ring has all that follows.
+    /// Reads a piece of the journal. The cursor returns to the ring once that has all later events.
     async fn catch_up(&mut self) -> Result<Vec<OutgoingFrame>, CursorEnd> {
         let Ok(Some(past)) = self.log.past(self.position.seq, PIECE).await else { return self.reset() };
         let mut out = Vec::new();
         let stuck = past.reached == self.position.seq;
-        if past.items.iter().any(|item| self.is_blind(item)) {
+        if past.items.iter().any(|item| self.lacks_prior_row(item)) {
             return self.reset_because(Reset::Trimmed);
         }
         for item in &past.items {
@@ -258,13 +261,13 @@ impl EventCursor {
         Ok(out)
     }
 
-    /// Adds what is told of an event to `out`; gives its size.
+    /// Adds the frame of an event to `out`, if this subscriber gets one; returns its size.
     fn take(&mut self, item: &RingItem, at: Option<u64>, out: &mut Vec<OutgoingFrame>) -> usize {
         let Some(seq) = item.seq.filter(|seq| *seq > self.position.seq) else { return 0 };
         self.position.seq = seq;
-        let Some(sent) = self.told(item, at) else { return 0 };
+        let Some(sent) = self.frame_of(item, at) else { return 0 };
         let size = sent.frame.len();
-        // To read everything again once is enough.
+        // Consecutive invalidations of everything are merged into one.
         if sent.rereads && out.last().is_some_and(|last| last.rereads) {
             out.pop();
         }
@@ -272,21 +275,21 @@ impl EventCursor {
         size
     }
 
-    fn told(&self, item: &RingItem, at: Option<u64>) -> Option<OutgoingFrame> {
+    fn frame_of(&self, item: &RingItem, at: Option<u64>) -> Option<OutgoingFrame> {
         if !self.concerns(item) {
             return None;
         }
-        let told = self.view.tell(item, at)?;
-        let wanted = self.ops.is_none_or(|ops| ops.has(told.kind));
-        let rereads = told.kind == Kind::Invalidated && !item.covered();
-        wanted.then(|| OutgoingFrame { rereads, ..OutgoingFrame::news(told.frame, item.seq) })
+        let event = self.view.frame_of(item, at)?;
+        let wanted = self.ops.is_none_or(|ops| ops.has(event.kind));
+        let rereads = event.kind == Kind::Invalidated && !item.covered();
+        wanted.then(|| OutgoingFrame { rereads, ..OutgoingFrame::event(event.frame, item.seq) })
     }
 
-    /// Whether nobody can tell what an event is for this subscriber, because its entry is of a format that does not keep the row
-    /// before.
-    fn is_blind(&self, item: &RingItem) -> bool {
+    /// Returns true if an event cannot be evaluated for this subscriber, because its entry has a format without the row before
+    /// the change.
+    fn lacks_prior_row(&self, item: &RingItem) -> bool {
         let ahead = item.seq.is_some_and(|seq| seq > self.position.seq);
-        ahead && self.concerns(item) && self.view.is_blind(item)
+        ahead && self.concerns(item) && self.view.lacks_prior_row(item)
     }
 
     fn concerns(&self, item: &RingItem) -> bool {
@@ -297,7 +300,8 @@ impl EventCursor {
     }
 }
 
-/// The position after which a subscription begins; else why it cannot, `None` if it wants no past.
+/// Returns the position after which a subscription begins, or the reason why it cannot resume. The error is `None` if the
+/// subscription does not ask for past events.
 async fn resolve(log: &EventLog, now: &Position, since: Option<&StartPoint>) -> Result<Position, Option<Reset>> {
     let from = match since {
         None | Some(StartPoint::Now) => return Err(None),
@@ -319,7 +323,7 @@ async fn resolve(log: &EventLog, now: &Position, since: Option<&StartPoint>) -> 
     }
 }
 
-/// Whether the ring has everything after `seq`.
+/// Returns true if the ring has all events after `seq`.
 fn has(ring: &Ring, seq: Seq) -> bool {
     ring.after(seq).is_some()
 }

@@ -1,6 +1,6 @@
-//! Frames as they go over the wire: one object each, as JSON text or as CBOR.
+//! Frames on the wire: one object each, as JSON text or as CBOR.
 //!
-//! Control frames are lower case, events bear their own names. A row's bytes are spliced in as they are.
+//! Types of control frames are lower case; events have the names of their types. Encoded rows are copied into frames.
 
 mod window;
 
@@ -18,17 +18,17 @@ use diorama_core::journal::Seq;
 use diorama_core::record::{Body, CborValue, value_to_json};
 use diorama_core::state::{Entry, Frame};
 
-/// How frames are written.
+/// Encoding of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Encoding {
     /// JSON text.
     Json,
-    /// CBOR, RFC 8949, with the tags that rows have.
+    /// CBOR, RFC 8949, with the tags of the rows.
     Cbor,
 }
 
 impl Encoding {
-    /// The format of rows within frames.
+    /// Returns the format of rows in frames.
     pub(super) fn of_rows(self) -> Format {
         match self {
             Encoding::Json => Format::Json,
@@ -37,16 +37,16 @@ impl Encoding {
     }
 }
 
-/// Why a client must drop what it has and read again.
+/// Reason why a client must discard its rows and read them again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reset {
-    /// Its position belongs to another history.
+    /// The position belongs to another epoch.
     Epoch,
-    /// Events after its position are gone.
+    /// Events after the position were trimmed.
     Trimmed,
-    /// Its position has not happened.
+    /// The position is in the future.
     Future,
-    /// It was too slow.
+    /// The client was too slow.
     Overflow,
 }
 
@@ -61,15 +61,15 @@ impl Reset {
     }
 }
 
-/// What a subscriber is told of an event.
+/// Kind of an event, as one subscriber sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Inserted,
-    /// The row begins to match.
+    /// The row matches now, but did not before.
     Entered,
     Changed,
     Removed,
-    /// The row ceases to match.
+    /// The row no longer matches.
     Left,
     Failed,
     Committed,
@@ -97,7 +97,7 @@ impl Kind {
     }
 }
 
-/// The frame of an event of the log. `row` is what is shown of the row, where it is shown.
+/// Builds the frame of an event of the log. `row` is the encoded row, if rows are sent.
 pub(super) fn event(encoding: Encoding, kind: Kind, item: &RingItem, entry: &Entry, row: Option<&[u8]>) -> Bytes {
     let mut frame = Object::new(encoding, kind.name());
     frame.member("seq", &json!(entry.seq));
@@ -129,7 +129,8 @@ pub(super) fn event(encoding: Encoding, kind: Kind, item: &RingItem, entry: &Ent
     frame.finish()
 }
 
-/// The newest state of a row in place of its events: the row and what is shown of it, `None` if it is not to be seen.
+/// Builds the frame of a row's newest state, in place of its events. `row` is the row and its encoding, if rows are sent; it
+/// is `None` if the row does not exist or does not match.
 pub(super) fn newest(encoding: Encoding, kind: Kind, id: &str, seq: Seq, row: Option<(&Body, Option<&[u8]>)>) -> Bytes {
     let mut frame = Object::new(encoding, kind.name());
     frame.member("seq", &json!(seq));
@@ -147,62 +148,62 @@ pub(super) fn newest(encoding: Encoding, kind: Kind, id: &str, seq: Seq, row: Op
     frame.finish()
 }
 
-/// The row's ETag, as `If-Match` takes it.
+/// Returns the row's ETag, as in `If-Match`.
 fn entity_tag(body: &Body) -> String {
     format!("\"{}\"", URL_SAFE_NO_PAD.encode(body.hash().to_be_bytes()))
 }
 
-/// What the first frame says.
+/// Contents of the first frame.
 pub(super) struct Hello<'a> {
     pub(super) dio: &'a str,
     pub(super) position: &'a Position,
     pub(super) resumed: bool,
-    /// Events that have happened since the position and still follow.
+    /// Number of events since the position, which follow.
     pub(super) missed: u64,
     pub(super) heartbeat: u64,
-    /// Whether a snapshot follows.
+    /// True if a snapshot follows.
     pub(super) snapshot: bool,
 }
 
-/// The first frame: what is subscribed to. Everything after its position follows.
-pub(super) fn hello(encoding: Encoding, said: &Hello<'_>) -> Bytes {
+/// Builds the first frame of a subscription. All events after its position follow.
+pub(super) fn hello(encoding: Encoding, hello: &Hello<'_>) -> Bytes {
     let mut frame = Object::new(encoding, "hello");
     frame.member("v", &json!(1));
-    frame.member("dio", &json!(said.dio));
-    frame.place(said.position);
-    frame.member("resumed", &json!(said.resumed));
-    frame.member("missed", &json!(said.missed));
-    frame.member("snapshot", &json!(said.snapshot));
-    frame.member("heartbeat", &json!(said.heartbeat));
+    frame.member("dio", &json!(hello.dio));
+    frame.position(hello.position);
+    frame.member("resumed", &json!(hello.resumed));
+    frame.member("missed", &json!(hello.missed));
+    frame.member("snapshot", &json!(hello.snapshot));
+    frame.member("heartbeat", &json!(hello.heartbeat));
     frame.finish()
 }
 
-/// Drop what you have and read again; everything after `position` follows.
+/// Builds a `reset`: the client discards its rows and reads again. All events after `position` follow.
 pub(super) fn reset(encoding: Encoding, reason: Reset, position: &Position) -> Bytes {
     let mut frame = Object::new(encoding, "reset");
     frame.member("reason", &json!(reason.as_str()));
-    frame.place(position);
+    frame.position(position);
     frame.finish()
 }
 
-/// Drop what you have: rows follow, of about `position`. `count` of them, if that is known.
+/// Builds the start of a snapshot: the client discards its rows. Rows of about `position` follow, `count` of them if known.
 pub(super) fn snapshot_begin(encoding: Encoding, position: &Position, count: Option<usize>) -> Bytes {
     let mut frame = Object::new(encoding, "snapshot_begin");
-    frame.place(position);
+    frame.position(position);
     if let Some(count) = count {
         frame.member("count", &json!(count));
     }
     frame.finish()
 }
 
-/// That were all rows; everything after `position` follows.
+/// Builds the end of a snapshot. All events after `position` follow.
 pub(super) fn snapshot_end(encoding: Encoding, position: &Position) -> Bytes {
     let mut frame = Object::new(encoding, "snapshot_end");
-    frame.place(position);
+    frame.position(position);
     frame.finish()
 }
 
-/// Rows of a snapshot, each with its id.
+/// Builder of a frame with rows of a snapshot, each with its id.
 pub(super) struct Rows {
     encoding: Encoding,
     count: u64,
@@ -214,7 +215,7 @@ impl Rows {
         Rows { encoding, count: 0, rows: Vec::new() }
     }
 
-    /// Adds a row: its id, and what is shown of it.
+    /// Adds a row: its id, and its encoding if rows are sent.
     pub(super) fn push(&mut self, id: &str, row: Option<&[u8]>) {
         let id = json!(id);
         match self.encoding {
@@ -260,25 +261,25 @@ impl Rows {
     }
 }
 
-/// A bookmark: everything up to `position` was sent.
+/// Builds a bookmark: all events up to `position` were sent.
 pub(super) fn heartbeat(encoding: Encoding, position: &Position) -> Bytes {
     let mut frame = Object::new(encoding, "heartbeat");
-    frame.place(position);
+    frame.position(position);
     frame.member("at", &json!(format!("{:.3}", jiff::Timestamp::now())));
     frame.finish()
 }
 
-/// The answer to a client's `ping`; with the position, if the socket has one.
+/// Builds the reply to a client's `ping`, with the position if the socket has a single subscription.
 pub(super) fn pong(encoding: Encoding, n: Option<&CborValue>, position: Option<&Position>) -> Bytes {
     let mut frame = Object::new(encoding, "pong");
     frame.value("n", n.unwrap_or(&CborValue::Null));
     if let Some(position) = position {
-        frame.place(position);
+        frame.position(position);
     }
     frame.finish()
 }
 
-/// A client's message was not understood, or cannot be obeyed.
+/// Builds the error frame for a client's message that is invalid or failed.
 pub(super) fn error(encoding: Encoding, code: &str, detail: &str, hint: Option<&str>) -> Bytes {
     let mut frame = Object::new(encoding, "error");
     frame.member("code", &json!(code));
@@ -289,12 +290,12 @@ pub(super) fn error(encoding: Encoding, code: &str, detail: &str, hint: Option<&
     frame.finish()
 }
 
-/// A frame that says no more than its type.
-pub(super) fn word(encoding: Encoding, kind: &str) -> Bytes {
+/// Builds a frame without members other than its type.
+pub(super) fn type_only(encoding: Encoding, kind: &str) -> Bytes {
     Object::new(encoding, kind).finish()
 }
 
-/// The last frame before the server ends the stream.
+/// Builds the last frame before the server ends the stream.
 pub(super) fn bye(encoding: Encoding, code: u16, reason: &str) -> Bytes {
     let mut frame = Object::new(encoding, "bye");
     frame.member("code", &json!(code));
@@ -302,7 +303,7 @@ pub(super) fn bye(encoding: Encoding, code: u16, reason: &str) -> Bytes {
     frame.finish()
 }
 
-/// `frame` as one of the subscription `sub`.
+/// Adds the name of the subscription `sub` to `frame`.
 pub(super) fn tagged(encoding: Encoding, sub: &str, frame: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(frame.len() + sub.len() + 16);
     let sub = json!(sub);
@@ -330,11 +331,11 @@ fn timestamp(unix_ms: u64) -> String {
 }
 
 fn write_cbor(value: &Value, out: &mut Vec<u8>) {
-    // A Vec takes every write.
+    // Writing to a Vec does not fail.
     let _ = ciborium::into_writer(value, out);
 }
 
-/// An object under construction; its type comes first, members keep their order.
+/// Builder of an object. The type is the first member; members keep their order.
 struct Object {
     encoding: Encoding,
     members: u8,
@@ -348,7 +349,7 @@ impl Object {
         object
     }
 
-    fn place(&mut self, position: &Position) {
+    fn position(&mut self, position: &Position) {
         self.member("position", &json!(position.to_string()));
         self.member("epoch", &json!(&*position.epoch));
         self.member("seq", &json!(position.seq));
@@ -370,14 +371,14 @@ impl Object {
             Encoding::Json => self.raw(name, &value_to_json(value)),
             Encoding::Cbor => {
                 let mut cbor = Vec::new();
-                // A Vec takes every write.
+                // Writing to a Vec does not fail.
                 let _ = ciborium::into_writer(value, &mut cbor);
                 self.raw(name, &cbor);
             }
         }
     }
 
-    /// A member whose value is written already.
+    /// Adds a member whose value is already encoded.
     fn raw(&mut self, name: &str, value: &[u8]) {
         match self.encoding {
             Encoding::Json => {

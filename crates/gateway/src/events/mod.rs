@@ -1,9 +1,10 @@
-//! `GET /{dio}/events`, `/{dio}/{id}/events` and `/events`: a Dio's events, over WebSocket, as server-sent events or by polling;
-//! `GET /{dio}/live` and live aggregates: lists that are kept true, in the same ways.
+//! Routes of events and live queries, over WebSocket, as server-sent events or by long polling.
 //!
-//! `request.rs` reads what is asked for, `view.rs` makes frames of events (`frame.rs`) for all who see the same, `cursor.rs` is one
-//! subscription, `live/` one of a live query, and `subscriptions.rs` has those of one connection; `session.rs` (with `command.rs`) and
-//! `stream.rs` carry them to clients.
+//! Events: `GET /{dio}/events`, `/{dio}/{id}/events` and `/events`. Live queries: `GET /{dio}/live` and live aggregates.
+//!
+//! `request.rs` parses requests, `view.rs` makes frames (`frame.rs`) of events for all subscribers with the same view,
+//! `cursor.rs` is one subscription, `live/` is one to a live query, and `subscriptions.rs` has those of one connection.
+//! `session.rs` (with `command.rs`) and `stream.rs` send the frames to clients.
 
 mod command;
 mod cursor;
@@ -45,11 +46,11 @@ use crate::scope::Scope;
 use crate::state::GatewayState;
 use diorama_core::dio::Position;
 
-/// The subprotocols, the preferred one first, which is also what is spoken to a client that offers none.
+/// Supported subprotocols, the preferred one first. A client that offers none gets the preferred one.
 const SUBPROTOCOLS: [(&str, Encoding); 2] = [("diorama.v1+json", Encoding::Json), ("diorama.v1+cbor", Encoding::Cbor)];
-/// Bytes that wait for a slow socket, at most.
+/// Maximum number of bytes in the write buffer of a slow socket.
 const WRITE_BUFFER: usize = 1 << 20;
-/// Where a browser's event source was when its connection broke.
+/// Header with the last position of a browser's event source before a reconnect.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
@@ -63,7 +64,7 @@ pub(crate) async fn subscribe(
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
-    let (subscription, connection) = asked(&gateway, &dio, raw, &bounds).await?;
+    let (subscription, connection) = parse(&gateway, &dio, raw, &bounds).await?;
     one(&gateway, &dio, bounds, subscription, connection, &headers, upgrade).await
 }
 
@@ -77,13 +78,13 @@ pub(crate) async fn subscribe_one(
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
-    let (subscription, connection) = asked(&gateway, &dio, raw, &bounds).await?;
+    let (subscription, connection) = parse(&gateway, &dio, raw, &bounds).await?;
     let subscription = Subscription { ids: Some([id].into()), ..subscription };
     one(&gateway, &dio, bounds, subscription, connection, &headers, upgrade).await
 }
 
-/// What the query string of one resource's events asks for.
-async fn asked(
+/// Parses the query string of one resource's events.
+async fn parse(
     gateway: &GatewayState,
     dio: &str,
     raw: Option<String>,
@@ -105,15 +106,15 @@ pub(crate) async fn live(
 ) -> Result<Response, ApiError> {
     let (scope, raw) = (find_scope(&gateway, &dio, bounds.principal)?, raw.unwrap_or_default());
     let (owner, text) = (scope.clone(), raw.clone());
-    let asked = bounds
+    let request = bounds
         .read(scope.dio.workers(), raw.as_bytes(), move || {
             LiveSubscription::parse(&text, &owner.schema, &owner.options)
         })
         .await??;
-    follow(&gateway, &scope, bounds, asked, &headers, upgrade).await
+    follow(&gateway, &scope, bounds, request, &headers, upgrade).await
 }
 
-/// Sums up rows, or follows the groups where that is asked for.
+/// Aggregates rows, or subscribes to the groups of a live aggregate.
 pub(crate) async fn aggregate(
     State(gateway): State<Arc<GatewayState>>,
     Segment(dio): Segment<0>,
@@ -124,12 +125,12 @@ pub(crate) async fn aggregate(
     let raw = request.uri().query().unwrap_or_default().to_string();
     let (owner, text) = (scope.clone(), raw.clone());
     let read = move || LiveSubscription::parse_groups(&text, &owner.schema, &owner.options);
-    let Some(asked) = bounds.read(scope.dio.workers(), raw.as_bytes(), read).await?? else {
+    let Some(live) = bounds.read(scope.dio.workers(), raw.as_bytes(), read).await?? else {
         return aggregate::aggregate(&scope, &bounds, &raw, request.headers()).await;
     };
     let (mut parts, _) = request.into_parts();
     let upgrade = Upgrade::from_request_parts(&mut parts, &()).await.unwrap_or_else(|never| match never {});
-    follow(&gateway, &scope, bounds, asked, &parts.headers, upgrade).await
+    follow(&gateway, &scope, bounds, live, &parts.headers, upgrade).await
 }
 
 /// Subscribes to the events of several Dios.
@@ -147,7 +148,7 @@ pub(crate) async fn subscribe_many(
         return Err(ApiError::new(Code::LimitTooLarge, format!("dio names more than {MOST_SUBS} resources")));
     }
     if many.subs.is_empty() && !carrier.is_socket() {
-        return Err(ApiError::new(Code::InvalidParameter, "dio names the resources to follow")
+        return Err(ApiError::new(Code::InvalidParameter, "dio is missing: it names the resources to subscribe to")
             .hint("GET /events?dio=a,b; a WebSocket may subscribe later"));
     }
     let permit = permit(&gateway)?;
@@ -179,7 +180,7 @@ async fn one(
 ) -> Result<Response, ApiError> {
     let carrier = Carrier::of(headers, upgrade)?;
     if let Some(last) = headers.get(LAST_EVENT_ID).filter(|_| carrier.is_sse()) {
-        // A browser does not come back after a refusal: what is no position belongs to another history.
+        // A browser does not reconnect after an error, so an invalid position is treated as one of another epoch.
         let since = last.to_str().ok().and_then(request::since);
         subscription.since = Some(since.unwrap_or_else(|| StartPoint::Position(Position { epoch: "".into(), seq: 0 })));
     }
@@ -202,7 +203,7 @@ async fn follow(
 ) -> Result<Response, ApiError> {
     let carrier = Carrier::of(headers, upgrade)?;
     if let Some(last) = headers.get(LAST_EVENT_ID).filter(|_| carrier.is_sse()) {
-        // Of what is no position nothing is known: the rows are sent.
+        // An invalid position is ignored, and the rows are sent.
         subscription.since = last.to_str().ok().and_then(request::since);
     }
     let permit = permit(gateway)?;
@@ -219,7 +220,7 @@ fn permit(gateway: &GatewayState) -> Result<SocketPermit, ApiError> {
     permit.ok_or_else(|| ApiError::new(Code::RateLimited, "too many event sockets and streams are open"))
 }
 
-/// What brings frames to the client.
+/// Transport of the frames to the client.
 enum Carrier {
     Socket(WebSocketUpgrade, Encoding),
     Body(Transport),
@@ -236,7 +237,7 @@ impl Carrier {
                 let encoding = chosen.map_or(Encoding::Json, |(_, encoding)| *encoding);
                 Ok(Carrier::Socket(upgrade, encoding))
             }
-            Err(_) if handshake.iter().any(|name| headers.contains_key(name)) => Err(no_socket()),
+            Err(_) if handshake.iter().any(|name| headers.contains_key(name)) => Err(invalid_handshake()),
             Err(_) => transport(headers).map(Carrier::Body),
         }
     }
@@ -256,8 +257,8 @@ impl Carrier {
         }
     }
 
-    /// Waits until the resources have their first copy: streams and sockets as long as the server lets them, polls as long as
-    /// they wait for events.
+    /// Waits until the resources have their first copy. Sockets and streams wait for up to `start_wait`, polls for up to their
+    /// own waiting time.
     async fn wait(
         &self,
         gateway: &GatewayState,
@@ -271,7 +272,7 @@ impl Carrier {
         };
         let ready = async {
             for scope in scopes {
-                // One that is closed meanwhile is refused below.
+                // A resource that was closed meanwhile is refused below.
                 let _ = scope.dio.ready().await;
             }
         };
@@ -284,13 +285,13 @@ impl Carrier {
         scopes.iter().try_for_each(|scope| check_ready(&scope.dio))
     }
 
-    /// Sends a client away that has waited for the first copy. An event source gets an answer that ends at once: it takes a
-    /// refusal for final, and comes back after the end of a stream.
+    /// Builds the response if the first copy is not ready. An event source gets an empty stream, because it reconnects after
+    /// the end of a stream but not after an error.
     fn not_ready(self, error: ApiError) -> Result<Response, ApiError> {
-        if self.is_sse() && error.code() == Code::NotReady { Ok(stream::come_back()) } else { Err(error) }
+        if self.is_sse() && error.code() == Code::NotReady { Ok(stream::retry_later()) } else { Err(error) }
     }
 
-    /// Answers with the events of `subs`; with `gateway`, a client may subscribe to more.
+    /// Responds with the events of `subs`. With `gateway`, the client may subscribe to more resources.
     fn carry(
         self,
         subs: Subscriptions,
@@ -316,7 +317,7 @@ impl Carrier {
     }
 }
 
-/// The form of an answer that is no socket: NDJSON, unless something else is asked for by name.
+/// Selects the format of a response other than a socket: NDJSON, unless `Accept` names another format.
 fn transport(headers: &HeaderMap) -> Result<Transport, ApiError> {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let names: Vec<String> = accepted
@@ -335,9 +336,9 @@ fn transport(headers: &HeaderMap) -> Result<Transport, ApiError> {
     })
 }
 
-/// A handshake that is none.
-fn no_socket() -> ApiError {
-    ApiError::new(Code::UpgradeRequired, "this is no handshake of a WebSocket, version 13")
+/// Error for an invalid WebSocket handshake.
+fn invalid_handshake() -> ApiError {
+    ApiError::new(Code::UpgradeRequired, "the request is not a valid handshake of WebSocket version 13")
         .hint("connect with a WebSocket client, for example: websocat ws://HOST/RESOURCE/events")
         .header(header::UPGRADE, HeaderValue::from_static("websocket"))
         .header(header::CONNECTION, HeaderValue::from_static("Upgrade"))

@@ -1,4 +1,4 @@
-//! What a subscriber asks for: the parameters of `/events`, and the members of a `subscribe` frame.
+//! Requests of subscribers: the parameters of `/events`, and the members of a `subscribe` frame.
 
 mod live;
 
@@ -15,34 +15,34 @@ use diorama_core::record::CborValue;
 use diorama_core::vista::query::url::{self, ParamOptions};
 use diorama_core::vista::{Query, Schema};
 
-/// Ids in one subscription, at most.
+/// Maximum number of ids in one subscription.
 const MOST_IDS: usize = 1_000;
-/// Seconds between heartbeats if nobody says otherwise.
+/// Default interval of heartbeats, in seconds.
 pub(super) const HEARTBEAT: u64 = 25;
-/// Seconds that an answer which is no stream waits for events, at most.
+/// Maximum time that a long poll waits for events, in seconds.
 const MOST_WAIT: u64 = 30;
-/// Parameters that are no columns.
-const OWN: [&str; 8] = ["since", "snapshot", "records", "ids", "ops", "heartbeat", "wait", "dio"];
-/// Parameters that a log has no use for.
-const OF_LISTS: [&str; 4] = ["order", "limit", "offset", "after"];
+/// Parameters of events; other names are columns.
+const PARAMETERS: [&str; 8] = ["since", "snapshot", "records", "ids", "ops", "heartbeat", "wait", "dio"];
+/// Parameters of lists, which are not supported for events.
+const LIST_PARAMETERS: [&str; 4] = ["order", "limit", "offset", "after"];
 
-/// What a subscriber asks for.
+/// Parsed subscription to events.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Subscription {
-    /// Where to begin; now, if nothing is said.
+    /// Start point; `None` means now.
     pub(super) since: Option<StartPoint>,
     pub(super) snapshot: SnapshotMode,
-    /// Whether rows are sent with their events.
+    /// True if rows are sent with their events.
     pub(super) records: bool,
-    /// Only these rows; `None` for all.
+    /// Ids of the rows to send events for; `None` for all rows.
     pub(super) ids: Option<HashSet<String>>,
-    /// Only these changes; `None` for all.
+    /// Kinds of changes to send; `None` for all.
     pub(super) ops: Option<Ops>,
-    /// Only rows that match, and what is shown of them.
+    /// Filter and projection of the rows.
     pub(super) query: Query,
 }
 
-/// How a connection behaves, whatever is subscribed to.
+/// Options of a connection, which apply to all of its subscriptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ConnectionOptions {
     /// Seconds between two heartbeats.
@@ -57,7 +57,7 @@ impl Default for ConnectionOptions {
     }
 }
 
-/// Where a subscription begins.
+/// Start point of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum StartPoint {
     Now,
@@ -65,17 +65,17 @@ pub(super) enum StartPoint {
     Position(Position),
 }
 
-/// Whether rows come before events.
+/// Choice of a snapshot of the rows before the events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum SnapshotMode {
     #[default]
     None,
     Full,
-    /// If there is no position to go on from.
+    /// If the subscription does not resume from a position.
     Auto,
 }
 
-/// Which changes of rows are told.
+/// Kinds of changes that are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ops {
     insert: bool,
@@ -84,7 +84,7 @@ pub(super) struct Ops {
 }
 
 impl Ops {
-    /// Whether an event is told. What is no change of a row is told always, but that a write was taken.
+    /// Returns true if an event of this kind is sent. Failures and invalidations are always sent, commits of writes never.
     pub(super) fn has(self, kind: Kind) -> bool {
         match kind {
             Kind::Inserted | Kind::Entered => self.insert,
@@ -95,7 +95,7 @@ impl Ops {
         }
     }
 
-    /// [`Ops::has`] for a newest state, which may be that of a new row.
+    /// Returns true if a newest state of this kind is sent. Unlike in [`Ops::has`], a change may be an insert.
     pub(super) fn has_newest(self, kind: Kind) -> bool {
         self.has(kind) || kind == Kind::Changed && self.insert
     }
@@ -114,33 +114,37 @@ impl Ops {
     }
 }
 
-/// Reads the query string of one resource's `/events`; nothing is ignored.
+/// Parses the query string of one resource's `/events`. Unknown parameters are errors.
 pub(super) fn parse(raw: &str, schema: &Schema) -> Result<(Subscription, ConnectionOptions), ApiError> {
     refuse_paging(raw)?;
-    let asked = url::parse(raw, schema, &ParamOptions { extra: &OWN, ..ParamOptions::default() })?;
-    if !asked.query.order.is_empty() || asked.query.limit.is_some() || asked.query.offset > 0 {
-        return Err(of_lists("an order or a page"));
+    let parsed = url::parse(raw, schema, &ParamOptions { extra: &PARAMETERS, ..ParamOptions::default() })?;
+    if !parsed.query.order.is_empty() || parsed.query.limit.is_some() || parsed.query.offset > 0 {
+        return Err(list_parameter("an order or a page"));
     }
-    let mut subscription = Subscription { records: true, query: asked.query, ..Subscription::default() };
+    let mut subscription = Subscription { records: true, query: parsed.query, ..Subscription::default() };
     let mut connection = ConnectionOptions::default();
-    for (name, value) in &asked.extra {
+    for (name, value) in &parsed.extra {
         match name.as_str() {
             "heartbeat" | "wait" => connection.set(name, value)?,
-            "dio" => return Err(unknown(name).hint("the path says it; GET /events?dio=a,b follows several resources")),
+            "dio" => {
+                return Err(
+                    unknown(name).hint("the path names the resource; GET /events?dio=a,b subscribes to several")
+                );
+            }
             _ => subscription.set(name, value)?,
         }
     }
     Ok((subscription, connection))
 }
 
-/// What is subscribed to on a connection that takes several subscriptions.
+/// Parsed subscriptions to several resources on one connection.
 pub(super) struct ManySubscriptions {
-    /// Resources, each with what is asked for.
+    /// Names of the resources, each with its subscription.
     pub(super) subs: Vec<(String, Subscription)>,
     pub(super) connection: ConnectionOptions,
 }
 
-/// Reads the query string of `/events`: resources, and what is asked for of all of them.
+/// Parses the query string of `/events`: resources, and the options of all their subscriptions.
 pub(super) fn parse_many(parameters: &[(String, String)], last: Option<&str>) -> Result<ManySubscriptions, ApiError> {
     let (mut names, mut since, mut connection): (Vec<&str>, _, _) = (Vec::new(), last, ConnectionOptions::default());
     let mut subscription = Subscription { records: true, ..Subscription::default() };
@@ -150,10 +154,10 @@ pub(super) fn parse_many(parameters: &[(String, String)], last: Option<&str>) ->
             "since" => since = last.or(Some(value)),
             "heartbeat" | "wait" => connection.set(name, value)?,
             "snapshot" | "records" | "ops" => subscription.set(name, value)?,
-            _ if OF_LISTS.contains(&name.as_str()) => return Err(of_lists(name)),
+            _ if LIST_PARAMETERS.contains(&name.as_str()) => return Err(list_parameter(name)),
             _ => {
-                let hint = "here are dio, since, snapshot, records, ops, heartbeat and wait; filters go into the events of one \
-                    scope, or into a subscribe frame";
+                let hint = "the parameters are dio, since, snapshot, records, ops, heartbeat and wait; filters are \
+                    parameters of the events of one resource, or members of a subscribe frame";
                 return Err(unknown(name).hint(hint));
             }
         }
@@ -161,7 +165,7 @@ pub(super) fn parse_many(parameters: &[(String, String)], last: Option<&str>) ->
     let mut subs: Vec<(String, Subscription)> = Vec::new();
     for name in names {
         if subs.iter().any(|(known, _)| known == name) {
-            return Err(wrong("dio", format!("names {name:?} twice")));
+            return Err(invalid("dio", format!("names {name:?} twice")));
         }
         subs.push((name.to_string(), subscription.clone()));
     }
@@ -173,7 +177,7 @@ pub(super) fn parse_many(parameters: &[(String, String)], last: Option<&str>) ->
             for part in each.split(';') {
                 let (name, position) = part.split_once('=').unwrap_or((part, ""));
                 let Some((_, subscription)) = subs.iter_mut().find(|(known, _)| known == name) else {
-                    return Err(wrong("since", format!("has a position of {name:?}, which is not subscribed to")));
+                    return Err(invalid("since", format!("has a position of {name:?}, which is not subscribed to")));
                 };
                 subscription.set("since", position)?;
             }
@@ -184,7 +188,7 @@ pub(super) fn parse_many(parameters: &[(String, String)], last: Option<&str>) ->
 }
 
 impl ConnectionOptions {
-    /// How long a poll waits.
+    /// Returns the time that a long poll waits.
     pub(super) fn wait(self) -> Duration {
         Duration::from_secs(self.wait)
     }
@@ -196,25 +200,25 @@ impl ConnectionOptions {
         };
         let seconds = value.parse().ok().filter(|seconds| range.contains(seconds));
         let (low, high) = (range.start(), range.end());
-        *field = seconds.ok_or_else(|| wrong(name, format!("is a number of seconds from {low} to {high}")))?;
+        *field = seconds.ok_or_else(|| invalid(name, format!("must be a number of seconds from {low} to {high}")))?;
         Ok(())
     }
 }
 
 impl Subscription {
     fn set(&mut self, name: &str, value: &str) -> Result<(), ApiError> {
-        let bad = |detail: &str| wrong(name, detail);
+        let bad = |detail: &str| invalid(name, detail);
         match name {
             "since" => {
-                self.since = Some(since(value).ok_or_else(|| bad("is a position (EPOCH:SEQ), now or earliest"))?)
+                self.since = Some(since(value).ok_or_else(|| bad("must be a position (EPOCH:SEQ), now or earliest"))?)
             }
-            "records" => self.records = value.parse().map_err(|_| bad("is true or false"))?,
+            "records" => self.records = value.parse().map_err(|_| bad("must be true or false"))?,
             "snapshot" => {
                 self.snapshot = match value {
                     "none" => SnapshotMode::None,
                     "full" => SnapshotMode::Full,
                     "auto" => SnapshotMode::Auto,
-                    _ => return Err(bad("is none, full or auto")),
+                    _ => return Err(bad("must be none, full or auto")),
                 }
             }
             "ops" => self.ops = Some(Ops::read(value).ok_or_else(|| bad("takes insert, update and delete"))?),
@@ -229,11 +233,11 @@ impl Subscription {
         ids.extend(new.into_iter().filter(|id| !id.is_empty()).map(str::to_string));
         match ids.len() {
             1..=MOST_IDS => Ok(()),
-            _ => Err(wrong("ids", "takes 1 to 1000 ids")),
+            _ => Err(invalid("ids", "takes 1 to 1000 ids")),
         }
     }
 
-    /// Reads a `subscribe` frame's members but those that say what is subscribed to.
+    /// Parses the members of a `subscribe` frame, without those that name the resource and the subscription.
     pub(super) fn from_frame(members: &[(CborValue, CborValue)], schema: &Schema) -> Result<Subscription, ApiError> {
         let mut subscription = Subscription { records: true, ..Subscription::default() };
         let mut query = Vec::new();
@@ -247,14 +251,15 @@ impl Subscription {
                 ("records", CborValue::Bool(records)) => subscription.records = *records,
                 ("ids" | "ops", CborValue::Array(words)) => {
                     let words = words.iter().map(|word| word.as_text().map(str::to_string).or_else(|| number(word)));
-                    let words = words.collect::<Option<Vec<_>>>().ok_or_else(|| wrong(name, "is an array of texts"))?;
+                    let words =
+                        words.collect::<Option<Vec<_>>>().ok_or_else(|| invalid(name, "must be an array of texts"))?;
                     match name {
                         "ids" => subscription.add_ids(words.iter().map(String::as_str))?,
                         _ => subscription.set("ops", &words.join(","))?,
                     }
                 }
-                (name, _) if OF_LISTS.contains(&name) => return Err(of_lists(name)),
-                (name, _) if OWN.contains(&name) => return Err(of_type(name)),
+                (name, _) if LIST_PARAMETERS.contains(&name) => return Err(list_parameter(name)),
+                (name, _) if PARAMETERS.contains(&name) => return Err(wrong_type(name)),
                 _ => query.push((key.clone(), value.clone())),
             }
         }
@@ -268,7 +273,7 @@ fn number(value: &CborValue) -> Option<String> {
     value.as_integer().map(|number| i128::from(number).to_string())
 }
 
-/// Reads a position, `now` or `earliest`.
+/// Parses a position, `now` or `earliest`.
 pub(super) fn since(value: &str) -> Option<StartPoint> {
     Some(match value {
         "now" => StartPoint::Now,
@@ -279,24 +284,24 @@ pub(super) fn since(value: &str) -> Option<StartPoint> {
 
 fn refuse_paging(raw: &str) -> Result<(), ApiError> {
     let mut names = raw.split('&').map(|piece| piece.split('=').next().unwrap_or_default());
-    names.find(|name| OF_LISTS.contains(name)).map_or(Ok(()), |name| Err(of_lists(name)))
+    names.find(|name| LIST_PARAMETERS.contains(name)).map_or(Ok(()), |name| Err(list_parameter(name)))
 }
 
-fn of_lists(what: &str) -> ApiError {
-    wrong(what, "makes no sense for events: they are a log, not a list")
-        .hint("/{resource}/live follows the rows of a window; filters, select and q are taken here too")
+fn list_parameter(what: &str) -> ApiError {
+    invalid(what, "is not supported for events, which are a log and not a list")
+        .hint("use /{resource}/live for a window of rows; filters, select and q are supported for events")
 }
 
-fn of_type(name: &str) -> ApiError {
-    wrong(name, "has another type")
+fn wrong_type(name: &str) -> ApiError {
+    invalid(name, "has the wrong type")
 }
 
-fn wrong(name: &str, detail: impl AsRef<str>) -> ApiError {
+fn invalid(name: &str, detail: impl AsRef<str>) -> ApiError {
     ApiError::new(Code::InvalidParameter, format!("{name} {}", detail.as_ref()))
 }
 
 fn unknown(name: &str) -> ApiError {
-    ApiError::new(Code::UnknownParameter, format!("{name} is not known here"))
+    ApiError::new(Code::UnknownParameter, format!("unknown parameter {name}"))
 }
 
 #[cfg(test)]

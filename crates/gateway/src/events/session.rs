@@ -1,4 +1,4 @@
-//! A WebSocket: frames of its subscriptions go out, a few commands come in.
+//! WebSocket session: sends the frames of its subscriptions and executes commands of the client.
 
 use std::pin::pin;
 use std::sync::Weak;
@@ -18,16 +18,17 @@ use super::sockets::SocketPermit;
 use super::subscriptions::Subscriptions;
 use crate::state::GatewayState;
 
-/// Bytes of a client's message, at most: they only send small commands.
+/// Maximum size of a client's message, in bytes. Clients send small commands only.
 pub(super) const MOST_MESSAGE: usize = 64 << 10;
-/// A socket that takes nothing for so long is closed.
+/// Time after which a socket that accepts no data is closed.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What a socket gets to take its close frame.
+/// Time for a socket to receive its close frame.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// Messages that are not understood, until the socket is closed.
+/// Number of invalid messages at which the socket is closed.
 const STRIKES: u32 = 3;
-/// Messages of a client at once, and later each second.
+/// Rate limiter of a client's messages: size of the bucket.
 const BURST: f64 = 40.0;
+/// Rate limiter of a client's messages: tokens per second.
 const RATE: f64 = 20.0;
 
 mod close {
@@ -42,18 +43,19 @@ mod close {
     pub(super) const BAD_MESSAGE: u16 = 4508;
 }
 
-/// Why a session ends: a close code and words.
+/// Close code and reason of a session's end.
 type CloseReason = (u16, &'static str);
 
-/// One socket.
+/// Session of one socket.
 pub(super) struct Session {
     subs: Subscriptions,
     connection: ConnectionOptions,
-    /// What can be subscribed to; `None` where the path says it. A socket keeps no Dio from closing.
+    /// Gateway, for further subscriptions; `None` if the path names the resource. The reference is weak, so that a socket does
+    /// not keep a Dio from closing.
     gateway: Option<Weak<GatewayState>>,
-    /// Messages that the client may send now.
+    /// Number of messages that the client may send now.
     allowance: f64,
-    heard: Instant,
+    last_message: Instant,
     strikes: u32,
 }
 
@@ -63,10 +65,10 @@ impl Session {
         connection: ConnectionOptions,
         gateway: Option<Weak<GatewayState>>,
     ) -> Session {
-        Session { subs, connection, gateway, allowance: BURST, heard: Instant::now(), strikes: 0 }
+        Session { subs, connection, gateway, allowance: BURST, last_message: Instant::now(), strikes: 0 }
     }
 
-    /// Serves the socket until one side closes it; gives the close code, `None` if the client went by itself.
+    /// Serves the socket until one side closes it. Returns the close code; `None` if the client closed.
     pub(super) async fn run<S, E>(mut self, mut socket: S, permit: &SocketPermit) -> Option<u16>
     where
         S: Stream<Item = Result<Message, E>> + Sink<Message, Error = E> + Unpin,
@@ -77,19 +79,19 @@ impl Session {
             () = permit.closing() => Some((close::GOING_AWAY, "the server is stopping")),
         };
         let (encoding, code) = (self.subs.encoding, end.map(|(code, _)| code));
-        // The Dios need not wait for what follows.
+        // The subscriptions end here, so that the Dios do not wait for the close handshake.
         self.subs.closed(code);
         let goodbye = async {
-            // Without a code the peer has closed or is gone.
+            // Without a code, the peer has closed or disconnected.
             let Some((code, reason)) = end else { return socket.close().await };
-            // A pong that the library still holds would follow the close.
+            // Otherwise a pong that the library has queued would follow the close frame.
             socket.flush().await?;
             if code == close::GOING_AWAY {
                 socket.feed(message(encoding, frame::bye(encoding, code, reason))).await?;
             }
             let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
             socket.send(Message::Close(Some(frame))).await?;
-            // The peer's own close frame ends the connection properly.
+            // The peer's close frame completes the close handshake.
             while let Some(Ok(_)) = socket.next().await {}
             Ok(())
         };
@@ -106,8 +108,8 @@ impl Session {
         let mut beat = interval(every);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         beat.reset();
-        self.heard = Instant::now();
-        // Hello comes first, whatever a hasty client has said already.
+        self.last_message = Instant::now();
+        // Each hello is sent before any reply to a message that has already arrived.
         for _ in 0..self.subs.len() {
             if let Err(end) = self.send(socket).await {
                 return end;
@@ -118,7 +120,7 @@ impl Session {
                 message = socket.next() => self.answer(socket, message).await,
                 () = self.subs.ready() => self.send(socket).await,
                 _ = beat.tick() => {
-                    if self.heard.elapsed() > 2 * every + PATIENCE {
+                    if self.last_message.elapsed() > 2 * every + PATIENCE {
                         return Some((close::NO_PONG, "no pong"));
                     }
                     let encoding = self.subs.encoding;
@@ -132,7 +134,7 @@ impl Session {
         }
     }
 
-    /// Sends what waits, with one flush.
+    /// Sends the next batch, with one flush.
     async fn send<S, E>(&mut self, socket: &mut S) -> Result<(), Option<CloseReason>>
     where
         S: Sink<Message, Error = E> + Unpin,
@@ -151,34 +153,34 @@ impl Session {
     async fn answer<S, E>(
         &mut self,
         socket: &mut S,
-        said: Option<Result<Message, E>>,
+        incoming: Option<Result<Message, E>>,
     ) -> Result<(), Option<CloseReason>>
     where
         S: Sink<Message, Error = E> + Unpin,
         E: std::fmt::Display,
     {
         let now = Instant::now();
-        let passed = now.duration_since(std::mem::replace(&mut self.heard, now));
+        let passed = now.duration_since(std::mem::replace(&mut self.last_message, now));
         self.allowance = (self.allowance + passed.as_secs_f64() * RATE).min(BURST) - 1.0;
         if self.allowance < 0.0 {
             return Err(Some((close::TOO_MANY, "too many messages: at most 20 a second")));
         }
-        let said = match (said, self.subs.encoding) {
+        let payload = match (incoming, self.subs.encoding) {
             (None | Some(Ok(Message::Close(_))), _) => return Err(None),
             (Some(Ok(Message::Ping(_) | Message::Pong(_))), _) => return Ok(()),
-            (Some(Ok(Message::Text(said))), Encoding::Json) => Bytes::from(said),
-            (Some(Ok(Message::Binary(said))), Encoding::Cbor) => said,
+            (Some(Ok(Message::Text(text))), Encoding::Json) => Bytes::from(text),
+            (Some(Ok(Message::Binary(bytes))), Encoding::Cbor) => bytes,
             (Some(Ok(Message::Binary(_))), Encoding::Json) => {
                 return Err(Some((close::UNSUPPORTED, "text frames only")));
             }
             (Some(Ok(Message::Text(_))), Encoding::Cbor) => {
                 return Err(Some((close::UNSUPPORTED, "binary frames only")));
             }
-            (Some(Err(error)), _) => return Err(failed(&error.to_string())),
+            (Some(Err(error)), _) => return Err(close_reason(&error.to_string())),
         };
-        let answer = match command::read(self.subs.encoding, &said) {
-            // Boxed, as whatever is rare: a socket that only listens is to be small.
-            Some(command) => Box::pin(command::obey(command, &mut self.subs, self.gateway.as_ref())).await,
+        let answer = match command::read(self.subs.encoding, &payload) {
+            // Boxed because it is rare: the future of a socket that only listens stays small.
+            Some(command) => Box::pin(command::execute(command, &mut self.subs, self.gateway.as_ref())).await,
             None => None,
         };
         let encoding = self.subs.encoding;
@@ -186,7 +188,7 @@ impl Session {
             return put(socket, answer.map(|answer| message(encoding, answer))).await;
         }
         self.strikes += 1;
-        let error = frame::error(encoding, "bad-message", command::known(self.gateway.is_some()), None);
+        let error = frame::error(encoding, "bad-message", command::usage(self.gateway.is_some()), None);
         put(socket, [message(encoding, error)]).await?;
         if self.strikes >= STRIKES { Err(Some((close::BAD_MESSAGE, "not understood"))) } else { Ok(()) }
     }
@@ -207,22 +209,22 @@ where
 async fn within<E: std::fmt::Display>(write: impl Future<Output = Result<(), E>>) -> Result<(), Option<CloseReason>> {
     const STALLED: Option<CloseReason> = Some((close::SLOW, "too slow: nothing was taken for 10 s"));
     let mut write = pin!(write);
-    // Most writes are done at once, and asking for the time takes longer than they do.
+    // Most writes complete at once, and reading the clock takes longer than they do.
     let done = match poll_immediate(&mut write).await {
         Some(done) => Ok(done),
         None => timeout(PATIENCE, write).await,
     };
     match done {
         Ok(Ok(())) => Ok(()),
-        // The server beneath may have lost its patience first.
+        // The timeout of the HTTP server may have fired first.
         Ok(Err(error)) if error.to_string().contains("timed out") => Err(STALLED),
         Ok(Err(_)) => Err(None),
         Err(_) => Err(STALLED),
     }
 }
 
-/// The library gives the reason of a failed read in words only.
-fn failed(error: &str) -> Option<CloseReason> {
+/// Maps the error of a failed read to a close code. The library gives the reason as text only.
+fn close_reason(error: &str) -> Option<CloseReason> {
     match error {
         error if error.contains("UTF-8") => Some((close::NOT_UTF8, "text frames are UTF-8")),
         error if error.contains("too long") => Some((close::TOO_BIG, "messages are at most 64 KiB")),
@@ -233,7 +235,7 @@ fn failed(error: &str) -> Option<CloseReason> {
     }
 }
 
-/// JSON frames are made of text by this program.
+/// Wraps a frame in a message. JSON frames are always valid UTF-8, because this program built them.
 fn message(encoding: Encoding, frame: Bytes) -> Message {
     match encoding {
         Encoding::Json => Message::Text(Utf8Bytes::try_from(frame).unwrap_or_default()),

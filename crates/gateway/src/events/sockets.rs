@@ -1,4 +1,4 @@
-//! The open sockets and streams of a server: how many there may be, and how they end.
+//! Limit on the open sockets and streams of a server, and their end at shutdown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// Over this time sockets are closed at a stop, if there are many: clients come back at different moments.
+/// Maximum jitter of the closing time of a socket at shutdown, so that clients do not reconnect all at once.
 const SPREAD: Duration = Duration::from_secs(2);
-/// What each socket adds to that time.
+/// Jitter for each open socket, up to [`SPREAD`].
 const EACH: Duration = Duration::from_millis(2);
 
-/// The open sockets and streams of a server: how many there may be, and how they end. Clones share them.
+/// Limit on the open sockets and streams of a server, and their end at shutdown. Clones share the same state.
 #[derive(Clone, Debug)]
 pub struct Sockets {
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     closing: CancellationToken,
     tasks: TaskTracker,
 }
@@ -28,32 +28,33 @@ impl Default for Sockets {
 }
 
 impl Sockets {
-    /// At most `most` sockets and streams.
+    /// Creates a limit of `most` sockets and streams.
     pub fn new(most: usize) -> Sockets {
-        let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
-        Sockets { places, closing: CancellationToken::new(), tasks: TaskTracker::new() }
+        let permits = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+        Sockets { permits, closing: CancellationToken::new(), tasks: TaskTracker::new() }
     }
 
-    /// How many are open.
+    /// Number of open sockets and streams.
     pub fn open(&self) -> usize {
         self.tasks.len()
     }
 
-    /// Closes all, sockets with code 1001, and those that still come; many over up to two seconds. Returns when they are gone.
+    /// Closes all sockets (with code 1001) and streams, including those that open later, with up to two seconds of jitter.
+    /// Returns when all have ended.
     pub async fn close(&self) {
         self.closing.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// A place for one more, `None` if all are taken.
+    /// Permit for one more socket or stream; `None` if the limit is reached.
     pub(super) fn permit(&self) -> Option<SocketPermit> {
-        let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         Some(SocketPermit { sockets: self.clone(), _permit: permit, _task: self.tasks.token() })
     }
 }
 
-/// The right to be of one socket or stream; given back when dropped.
+/// Permit of one socket or stream; released when dropped.
 pub(super) struct SocketPermit {
     sockets: Sockets,
     _permit: OwnedSemaphorePermit,
@@ -61,10 +62,10 @@ pub(super) struct SocketPermit {
 }
 
 impl SocketPermit {
-    /// Returns when it is time to end.
+    /// Waits until the socket is to close: after the start of the shutdown, with jitter.
     ///
     /// # Cancel safety
-    /// Nothing is lost when the future is dropped, but the time to end may be another.
+    /// Nothing is lost when the future is dropped, but the jitter is drawn again.
     pub(super) async fn closing(&self) {
         self.sockets.closing.cancelled().await;
         let open = u32::try_from(self.sockets.open()).unwrap_or(u32::MAX);
@@ -73,7 +74,7 @@ impl SocketPermit {
         tokio::time::sleep(span.mul_f64(share)).await;
     }
 
-    /// Returns when the server is stopping.
+    /// Waits until the server is stopping.
     pub(super) async fn stopping(&self) {
         self.sockets.closing.cancelled().await;
     }
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_only_so_many_places() {
+    fn the_number_of_sockets_is_bounded() {
         let sockets = Sockets::new(1);
         let permit = sockets.permit();
         assert!(permit.is_some() && sockets.permit().is_none());
@@ -94,12 +95,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_sockets_end_one_after_the_other_within_two_seconds() {
+    async fn many_sockets_close_with_jitter_within_two_seconds() {
         let sockets = Sockets::new(2_000);
-        let places: Vec<_> = (0..2_000).map(|_| sockets.permit().unwrap()).collect();
+        let permits: Vec<_> = (0..2_000).map(|_| sockets.permit().unwrap()).collect();
         let start = tokio::time::Instant::now();
         sockets.closing.cancel();
-        let ends = futures_util::future::join_all(places.iter().map(|permit| async {
+        let ends = futures_util::future::join_all(permits.iter().map(|permit| async {
             permit.closing().await;
             start.elapsed()
         }));

@@ -1,4 +1,4 @@
-//! Events as the body of an answer: server-sent events, which go on, and long polls, which end when something was sent.
+//! Events as a response body: server-sent events, which continue, and long polls, which end after the first events.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -17,21 +17,21 @@ use super::sockets::SocketPermit;
 use super::subscriptions::Subscriptions;
 use crate::http::negotiate::Format;
 
-/// Milliseconds after which a browser comes back.
+/// Time after which a browser reconnects, in milliseconds.
 const RETRY: u32 = 2_000;
 
-/// How the body is made of frames.
+/// Format of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transport {
     /// `text/event-stream`.
     Sse,
-    /// A JSON array.
+    /// JSON array of frames.
     Array,
-    /// A frame a line.
+    /// NDJSON: one frame a line.
     Lines,
 }
 
-/// What is left to be sent.
+/// Next part of the body.
 #[derive(PartialEq, Eq)]
 enum Phase {
     Head,
@@ -45,14 +45,14 @@ struct Stream {
     transport: Transport,
     phase: Phase,
     every: Duration,
-    /// The next heartbeat; of a long poll, its end.
+    /// Time of the next heartbeat, or of the end of a long poll.
     due: Instant,
-    /// Whether something was sent that a poll is for.
-    told: bool,
+    /// True once a frame was sent that ends a long poll.
+    has_events: bool,
     count: usize,
 }
 
-/// An answer whose body is made while events happen.
+/// Builds the response; its body is generated while events occur.
 pub(super) fn respond(
     subs: Subscriptions,
     connection: ConnectionOptions,
@@ -64,21 +64,21 @@ pub(super) fn respond(
         Transport::Array | Transport::Lines => connection.wait(),
     };
     let due = Instant::now() + every;
-    let stream = Stream { subs, permit, transport, phase: Phase::Head, every, due, told: false, count: 0 };
+    let stream = Stream { subs, permit, transport, phase: Phase::Head, every, due, has_events: false, count: 0 };
     let body = stream::unfold(stream, |mut stream| async {
         let piece = stream.piece().await?;
         Some((Ok::<_, Infallible>(piece), stream))
     });
-    headed(Body::from_stream(body), transport)
+    with_headers(Body::from_stream(body), transport)
 }
 
-/// A stream of server-sent events that has ended: the client comes back.
-pub(super) fn come_back() -> Response {
+/// Builds a stream of server-sent events that ends at once, so that the client reconnects.
+pub(super) fn retry_later() -> Response {
     let body = format!("retry: {RETRY}\n: the first copy is still being read\n\n");
-    headed(Body::from(body), Transport::Sse)
+    with_headers(Body::from(body), Transport::Sse)
 }
 
-fn headed(body: Body, transport: Transport) -> Response {
+fn with_headers(body: Body, transport: Transport) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -97,7 +97,7 @@ fn headed(body: Body, transport: Transport) -> Response {
 }
 
 impl Stream {
-    /// The next piece of the body, `None` after the last.
+    /// Returns the next piece of the body; `None` after the last.
     async fn piece(&mut self) -> Option<Bytes> {
         match self.phase {
             Phase::Over => return None,
@@ -112,21 +112,21 @@ impl Stream {
             }
         }
         loop {
-            if self.transport != Transport::Sse && self.told && !self.subs.is_ready() {
+            if self.transport != Transport::Sse && self.has_events && !self.subs.is_ready() {
                 return Some(self.end());
             }
             tokio::select! {
                 biased;
                 () = self.permit.stopping() => {
                     let bye = frame::bye(Encoding::Json, 1001, "the server is stopping");
-                    let mut last = self.render(&[OutgoingFrame::word(bye, None)]);
+                    let mut last = self.render(&[OutgoingFrame::control(bye, None)]);
                     last.extend(self.end());
                     return Some(last.into());
                 }
                 () = self.subs.ready() => match self.subs.batch().await {
                     Ok(sent) if sent.is_empty() => {}
                     Ok(sent) => {
-                        self.told |= sent.iter().any(|sent| sent.is_event);
+                        self.has_events |= sent.iter().any(|sent| sent.is_event);
                         return Some(self.render(&sent).into());
                     }
                     Err(_) => return Some(self.end()),
@@ -139,22 +139,22 @@ impl Stream {
         }
     }
 
-    /// A comment that keeps the line open, and the place to go on from, which a browser takes in silence.
+    /// Builds a comment that keeps the connection alive, and the resume position, which a browser stores without an event.
     fn beat(&mut self) -> Bytes {
         self.due = Instant::now() + self.every;
         match self.subs.bookmark() {
-            Some(permit) => format!(": heartbeat\nid: {permit}\n\n").into(),
+            Some(bookmark) => format!(": heartbeat\nid: {bookmark}\n\n").into(),
             None => Bytes::from_static(b": heartbeat\n\n"),
         }
     }
 
-    /// The last piece: of a poll, the place to go on from.
+    /// Builds the last piece. In a long poll it contains the resume positions.
     fn end(&mut self) -> Bytes {
         self.phase = Phase::Over;
         if self.transport == Transport::Sse {
             return Bytes::new();
         }
-        let beats: Vec<_> = self.subs.heartbeats().map(|frame| OutgoingFrame::word(frame, None)).collect();
+        let beats: Vec<_> = self.subs.heartbeats().map(|frame| OutgoingFrame::control(frame, None)).collect();
         let mut last = self.render(&beats);
         if self.transport == Transport::Array {
             last.extend_from_slice(b"]\n");
@@ -171,15 +171,15 @@ impl Stream {
                 Transport::Array if self.count > 0 => out.extend_from_slice(b",\n"),
                 Transport::Array | Transport::Lines => {}
                 Transport::Sse => {
-                    let permit = match (&single, sent.seq) {
+                    let bookmark = match (&single, sent.seq) {
                         (Some(epoch), Some(seq)) => Some(format!("{epoch}:{seq}")),
-                        // The others of several subscriptions are where the batch ends.
+                        // A bookmark of several subscriptions is valid at the end of the batch only.
                         (None, Some(_)) if last == Some(at) => self.subs.bookmark(),
                         _ => None,
                     };
-                    if let Some(permit) = permit {
+                    if let Some(bookmark) = bookmark {
                         out.extend_from_slice(b"id: ");
-                        out.extend_from_slice(permit.as_bytes());
+                        out.extend_from_slice(bookmark.as_bytes());
                         out.push(b'\n');
                     }
                     out.extend_from_slice(b"data: ");

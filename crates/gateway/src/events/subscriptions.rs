@@ -1,4 +1,4 @@
-//! The subscriptions of one connection.
+//! Subscriptions of one connection.
 
 use std::fmt::Write as _;
 use std::future::pending;
@@ -19,22 +19,22 @@ use crate::scope::Scope;
 use crate::state::GatewayState;
 use diorama_core::dio::Position;
 
-/// Subscriptions of one connection, at most.
+/// Maximum number of subscriptions on one connection.
 pub(super) const MOST_SUBS: usize = 64;
 
-/// One subscription.
+/// Open subscription.
 struct OpenSubscription {
-    /// What its frames bear, where there can be several.
+    /// Name in its frames; `None` if the connection has a single subscription.
     name: Option<Arc<str>>,
     source: FrameSource,
     open: OpenSocket,
 }
 
-/// Where frames come from.
+/// Source of the frames of a subscription.
 enum FrameSource {
-    /// Events.
+    /// Event log.
     Log(Box<EventCursor>),
-    /// A live query.
+    /// Live query.
     Live(Box<LiveCursor>),
 }
 
@@ -42,37 +42,37 @@ impl FrameSource {
     fn bookmark(&self) -> Option<Position> {
         match self {
             FrameSource::Log(cursor) => cursor.bookmark(),
-            FrameSource::Live(follow) => follow.bookmark(),
+            FrameSource::Live(cursor) => cursor.bookmark(),
         }
     }
 
     fn is_ready(&self) -> bool {
         match self {
             FrameSource::Log(cursor) => cursor.is_ready(),
-            FrameSource::Live(follow) => follow.is_ready(),
+            FrameSource::Live(cursor) => cursor.is_ready(),
         }
     }
 
     async fn ready(&mut self) {
         match self {
             FrameSource::Log(cursor) => cursor.ready().await,
-            FrameSource::Live(follow) => follow.ready().await,
+            FrameSource::Live(cursor) => cursor.ready().await,
         }
     }
 
     async fn batch(&mut self) -> Result<Vec<OutgoingFrame>, CursorEnd> {
         match self {
             FrameSource::Log(cursor) => cursor.batch().await,
-            FrameSource::Live(follow) => follow.batch(),
+            FrameSource::Live(cursor) => cursor.batch(),
         }
     }
 }
 
-/// The subscriptions of one connection, served in turn.
+/// Subscriptions of one connection, served round-robin.
 pub(super) struct Subscriptions {
     pub(super) encoding: Encoding,
     heartbeat: u64,
-    /// The caller's.
+    /// Bounds of the caller.
     bounds: Bounds,
     all: Vec<OpenSubscription>,
     turn: usize,
@@ -83,17 +83,17 @@ impl Subscriptions {
         Subscriptions { encoding, heartbeat, bounds, all: Vec::new(), turn: 0 }
     }
 
-    /// Who the next commands are of: a token was taken. Subscriptions that are open stay as they are.
+    /// Sets the principal of later commands. Open subscriptions are not affected.
     pub(super) fn authenticate(&mut self, principal: Principal) {
         self.bounds.principal = principal;
     }
 
-    /// Bounds of one more command.
+    /// Returns bounds for one more command.
     pub(super) fn bounds(&self) -> Bounds {
         self.bounds.again()
     }
 
-    /// Adds one, under a name where there can be several.
+    /// Adds a subscription, with a name if the connection can have several.
     pub(super) async fn add(
         &mut self,
         name: Option<&str>,
@@ -102,7 +102,7 @@ impl Subscriptions {
     ) -> Result<(), ApiError> {
         check_ready(&scope.dio)?;
         if subscription.snapshot != super::request::SnapshotMode::None && !scope.dio.is_complete() {
-            let detail = format!("{} holds a part of its rows only: there is no snapshot of it", scope.dio.name());
+            let detail = format!("{} caches only a part of its rows and does not support snapshots", scope.dio.name());
             return Err(ApiError::new(Code::InvalidParameter, detail).hint("subscribe without snapshot"));
         }
         let cursor = EventCursor::open(scope, subscription, self.encoding, self.heartbeat, &self.bounds()).await?;
@@ -110,7 +110,7 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Adds a live query, under a name where there can be several.
+    /// Adds a subscription to a live query, with a name if the connection can have several.
     pub(super) async fn add_live(
         &mut self,
         name: Option<&str>,
@@ -119,11 +119,12 @@ impl Subscriptions {
     ) -> Result<(), ApiError> {
         check_ready(&scope.dio)?;
         if !scope.dio.is_complete() {
-            let detail = format!("{} holds a part of its rows only: they have no places", scope.dio.name());
-            return Err(ApiError::new(Code::InvalidParameter, detail).hint("follow its events"));
+            let detail =
+                format!("{} caches only a part of its rows and does not support live queries", scope.dio.name());
+            return Err(ApiError::new(Code::InvalidParameter, detail).hint("subscribe to its events"));
         }
-        let follow = LiveCursor::open(scope, subscription, self.encoding, self.heartbeat, &self.bounds()).await?;
-        self.push(name, scope, FrameSource::Live(Box::new(follow)));
+        let cursor = LiveCursor::open(scope, subscription, self.encoding, self.heartbeat, &self.bounds()).await?;
+        self.push(name, scope, FrameSource::Live(Box::new(cursor)));
         Ok(())
     }
 
@@ -131,7 +132,7 @@ impl Subscriptions {
         self.all.push(OpenSubscription { name: name.map(Arc::from), source, open: scope.sockets.enter() });
     }
 
-    /// Takes one away; whether there was one.
+    /// Removes a subscription; returns false if there is none of this name.
     pub(super) fn remove(&mut self, name: &str) -> bool {
         let before = self.all.len();
         self.all.retain(|sub| sub.name.as_deref() != Some(name));
@@ -159,12 +160,12 @@ impl Subscriptions {
         }
     }
 
-    /// Whether something can be sent at once.
+    /// Returns true if something can be sent.
     pub(super) fn is_ready(&self) -> bool {
         self.all.iter().any(|sub| sub.source.is_ready())
     }
 
-    /// What the next subscription has that has something, each frame with the place to go on from after it.
+    /// Returns the next batch of the next subscription that is ready, each frame with the position after it.
     pub(super) async fn batch(&mut self) -> Result<Vec<OutgoingFrame>, CursorEnd> {
         let count = self.all.len();
         let Some(at) = (0..count).map(|n| (self.turn + n) % count).find(|at| self.all[*at].source.is_ready()) else {
@@ -180,17 +181,17 @@ impl Subscriptions {
                 }
                 Ok(sent)
             }
-            // The others go on.
+            // The other subscriptions continue.
             Err(CursorEnd::Closed) => {
                 self.all.remove(at);
-                let gone = frame::tagged(encoding, &name, &frame::word(encoding, "unsubscribed"));
-                Ok(vec![OutgoingFrame::word(gone, None)])
+                let gone = frame::tagged(encoding, &name, &frame::type_only(encoding, "unsubscribed"));
+                Ok(vec![OutgoingFrame::control(gone, None)])
             }
             Err(CursorEnd::Slow) => Err(CursorEnd::Slow),
         }
     }
 
-    /// A bookmark for each that has one.
+    /// Returns a bookmark frame of each subscription that has a resume position.
     pub(super) fn heartbeats(&self) -> impl Iterator<Item = bytes::Bytes> + '_ {
         self.all.iter().filter_map(|sub| {
             let beat = frame::heartbeat(self.encoding, &sub.source.bookmark()?);
@@ -201,7 +202,7 @@ impl Subscriptions {
         })
     }
 
-    /// Where a client is that has got everything so far, where there is one subscription without a name.
+    /// Position of a caught-up client, for a connection with a single unnamed subscription.
     pub(super) fn position(&self) -> Option<Position> {
         match &self.all[..] {
             [OpenSubscription { name: None, source, .. }] => source.bookmark(),
@@ -209,35 +210,35 @@ impl Subscriptions {
         }
     }
 
-    /// The epoch of positions, where there is one subscription without a name.
+    /// Epoch of positions, for a connection with a single unnamed subscription.
     pub(super) fn epoch(&self) -> Option<Arc<str>> {
         match &self.all[..] {
             [OpenSubscription { name: None, source: FrameSource::Log(cursor), .. }] => Some(cursor.epoch()),
-            [OpenSubscription { name: None, source: FrameSource::Live(follow), .. }] => Some(follow.epoch()),
+            [OpenSubscription { name: None, source: FrameSource::Live(cursor), .. }] => Some(cursor.epoch()),
             _ => None,
         }
     }
 
-    /// Where a client may go on, as `since` takes it, `None` if nowhere.
+    /// Resume positions in the format of `since`; `None` if no subscription has one.
     pub(super) fn bookmark(&self) -> Option<String> {
-        let mut places = String::new();
+        let mut bookmarks = String::new();
         for sub in &self.all {
             let Some(position) = sub.source.bookmark() else { continue };
             let Some(name) = &sub.name else { return Some(position.to_string()) };
-            let and = if places.is_empty() { "" } else { ";" };
-            // Text takes every write.
-            let _ = write!(places, "{and}{name}={position}");
+            let and = if bookmarks.is_empty() { "" } else { ";" };
+            // Writing to a String does not fail.
+            let _ = write!(bookmarks, "{and}{name}={position}");
         }
-        (!places.is_empty()).then_some(places)
+        (!bookmarks.is_empty()).then_some(bookmarks)
     }
 
-    /// The connection has ended with this code, `None` if the client went.
+    /// Counts the end of all subscriptions with this close code; `None` if the client closed.
     pub(super) fn closed(self, code: Option<u16>) {
         self.all.into_iter().for_each(|sub| sub.open.closed(code));
     }
 }
 
-/// What `principal` may see of the resource `name`, to be subscribed to.
+/// Returns the scope of `principal` in the resource `name`, for a subscription. Fails while the server is stopping.
 pub(super) fn find_scope(gateway: &GatewayState, name: &str, principal: Principal) -> Result<Scope, ApiError> {
     if gateway.closing.is_cancelled() {
         return Err(ApiError::new(Code::ShuttingDown, "the server is stopping"));

@@ -1,4 +1,4 @@
-//! What the tests of this folder share.
+//! Helpers of the tests in this folder.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use diorama_connect::MemoryTable;
 use diorama_core::cache::MemoryCache;
 use diorama_core::{Column, ColumnType, Dio, Filter, Lens, Record, Schema};
 
-/// A Dio in memory with nothing in it and a ring of eight events.
+/// Empty Dio in memory with a ring of eight events.
 pub(crate) async fn small_dio() -> Dio {
     dio_with_ring(8).await
 }
 
-/// A Dio in memory with nothing in it and a ring of so many events.
+/// Empty Dio in memory with a ring of `events` events.
 pub(super) async fn dio_with_ring(events: usize) -> Dio {
     let columns = [("id", ColumnType::String), ("name", ColumnType::String), ("price", ColumnType::Integer)];
     let schema = Schema::new("id", columns.map(|(name, ty)| Column::new(name, ty)).to_vec());
@@ -28,23 +28,23 @@ pub(super) async fn dio_with_ring(events: usize) -> Dio {
     lens.make_dio(MemoryTable::vista("products", schema, [])).await.unwrap()
 }
 
-/// All of `dio`, as the handlers of a gateway see it.
+/// Scope of all rows of `dio`, as the handlers of a gateway use it.
 pub(crate) fn scope_of(dio: Dio) -> Scope {
     scope_with(dio, MountOptions::default())
 }
 
-/// [`scope_of`] with bounds of its own.
+/// Scope of all rows of `dio`, with options.
 pub(super) fn scope_with(dio: Dio, options: MountOptions) -> Scope {
     let resource = Arc::new(Resource::new(dio, options));
     Scope::new(resource, Principal::Anybody, Filter::default())
 }
 
-/// [`small_dio`] as a resource.
+/// Scope of [`small_dio`].
 pub(super) async fn mounted() -> Scope {
     scope_of(small_dio().await)
 }
 
-/// What a query string asks for.
+/// Subscription of a query string.
 pub(super) fn subscription(scope: &Scope, query: &str) -> Subscription {
     request::parse(query, &scope.schema).unwrap().0
 }

@@ -1,7 +1,7 @@
-//! What a subscriber sees of a Dio: a filter, what is shown of rows, and how it is written.
+//! Views of subscribers on a Dio's events: filter, projection and encoding.
 //!
-//! Equal views of one Dio are one [`EventView`], shared by all sockets that have it: an event is judged and its frame made once, by
-//! the first that comes to it. An event that goes out as it is has its frame in the ring, for all views.
+//! Equal views of one Dio share one [`EventView`]. The first subscriber that reaches an event evaluates the filter and builds the
+//! frame for all. A frame that no projection or filter changes is cached in the ring, for all views.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -21,23 +21,23 @@ use diorama_core::state::{Entry, Frame, VisibleChange};
 use diorama_core::vista::query::{CompiledQuery, Fields};
 use diorama_core::vista::{Query, Schema};
 
-/// Views of one Dio, at most.
+/// Maximum number of views of one Dio.
 const MOST_VIEWS: usize = 1_000;
-/// Events whose frames a view remembers; a power of two.
+/// Number of events whose frames a view caches; a power of two.
 const REMEMBERED: u64 = 256;
-/// Bytes of frames that a view remembers, at most.
+/// Maximum size of the frames that a view caches, in bytes.
 const MOST_REMEMBERED: usize = 1 << 20;
-/// Rows larger than this are not sent with their event: whoever wants them reads them.
+/// Size in bytes beyond which a row is not sent with its event; clients can read it by id.
 const MOST_RECORD: usize = 256 << 10;
 
-/// What a subscriber is told of an event.
+/// Event as a subscriber sees it: its kind and frame.
 #[derive(Clone, Debug)]
 pub(super) struct EventFrame {
     pub(super) kind: Kind,
     pub(super) frame: Bytes,
 }
 
-/// What a subscriber sees of a Dio.
+/// View of subscribers on a Dio's events.
 #[derive(Debug)]
 pub(super) struct EventView {
     pub(super) encoding: Encoding,
@@ -46,22 +46,22 @@ pub(super) struct EventView {
     projected: bool,
     records: bool,
     recent: Mutex<RecentEvents>,
-    /// What it holds of the gateway's budgets.
+    /// Shares of the gateway's budgets.
     _leases: Vec<Lease>,
 }
 
-/// What was made of the newest events: the event with number `n` is at `n % REMEMBERED`.
+/// Cached frames of the newest events. The event with number `n` is at index `n % REMEMBERED`.
 #[derive(Debug, Default)]
 struct RecentEvents {
-    told: Vec<(u64, Option<EventFrame>)>,
+    frames: Vec<(u64, Option<EventFrame>)>,
     bytes: usize,
 }
 
-/// What is known of a row before an event.
+/// State of a row before an event.
 #[derive(Clone, Copy)]
 enum PriorRow {
     Matched,
-    No,
+    NotMatched,
     Unknown,
 }
 
@@ -84,32 +84,33 @@ impl EventView {
         })
     }
 
-    /// What is told of the event with the number `at` in the ring, or of one that is not there any more.
-    pub(super) fn tell(&self, item: &RingItem, at: Option<u64>) -> Option<EventFrame> {
+    /// Returns the frame of an event; `None` if the view does not show it. `at` is the event's number in the ring, `None` if it
+    /// was read from the journal.
+    pub(super) fn frame_of(&self, item: &RingItem, at: Option<u64>) -> Option<EventFrame> {
         let entry = item.entry.as_ref()?;
-        // What was remembered of the event has the row that was erased since.
-        if entry.erased || self.filter.is_none() && self.goes_as_it_is() {
-            return self.told(item, entry);
+        // A cached frame could contain a row that was erased since.
+        if entry.erased || self.filter.is_none() && self.uses_ring_frames() {
+            return self.build(item, entry);
         }
-        let Some(at) = at else { return self.told(item, entry) };
+        let Some(at) = at else { return self.build(item, entry) };
         let slot = usize::try_from(at % REMEMBERED).unwrap_or_default();
         let mut recent = self.recent.lock();
-        if recent.told.is_empty() {
-            recent.told.resize(REMEMBERED as usize, (u64::MAX, None));
+        if recent.frames.is_empty() {
+            recent.frames.resize(REMEMBERED as usize, (u64::MAX, None));
         }
-        if recent.told[slot].0 != at {
-            let told = self.told(item, entry);
-            recent.keep(slot, at, told);
+        if recent.frames[slot].0 != at {
+            let frame = self.build(item, entry);
+            recent.keep(slot, at, frame);
         }
-        recent.told[slot].1.clone()
+        recent.frames[slot].1.clone()
     }
 
-    /// Whether frames are those of the ring.
-    fn goes_as_it_is(&self) -> bool {
+    /// Returns true if frames can be shared through the ring.
+    fn uses_ring_frames(&self) -> bool {
         self.encoding == Encoding::Json && self.records && !self.projected
     }
 
-    fn told(&self, item: &RingItem, entry: &Entry) -> Option<EventFrame> {
+    fn build(&self, item: &RingItem, entry: &Entry) -> Option<EventFrame> {
         let kind = self.verdict(item, entry)?;
         let encode = || {
             let row = item.new.as_ref().and_then(|row| self.shown(row));
@@ -117,65 +118,65 @@ impl EventView {
         };
         let own =
             matches!(kind, Kind::Entered | Kind::Left) || !kind_of(item, entry).is_some_and(|plain| plain == kind);
-        let frame = match self.goes_as_it_is() && !own {
+        let frame = match self.uses_ring_frames() && !own {
             true => item.frame.get_or_init(encode).clone(),
             false => encode(),
         };
         Some(EventFrame { kind, frame })
     }
 
-    /// What the event is for whoever sees this view; `None` if nothing.
+    /// Returns the kind of the event in this view; `None` if the view does not show it.
     fn verdict(&self, item: &RingItem, entry: &Entry) -> Option<Kind> {
         let plain = kind_of(item, entry)?;
         let Some(filter) = &self.filter else { return Some(plain) };
         let now = item.new.as_ref().map(|row| filter.matches(row));
         let before = match &item.old {
-            // Nothing is written, somebody says that the row may be another: what subscribers had of it is not known.
+            // An invalidation without a write: the row that subscribers have is unknown.
             _ if matches!(entry.visible, VisibleChange::Same) => PriorRow::Unknown,
             RowBefore::Known(old) if filter.matches(old) => PriorRow::Matched,
-            RowBefore::Known(_) | RowBefore::Absent => PriorRow::No,
+            RowBefore::Known(_) | RowBefore::Absent => PriorRow::NotMatched,
             RowBefore::Unknown => PriorRow::Unknown,
         };
         match (plain, before, now) {
             (Kind::Committed, _, Some(false)) => None,
             (Kind::Failed | Kind::Invalidated | Kind::Committed, ..) => Some(plain),
-            (Kind::Removed, PriorRow::No, _) => None,
+            (Kind::Removed, PriorRow::NotMatched, _) => None,
             (Kind::Removed, ..) => Some(Kind::Removed),
             (Kind::Inserted, _, Some(false)) => None,
-            (_, PriorRow::No, Some(true)) if plain == Kind::Changed => Some(Kind::Entered),
-            (_, PriorRow::No, Some(false)) => None,
+            (_, PriorRow::NotMatched, Some(true)) if plain == Kind::Changed => Some(Kind::Entered),
+            (_, PriorRow::NotMatched, Some(false)) => None,
             (_, _, Some(false)) => Some(Kind::Left),
             (plain, ..) => Some(plain),
         }
     }
 
-    /// Whether the verdict on an event needs the row before it, which is not known. What was not written is judged without.
-    pub(super) fn is_blind(&self, item: &RingItem) -> bool {
+    /// Returns true if evaluating an event needs the row before it, which is unknown. Events without a write do not need it.
+    pub(super) fn lacks_prior_row(&self, item: &RingItem) -> bool {
         let needs = |entry: &Entry| {
-            let told = matches!(entry.frame, Frame::Changed | Frame::Removed);
-            // That a row was erased is told to everybody: nobody can tell any more who saw it.
-            told && !matches!(entry.visible, VisibleChange::Same) && !entry.erased
+            let is_change = matches!(entry.frame, Frame::Changed | Frame::Removed);
+            // An erasure is sent to all subscribers, because the erased row can no longer be matched.
+            is_change && !matches!(entry.visible, VisibleChange::Same) && !entry.erased
         };
         self.filter.is_some() && item.old == RowBefore::Unknown && item.entry.as_ref().is_some_and(needs)
     }
 
-    /// Whether a row is seen.
+    /// Returns true if the row passes the filter.
     pub(super) fn matches(&self, row: &impl Fields) -> bool {
         self.filter.as_ref().is_none_or(|filter| filter.matches(row))
     }
 
-    /// Whether every row is seen.
+    /// Returns true if all rows pass the filter.
     pub(super) fn is_unfiltered(&self) -> bool {
         self.filter.is_none()
     }
 
-    /// What is shown of a row, `None` if nothing is.
+    /// Encodes a row; `None` if rows are not sent or the row is too large.
     pub(super) fn shown<'a>(&self, row: impl Into<format::Bytes<'a>>) -> Option<Vec<u8>> {
         let row = self.records.then(|| self.writer.one(row))?;
         (row.len() <= MOST_RECORD).then_some(row)
     }
 
-    /// Whether rows are shown whole, and as the ring has them.
+    /// Builds the frame of a row's newest state: changed, or removed if the row does not exist or does not match.
     pub(super) fn newest(&self, id: &str, seq: u64, row: Option<&Body>) -> EventFrame {
         let row = row.filter(|row| self.matches(*row));
         let kind = if row.is_some() { Kind::Changed } else { Kind::Removed };
@@ -186,20 +187,20 @@ impl EventView {
 }
 
 impl RecentEvents {
-    fn keep(&mut self, slot: usize, at: u64, told: Option<EventFrame>) {
-        let size = |told: &Option<EventFrame>| told.as_ref().map_or(0, |told| told.frame.len());
-        self.bytes += size(&told);
-        self.bytes -= size(&std::mem::replace(&mut self.told[slot], (at, told)).1);
+    fn keep(&mut self, slot: usize, at: u64, frame: Option<EventFrame>) {
+        let size = |frame: &Option<EventFrame>| frame.as_ref().map_or(0, |event| event.frame.len());
+        self.bytes += size(&frame);
+        self.bytes -= size(&std::mem::replace(&mut self.frames[slot], (at, frame)).1);
         if self.bytes > MOST_REMEMBERED {
-            let kept = std::mem::replace(&mut self.told[slot], (u64::MAX, None));
-            self.told.fill((u64::MAX, None));
+            let kept = std::mem::replace(&mut self.frames[slot], (u64::MAX, None));
+            self.frames.fill((u64::MAX, None));
             self.bytes = size(&kept.1);
-            self.told[slot] = kept;
+            self.frames[slot] = kept;
         }
     }
 }
 
-/// What an event is for whoever sees everything. A change of a row that is not there is its removal.
+/// Returns the kind of an event in an unfiltered view. A change of a row that no longer exists is a removal.
 fn kind_of(item: &RingItem, entry: &Entry) -> Option<Kind> {
     Some(match &entry.frame {
         Frame::Inserted => Kind::Inserted,
@@ -213,7 +214,7 @@ fn kind_of(item: &RingItem, entry: &Entry) -> Option<Kind> {
     })
 }
 
-/// An event read back from the journal knows no row but its own entry's.
+/// Returns true if the row no longer exists. An event from the journal has no rows other than those in its entry.
 fn is_gone(item: &RingItem, entry: &Entry) -> bool {
     match item.old {
         RowBefore::Unknown => matches!(entry.visible, VisibleChange::Gone),
@@ -221,13 +222,13 @@ fn is_gone(item: &RingItem, entry: &Entry) -> bool {
     }
 }
 
-/// The views of one Dio that somebody has.
+/// Views of one Dio that have subscribers.
 #[derive(Debug, Default)]
 pub(crate) struct EventViews(Mutex<HashMap<String, Weak<EventView>>>);
 
 impl EventViews {
-    /// The view of `query`, `encoding` and so on; equal ones are one. A new one that is not everything as it is counts for the
-    /// caller who brings it.
+    /// Returns the view with these parameters, which is shared with equal ones. A new view with a filter or projection is charged
+    /// to the caller's budget.
     pub(super) async fn get(
         &self,
         rows: &ScopedRows,
@@ -244,13 +245,13 @@ impl EventViews {
         }
         let plain = query.is_unfiltered() && query.select.is_empty();
         let place = if plain { None } else { Some(bounds.lease_live()?) };
-        let filter = prepared(rows, query, bounds).await?;
+        let filter = compile_filter(rows, query, bounds).await?;
         let patterns = filter.as_ref().map_or(0, CompiledQuery::pattern_bytes);
         let leases = place.into_iter().chain(Some(bounds.lease_patterns(patterns)?)).collect();
         self.insert(key, EventView::new(query, filter, records, encoding, (rows.schema(), leases))?)
     }
 
-    /// Keeps a view, unless an equal one is there by now.
+    /// Stores a view, or returns an equal one that was stored meanwhile.
     fn insert(&self, key: String, view: EventView) -> Result<Arc<EventView>, ApiError> {
         let mut views = self.0.lock();
         if let Some(view) = views.get(&key).and_then(Weak::upgrade) {
@@ -261,24 +262,23 @@ impl EventViews {
         }
         if views.len() >= MOST_VIEWS {
             let detail = format!("subscribers of this resource have {MOST_VIEWS} different filters already");
-            return Err(
-                ApiError::new(Code::TooManyViews, detail).hint("use a filter that others use, or filter yourself")
-            );
+            return Err(ApiError::new(Code::TooManyViews, detail)
+                .hint("use the same filter as other subscribers, or filter at the client"));
         }
         let view = Arc::new(view);
         views.insert(key, Arc::downgrade(&view));
         Ok(view)
     }
 
-    /// How many different ones there are.
+    /// Number of different views.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.lock().values().filter(|view| view.strong_count() > 0).count()
     }
 }
 
-/// The filter of `query`, if it has one; compiled off the async threads where that takes long.
-pub(super) async fn prepared(
+/// Compiles the filter of `query`; `None` if it has none. Patterns are compiled on a worker thread.
+pub(super) async fn compile_filter(
     rows: &ScopedRows,
     query: &Query,
     bounds: &Bounds,

@@ -1,7 +1,7 @@
-//! Requests by route, method, status and resource.
+//! Counts of requests by route, method, status and resource.
 //!
-//! A request finds its place by arithmetic on three small numbers; places are made when the first request comes to them. No
-//! lock, no allocation and no name is made per request.
+//! The index of a request's counts is computed from three small numbers. Counts are allocated at their first request; later
+//! requests take no lock and allocate nothing.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::http::route::Route;
 use diorama_core::dio::{Histogram, Times};
 
-/// Methods by place; the last stands for all others.
+/// Methods by index; the last is used for all others.
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "other"];
 
 /// Statuses that the gateway answers with.
@@ -28,43 +28,39 @@ const ROUTES: usize = Route::ALL.len();
 #[derive(Debug)]
 pub(crate) struct Http {
     dios: usize,
-    /// By resource (0 for none), route and method.
-    places: Box<[OnceLock<Box<RequestCounts>>]>,
+    /// Counts by resource (0 for none), route and method.
+    counts: Box<[OnceLock<Box<RequestCounts>>]>,
     in_flight: AtomicI64,
 }
 
 #[derive(Debug)]
 struct RequestCounts {
-    /// By place in [`STATUSES`]; the last for all others.
+    /// Counts by index in [`STATUSES`]; the last is for all others.
     statuses: [AtomicU64; STATUSES.len() + 1],
     times: Histogram,
 }
 
-/// What is known of one place.
+/// Statistics of one route, method and resource.
 pub(crate) struct RequestStats {
     pub(crate) route: &'static str,
     pub(crate) method: &'static str,
-    /// Place of the resource among the gateway's.
+    /// Index of the resource in the gateway; `None` if the request has no resource.
     pub(crate) dio: Option<usize>,
-    /// Statuses (`None` for unusual ones) that were answered, and how often.
+    /// Statuses of responses (`None` for unusual ones) with their counts.
     pub(crate) statuses: Vec<(Option<u16>, u64)>,
     pub(crate) times: Times,
 }
 
 impl Http {
     pub(crate) fn new(dios: usize) -> Http {
-        let places = ROUTES * METHODS.len() * (dios + 1);
-        Http {
-            dios,
-            places: std::iter::repeat_with(OnceLock::new).take(places).collect(),
-            in_flight: AtomicI64::new(0),
-        }
+        let size = ROUTES * METHODS.len() * (dios + 1);
+        Http { dios, counts: std::iter::repeat_with(OnceLock::new).take(size).collect(), in_flight: AtomicI64::new(0) }
     }
 
-    /// A request begins, for the resource in place `dio` if it is there.
+    /// Begins a request for the resource with index `dio`; an index out of range is ignored.
     pub(crate) fn begin(&self, method: &Method, route: Route, dio: Option<usize>) -> RequestTimer<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let (method, dio) = (place_of(method), dio.filter(|dio| *dio < self.dios));
+        let (method, dio) = (method_index(method), dio.filter(|dio| *dio < self.dios));
         RequestTimer { http: self, route, method, dio, started: Instant::now() }
     }
 
@@ -72,23 +68,23 @@ impl Http {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Everything that was ever asked for.
+    /// Returns the statistics of all combinations that were requested.
     pub(crate) fn seen(&self) -> impl Iterator<Item = RequestStats> {
-        self.places.iter().enumerate().filter_map(move |(at, place)| {
-            let place = place.get()?;
+        self.counts.iter().enumerate().filter_map(move |(at, counts)| {
+            let counts = counts.get()?;
             let (method, rest) = (at % METHODS.len(), at / METHODS.len());
             Some(RequestStats {
                 route: Route::ALL[rest % ROUTES].template(),
                 method: METHODS[method],
                 dio: (rest / ROUTES).checked_sub(1),
-                statuses: place.answered(),
-                times: place.times.read(),
+                statuses: counts.by_status(),
+                times: counts.times.read(),
             })
         })
     }
 }
 
-fn place_of(method: &Method) -> usize {
+fn method_index(method: &Method) -> usize {
     METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(METHODS.len() - 1)
 }
 
@@ -98,14 +94,14 @@ impl RequestCounts {
         Box::new(RequestCounts { statuses, times: Histogram::default() })
     }
 
-    fn answered(&self) -> Vec<(Option<u16>, u64)> {
+    fn by_status(&self) -> Vec<(Option<u16>, u64)> {
         let names = STATUSES.iter().copied().map(Some).chain([None]);
         let counts = self.statuses.iter().map(|count| count.load(Ordering::Relaxed));
         names.zip(counts).filter(|(_, count)| *count > 0).collect()
     }
 }
 
-/// A request that is being answered.
+/// Timer of a request in progress.
 #[derive(Debug)]
 pub(crate) struct RequestTimer<'a> {
     http: &'a Http,
@@ -116,25 +112,25 @@ pub(crate) struct RequestTimer<'a> {
 }
 
 impl RequestTimer<'_> {
-    /// The route's template.
+    /// Returns the template of the route.
     pub(crate) fn route(&self) -> &'static str {
         self.route.template()
     }
 
-    /// The method, `other` if nobody knows it.
+    /// Returns the method; `other` if it is unknown.
     pub(crate) fn method(&self) -> &'static str {
         METHODS[self.method]
     }
 
-    /// Counts the answer; gives the time it took.
+    /// Counts the response; returns the duration of the request.
     pub(crate) fn end(&self, status: StatusCode) -> Duration {
         let took = self.started.elapsed();
         let at = (self.dio.map_or(0, |dio| dio + 1) * ROUTES + self.route as usize) * METHODS.len() + self.method;
-        let Some(place) = self.http.places.get(at) else { return took };
-        let place = place.get_or_init(RequestCounts::new);
+        let Some(counts) = self.http.counts.get(at) else { return took };
+        let counts = counts.get_or_init(RequestCounts::new);
         let status = STATUSES.binary_search(&status.as_u16()).unwrap_or(STATUSES.len());
-        place.statuses[status].fetch_add(1, Ordering::Relaxed);
-        place.times.add(took);
+        counts.statuses[status].fetch_add(1, Ordering::Relaxed);
+        counts.times.add(took);
         took
     }
 }
@@ -151,7 +147,7 @@ mod tests {
     use crate::Code;
 
     #[test]
-    fn every_status_of_a_refusal_is_counted_by_itself() {
+    fn each_status_of_an_error_code_has_its_own_count() {
         assert!(STATUSES.is_sorted());
         for code in Code::ALL {
             assert!(STATUSES.contains(&code.status().as_u16()), "{code:?}");
@@ -176,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn methods_and_statuses_that_nobody_knows_are_one_each() {
+    fn unknown_methods_and_statuses_share_one_count_each() {
         let http = Http::new(2);
         for method in ["BREW", "WHEN"] {
             http.begin(&method.parse().unwrap(), Route::Rows, Some(1)).end(StatusCode::IM_A_TEAPOT);
@@ -186,10 +182,10 @@ mod tests {
         assert_eq!((seen[0].statuses.clone(), seen[0].times.count), (vec![(None, 2)], 2));
     }
 
-    /// Prints what counting costs a request; run it with `--release --ignored --nocapture`.
+    /// Prints the time that counting takes per request; run it with `--release --ignored --nocapture`.
     #[test]
     #[ignore = "a measurement"]
-    fn what_counting_costs() {
+    fn time_of_counting_a_request() {
         let http = Http::new(2);
         const ROUNDS: u32 = 1_000_000;
         let started = std::time::Instant::now();

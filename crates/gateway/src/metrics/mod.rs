@@ -1,8 +1,8 @@
-//! `GET /metrics`: what the gateway counts and what its Dios say, for Prometheus.
+//! `GET /metrics`: metrics of the gateway and its Dios, for Prometheus.
 //!
-//! Counted here is only what nobody else knows: requests (`http.rs`), deliveries of webhooks, ends of event sockets. All else
-//! is read from the Dios when somebody asks (`admin/scrape.rs`). Labels come from fixed sets (templates of routes, names of resources
-//! and hooks, codes), never from what a client sends, so the number of series is bounded.
+//! The gateway itself counts requests (`http.rs`), deliveries of webhooks and ends of event sockets. All other metrics are read
+//! from the Dios at each scrape (`admin/scrape.rs`). Labels come from fixed sets (templates of routes, names of resources and
+//! webhooks, codes), never from a client, so the number of series is bounded.
 
 mod http;
 pub(crate) mod text;
@@ -16,24 +16,24 @@ use std::time::SystemTime;
 use crate::http::problem::{ApiError, Code};
 use diorama_core::journal::{Changes, Delivery, DeliveryState};
 
-/// What the gateway counts.
+/// Counts of the gateway.
 #[derive(Debug)]
 pub struct Metrics {
     pub(crate) http: Http,
-    /// In the order of the hooks.
+    /// Counts of deliveries, in the order of the webhooks.
     pub(crate) hooks: Vec<Deliveries>,
     pub(crate) started: SystemTime,
 }
 
 impl Default for Metrics {
-    /// Counts nothing but requests.
+    /// Creates counts of requests only.
     fn default() -> Metrics {
         Metrics::new(0, 0)
     }
 }
 
 impl Metrics {
-    /// Counts for so many Dios and so many hooks.
+    /// Creates counts for the given numbers of Dios and webhooks.
     pub(crate) fn new(dios: usize, hooks: usize) -> Metrics {
         Metrics {
             http: Http::new(dios),
@@ -43,7 +43,7 @@ impl Metrics {
     }
 }
 
-/// How many changes had each result.
+/// Returns the number of changes with each result.
 pub(crate) fn results(changes: &Changes) -> [(&'static str, u64); 7] {
     [
         ("applied", changes.applied),
@@ -56,15 +56,15 @@ pub(crate) fn results(changes: &Changes) -> [(&'static str, u64); 7] {
     ]
 }
 
-/// Deliveries of one webhook.
+/// Counts of the deliveries of one webhook.
 #[derive(Debug)]
 pub(crate) struct Deliveries {
     pub(crate) taken: AtomicU64,
-    /// By what was said of them, in the order of [`DeliveryState::ALL`].
+    /// Deliveries by state, in the order of [`DeliveryState::ALL`].
     pub(crate) states: [AtomicU64; DeliveryState::ALL.len()],
-    /// By result, in the order of [`results`].
+    /// Changes by result, in the order of [`results`].
     pub(crate) changes: [AtomicU64; 7],
-    /// By [`Code`].
+    /// Refused deliveries by [`Code`].
     pub(crate) refused: [AtomicU64; Code::ALL.len()],
 }
 
@@ -80,7 +80,7 @@ impl Default for Deliveries {
 }
 
 impl Deliveries {
-    /// Counts what became of a delivery.
+    /// Counts a delivery and the results of its changes.
     pub(crate) fn count(&self, delivery: &Delivery) {
         for (total, (_, new)) in self.changes.iter().zip(results(&delivery.changes)) {
             total.fetch_add(new, Ordering::Relaxed);
@@ -98,31 +98,31 @@ impl Deliveries {
     }
 }
 
-/// The event sockets and streams of one Dio.
+/// Counts of the event sockets and streams of one Dio.
 #[derive(Debug, Default)]
 pub struct SocketCounts {
     pub(crate) open: AtomicI64,
-    /// By place in [`CLOSES`]; the last for all others.
+    /// Closes by index in [`CLOSES`]; the last is for all other codes.
     pub(crate) closes: [AtomicU64; CLOSES.len() + 1],
 }
 
-/// Close codes that the gateway sends; 0 stands for a client that went by itself.
+/// Close codes that the gateway sends; 0 is used for a client that closed or disconnected.
 pub(crate) const CLOSES: [u16; 10] = [0, 1001, 1002, 1003, 1007, 1009, 4001, 4008, 4429, 4508];
 
 impl SocketCounts {
-    /// One is open until what is returned is dropped.
+    /// Counts an open socket until the returned guard is dropped.
     pub(crate) fn enter(self: &Arc<Self>) -> OpenSocket {
         self.open.fetch_add(1, Ordering::Relaxed);
         OpenSocket(Arc::clone(self))
     }
 }
 
-/// An open socket.
+/// Guard of an open socket.
 #[derive(Debug)]
 pub(crate) struct OpenSocket(Arc<SocketCounts>);
 
 impl OpenSocket {
-    /// It ended with this code, `None` if the client went.
+    /// Counts the end of the socket with this code; `None` if the client closed or disconnected.
     pub(crate) fn closed(self, code: Option<u16>) {
         let code = code.unwrap_or(0);
         let at = CLOSES.iter().position(|known| *known == code).unwrap_or(CLOSES.len());

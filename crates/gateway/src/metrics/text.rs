@@ -1,19 +1,19 @@
-//! Prometheus' text format, version 0.0.4.
+//! Text format of Prometheus, version 0.0.4.
 //!
-//! The older of its two formats: every scraper takes it, Prometheus itself without being told so, and it needs no negotiation.
+//! It is the older of the two formats. All scrapers accept it without negotiation, and Prometheus without configuration.
 
 use std::fmt::{Display, Write as _};
 
 use diorama_core::dio::Times;
 
-/// Its media type; Prometheus 3 insists on one.
+/// Media type of the format, which Prometheus 3 requires.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A page of metrics.
+/// Page of metrics.
 #[derive(Debug, Default)]
 pub(crate) struct Text(String);
 
-/// The samples of one name; they stand together, beneath what the name means.
+/// Samples of one metric. They are written together, after the metric's help and type.
 pub(crate) struct MetricFamily<'a> {
     out: &'a mut String,
     name: &'static str,
@@ -23,17 +23,17 @@ pub(crate) struct MetricFamily<'a> {
 }
 
 impl Text {
-    /// Something that goes up and down.
+    /// Adds a gauge, which goes up and down.
     pub(crate) fn gauge(&mut self, name: &'static str, help: &'static str) -> MetricFamily<'_> {
         self.family(name, "gauge", help)
     }
 
-    /// Something that only grows while the process lives.
+    /// Adds a counter, which only grows until the process ends.
     pub(crate) fn counter(&mut self, name: &'static str, help: &'static str) -> MetricFamily<'_> {
         self.family(name, "counter", help)
     }
 
-    /// Durations.
+    /// Adds a histogram of durations.
     pub(crate) fn histogram(&mut self, name: &'static str, help: &'static str) -> MetricFamily<'_> {
         self.family(name, "histogram", help)
     }
@@ -42,19 +42,19 @@ impl Text {
         MetricFamily { out: &mut self.0, name, kind, help, begun: false }
     }
 
-    /// The page.
+    /// Returns the page.
     pub(crate) fn finish(self) -> String {
         self.0
     }
 }
 
 impl MetricFamily<'_> {
-    /// One value.
+    /// Writes one value.
     pub(crate) fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
         self.line("", labels, None, value);
     }
 
-    /// One histogram.
+    /// Writes one histogram.
     pub(crate) fn times(&mut self, labels: &[(&str, &str)], times: &Times) {
         for (bound, count) in &times.buckets {
             self.line("_bucket", labels, Some(&bound.as_secs_f64()), count);
@@ -82,7 +82,7 @@ impl MetricFamily<'_> {
         if before == ',' {
             self.out.push('}');
         }
-        // A String takes every write.
+        // Writing to a String does not fail.
         let _ = writeln!(self.out, " {value}");
     }
 }
@@ -98,7 +98,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn values_of_labels_cannot_break_out() {
+    fn values_of_labels_are_escaped() {
         let mut text = Text::default();
         let mut family = text.gauge("rows", "Rows.");
         family.sample(&[("dio", "a\"b\\c\nd"), ("x", "y")], 0.5);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_without_samples_is_not_there_and_a_histogram_ends_with_all() {
+    fn a_family_without_samples_is_left_out_and_a_histogram_ends_with_the_total() {
         let mut text = Text::default();
         text.counter("nothing_total", "Nothing.");
         let histogram = Histogram::default();

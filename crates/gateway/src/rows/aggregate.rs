@@ -1,7 +1,8 @@
-//! `GET /{dio}/_aggregate`: counts, sums, means and extremes of the rows that pass the filters, by groups.
+//! `GET /{dio}/_aggregate`: counts, sums, means and extremes of the rows that pass the filters, by group.
 //!
-//! `select` holds functions and the columns to group by; columns alone give their distinct values. Filters are those of a list;
-//! order, limit and offset are about the groups, by the names of the results. With `live` it is a live query (`events/live`).
+//! `select` lists the functions and the columns to group by; columns alone give their distinct values. Filters are those of a
+//! list. Order, limit and offset apply to the groups and use the names of the results. With `live`, the request is a live
+//! query (`events/live`).
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use diorama_core::record::{Body, Record};
 use diorama_core::vista::query::{Meter, numbered};
 use diorama_core::vista::{Error, Query, Schema};
 
-/// Sums up rows.
+/// Aggregates rows.
 pub(crate) async fn aggregate(
     scope: &Scope,
     bounds: &Bounds,
@@ -38,32 +39,32 @@ pub(crate) async fn aggregate(
         return Ok(view.not_modified(etag));
     }
     let (owner, text) = (scope.clone(), raw.to_string());
-    let asked = bounds
+    let request = bounds
         .read(scope.dio.workers(), raw.as_bytes(), move || AggregateRequest::read(&text, &owner.schema, &owner.options))
         .await??;
     if response::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let writer = Writer::new(format, &Query::default(), &asked.schema)?;
-    let (rows, aggregation, offset) = (asked.rows.clone(), Arc::clone(&asked.aggregation), asked.groups.offset);
-    let page = move |groups: GroupIter<'_>, meter: &Meter| page(groups, &asked, &writer, meter);
+    let writer = Writer::new(format, &Query::default(), &request.schema)?;
+    let (rows, aggregation, offset) = (request.rows.clone(), Arc::clone(&request.aggregation), request.groups.offset);
+    let page = move |groups: GroupIter<'_>, meter: &Meter| page(groups, &request, &writer, meter);
     let page = scope.rows.aggregate(view.state(), &rows, &aggregation, &bounds.meter, page).await?;
     let (body, shown, total) = page;
     Ok(ListPage::new(bounds.answer(body)?, offset, shown, total).respond(&view, etag, format, None))
 }
 
-/// The page of `groups` that is asked for, written; how many it shows, and how many there are.
+/// Writes the requested page of `groups`. Returns the body, the number of groups on the page and the number of all groups.
 fn page(
     groups: GroupIter<'_>,
-    asked: &AggregateRequest,
+    request: &AggregateRequest,
     writer: &Writer,
     meter: &Meter,
 ) -> Result<(Vec<u8>, u64, u64), Error> {
-    let Query { offset, limit, .. } = asked.groups;
+    let Query { offset, limit, .. } = request.groups;
     let mut failed = Ok(());
-    let page = asked.groups.prepare(&asked.schema).top_within(numbered(groups, &mut failed), offset, limit, meter);
+    let page = request.groups.prepare(&request.schema).top_within(numbered(groups, &mut failed), offset, limit, meter);
     failed?;
-    Ok((write(writer, &asked.schema, &page.rows), page.rows.len() as u64, page.total))
+    Ok((write(writer, &request.schema, &page.rows), page.rows.len() as u64, page.total))
 }
 
 fn write(writer: &Writer, schema: &Schema, groups: &[(String, Record)]) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! The request of an aggregate: what is summed up of which rows, and the page of groups that is shown.
+//! Request of an aggregate: the functions, the rows that they apply to, and the page of groups to show.
 
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use diorama_core::vista::query::url::{self, ParamOptions, percent_decoded};
 use diorama_core::vista::query::{AggregateItem, Aggregation, Path};
 use diorama_core::vista::{Error, Query, Schema};
 
-/// Items of one select, at most.
+/// Maximum number of items in one `select`.
 const MAX_ITEMS: usize = 50;
-/// Parameters about the groups; all others are about the rows.
-const OF_GROUPS: [&str; 10] =
+/// Parameters that apply to the groups; all others apply to the rows.
+const GROUP_PARAMETERS: [&str; 10] =
     ["order", "limit", "offset", "_sort", "_order", "_page", "_limit", "_per_page", "_start", "_end"];
 
-/// What the URL asks for.
+/// Aggregate request, read from the URL.
 pub(crate) struct AggregateRequest {
     pub(crate) aggregation: Arc<Aggregation>,
     pub(crate) rows: Query,
     pub(crate) groups: Query,
-    /// The results.
+    /// Columns of the results.
     pub(crate) schema: Schema,
 }
 
@@ -29,13 +29,13 @@ impl AggregateRequest {
             let key = piece.split('=').next().unwrap_or_default();
             let value = piece.get(key.len() + 1..).unwrap_or_default();
             let key = percent_decoded(key, true).unwrap_or_default();
-            // simple-rest's are JSON; otherwise these are names of columns.
+            // In the simple-rest dialect these values are JSON arrays; otherwise they are names of columns.
             let json =
                 matches!(&*key, "sort" | "range") && percent_decoded(value, true).is_some_and(|v| v.starts_with('['));
-            OF_GROUPS.contains(&&*key) || json
+            GROUP_PARAMETERS.contains(&&*key) || json
         };
         let (of_groups, of_rows): (Vec<&str>, Vec<&str>) = raw.split('&').partition(of_groups);
-        // What is not to be live may say so.
+        // `live=false` is allowed.
         let parameters = ParamOptions { max_limit: options.max_limit, extra: &["select", "live"] };
         let mut asked = url::parse(&of_rows.join("&"), rows, &parameters)?;
         if asked.query.after.is_some() {
@@ -53,7 +53,7 @@ impl AggregateRequest {
 fn compile(selects: &[(String, String)], schema: &Schema) -> Result<Aggregation, ApiError> {
     let hint = "write select=category,count(),sum(price): columns group, functions sum up";
     let [(_, select)] = selects else {
-        let detail = if selects.is_empty() { "select: it is missing" } else { "select: it is given twice" };
+        let detail = if selects.is_empty() { "select is missing" } else { "select is given twice" };
         return Err(ApiError::new(Code::InvalidParameter, detail).hint(hint));
     };
     let items = url::split_outside_quotes(select).map(AggregateItem::parse).collect::<Result<Vec<_>, Error>>();

@@ -1,10 +1,10 @@
-//! Bulk inserts: an array or a line per row, each with a result of its own.
+//! Bulk inserts: a JSON or CBOR array, or NDJSON with one row a line. Each row has its own result.
 //!
-//! Lines are read as the journal takes them, and their results are kept aside until the body has come to its end: a client
-//! that sends everything before it reads anything would wait for a server that answers meanwhile, and the server for it.
+//! Lines are read at the rate at which the journal accepts them. Their results are spooled until the end of the body:
+//! answering earlier would deadlock with a client that sends the whole body before it reads the response.
 //!
-//! Under an `Idempotency-Key` every row has a key of its own, made of that key and its line. So a repeated request goes on where
-//! the first one broke off, and says of the rows before that what became of them.
+//! With an `Idempotency-Key`, each row has a key made of that key and its line number. A repeated request therefore resumes
+//! at the point of interruption of the first one, and reports the outcome of the rows before it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -39,40 +39,41 @@ use diorama_core::record::{Body as RowBody, CborValue, Record};
 use diorama_core::state::{OpId, State};
 use diorama_core::vista::{Error, WriteOp};
 
-/// Rows in flight at a time; they share journal commits.
+/// Maximum number of rows in flight; they share journal commits.
 const AT_ONCE: usize = 128;
-/// Bytes of lines in flight at a time, after the first.
+/// Bytes of lines in flight after which no further line is added to a batch.
 const BYTES_AT_ONCE: usize = 1 << 20;
-/// Lines that one refusal names.
+/// Maximum number of lines that an error response names.
 const MOST_NAMED: usize = 100;
 
-/// A bulk insert under way.
+/// Bulk insert in progress.
 struct Bulk<'a> {
     scope: &'a Scope,
     prefix: &'a str,
     key: Option<String>,
-    /// How long it may still wait for the master.
+    /// Time left to wait for the master.
     patience: Duration,
-    /// The turn of a row whose id the source chooses.
+    /// Held while the source inserts a row and chooses its id, one row at a time.
     at_master: tokio::sync::Mutex<()>,
 }
 
-/// A row of the body, if it is one.
+/// One row of the body, or the error of a line that is not a valid row.
 struct Row {
     line: usize,
     op: Result<NewRow, ApiError>,
-    /// Hash of what was sent, for its key.
+    /// Hash of the request body or line, stored with the idempotency key.
     fingerprint: u128,
 }
 
-/// A new row.
+/// Row to insert.
 enum NewRow {
+    /// Row with a known id.
     Named(WriteOp),
-    /// One whose id the source chooses.
+    /// Row whose id the source chooses.
     Unnamed(Record),
 }
 
-/// What became of a row.
+/// Result of one row.
 struct RowResult {
     line: usize,
     id: Option<String>,
@@ -80,11 +81,11 @@ struct RowResult {
     replayed: bool,
 }
 
-/// Way that a row was taken.
+/// Acceptance of a row: by the queue or by the source.
 enum RowOutcome {
-    /// In the queue; `None` if it was there already.
+    /// Queued; `None` if an equal row existed and nothing was written.
     Queued(Option<OpId>),
-    /// By the source itself.
+    /// Inserted by the source itself.
     AtMaster,
 }
 
@@ -102,25 +103,25 @@ pub(crate) struct BulkResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     problem: Option<Problem>,
-    /// Whether it was taken before, under the same Idempotency-Key.
+    /// True if the row was accepted before, under the same Idempotency-Key.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     replayed: bool,
 }
 
-/// Rows of an array, JSON or CBOR; answered by a JSON array.
+/// Inserts the rows of a JSON or CBOR array. The response is a JSON array.
 pub(crate) async fn array(scope: &Scope, change: &Change, rows: Vec<CborValue>) -> Result<Response, ApiError> {
-    plain(&change.headers)?;
+    refuse_conditions(&change.headers)?;
     let count = rows.len();
     let fingerprint = change.key.as_ref().map_or(0, |key| key.fingerprint);
     let row = |(index, row)| Row { line: index + 1, op: read(scope, row), fingerprint };
     let rows: Vec<Row> = rows.into_iter().enumerate().map(row).collect();
     let key = change.key.as_ref().map(|key| key.key.clone());
     if change.prefer.is_strict() {
-        let mut wrong = RowRefusals::new(scope, key.as_deref());
+        let mut refusals = RowRefusals::new(scope, key.as_deref());
         for row in &rows {
-            wrong.look(row.line, row.op.as_ref()).await?;
+            refusals.check_row(row.line, row.op.as_ref()).await?;
         }
-        wrong.check()?;
+        refusals.check()?;
     }
     let mut bulk = Bulk::new(scope, &change.prefix, &change.prefer, key);
     let mut results = Vec::with_capacity(count);
@@ -141,14 +142,14 @@ pub(crate) async fn array(scope: &Scope, change: &Change, rows: Vec<CborValue>) 
     Ok(respond(scope, &change.prefer, document(&results).to_string().into(), "application/json"))
 }
 
-/// Rows of NDJSON, in bounded memory. What was accepted stays, should the body break off.
+/// Inserts the rows of an NDJSON body, in bounded memory. Rows that were accepted stay if the body is interrupted.
 pub(crate) async fn lines(
     scope: &Scope,
     request: Request,
     prefix: &str,
     gateway: &GatewayState,
 ) -> Result<Response, ApiError> {
-    plain(request.headers())?;
+    refuse_conditions(request.headers())?;
     let limits = &gateway.limits;
     let _lease = gateway.budgets.bodies.take(Caller::of(request.extensions()), limits.body + BYTES_AT_ONCE)?;
     let prefer = Prefer::of(request.headers()).check()?;
@@ -165,7 +166,7 @@ pub(crate) async fn lines(
         let batch = batch(scope, &mut lines, limits).await.map_err(|error| match done {
             0 => error,
             _ => error.hint(format!(
-                "the {done} rows before that were taken; under an Idempotency-Key the request can be repeated"
+                "the {done} rows before it were accepted; with an Idempotency-Key the request can be repeated"
             )),
         })?;
         if batch.is_empty() {
@@ -184,14 +185,14 @@ pub(crate) async fn lines(
     Ok(respond(scope, &prefer, results.into_body()?, "application/x-ndjson"))
 }
 
-/// Reads the whole body and keeps it aside. Unless every line is a row, all of it is refused.
+/// Reads and spools the whole body. Returns an error if any line is not a valid row.
 async fn validated(scope: &Scope, body: Body, key: Option<&str>, limits: &Limits) -> Result<Body, ApiError> {
     let mut lines = LineReader::new(body, *limits);
-    let (mut kept, mut wrong, mut next) = (Spool::new(&scope.dio), RowRefusals::new(scope, key), 1);
+    let (mut kept, mut refusals, mut next) = (Spool::new(&scope.dio), RowRefusals::new(scope, key), 1);
     let mut text = Vec::new();
     while let Some((number, line)) = lines.next().await? {
-        wrong.look(number, parse(scope, &line, limits).as_ref()).await?;
-        // Blank lines are kept: they count.
+        refusals.check_row(number, parse(scope, &line, limits).as_ref()).await?;
+        // Blank lines are kept, because they count in line numbers.
         text.resize(text.len() + number - next, b'\n');
         text.extend_from_slice(&line);
         text.push(b'\n');
@@ -200,14 +201,14 @@ async fn validated(scope: &Scope, body: Body, key: Option<&str>, limits: &Limits
             kept.write(std::mem::take(&mut text)).await?;
         }
     }
-    wrong.check()?;
+    refusals.check()?;
     kept.write(text).await?;
     Ok(kept.into_body()?)
 }
 
-/// The next lines as rows; none at the end.
+/// Reads the next lines as rows; empty at the end of the body.
 async fn batch(scope: &Scope, lines: &mut LineReader, limits: &Limits) -> Result<Vec<Row>, ApiError> {
-    // No more than the queue has places for: others would wait behind all of them.
+    // A batch fits into the queue, so that other writers do not wait behind all of it.
     let most = scope.dio.free_places().clamp(1, AT_ONCE);
     let mut rows = Vec::with_capacity(most);
     let mut bytes = 0;
@@ -223,7 +224,7 @@ fn parse(scope: &Scope, line: &[u8], limits: &Limits) -> Result<NewRow, ApiError
     record::value(Media::Json, line, limits).and_then(|value| read(scope, value))
 }
 
-/// One row as an insert.
+/// Converts one value to an insert.
 fn read(scope: &Scope, value: CborValue) -> Result<NewRow, ApiError> {
     Ok(match new_row(scope, value)? {
         (Some(id), record) => NewRow::Named(WriteOp::Insert { id, record }),
@@ -231,25 +232,26 @@ fn read(scope: &Scope, value: CborValue) -> Result<NewRow, ApiError> {
     })
 }
 
-/// Refuses what is asked of one row and cannot be kept for many.
-fn plain(headers: &HeaderMap) -> Result<(), ApiError> {
+/// Refuses `If-Match` and `If-None-Match`, which apply to a single row.
+fn refuse_conditions(headers: &HeaderMap) -> Result<(), ApiError> {
     match [header::IF_MATCH, header::IF_NONE_MATCH].iter().find(|name| headers.contains_key(*name)) {
         None => Ok(()),
-        Some(name) => Err(ApiError::new(Code::InvalidHeader, format!("a bulk insert cannot keep {name}"))
-            .hint("rows that carry their ids can be sent again: a row that is there already is not written twice")),
+        Some(name) => Err(ApiError::new(Code::InvalidHeader, format!("a bulk insert does not support {name}"))
+            .hint("rows that have ids can be sent again: a row that exists already is not written twice")),
     }
 }
 
-/// Rows that are wrong, where one wrong row is enough. What is there already is judged by the rows as they are now: a row that
-/// somebody adds after that is refused by itself.
+/// Invalid rows of a request with `Prefer: handling=strict`, where one of them refuses the whole request.
+///
+/// Conflicts are checked against a snapshot of the rows. A conflict with a row that is added later is reported for its row only.
 struct RowRefusals<'a> {
     scope: &'a Scope,
     key: Option<&'a str>,
     known: Arc<State>,
-    /// Hashes of the ids of the request and of their rows.
+    /// Hashes of the ids in the request, with the hashes of their rows.
     seen: HashMap<u128, u128>,
     count: usize,
-    /// What is wrong with all of them, while that is one thing.
+    /// Error code of the invalid rows, while all of them have the same.
     code: Option<Code>,
     errors: BTreeMap<String, String>,
 }
@@ -267,7 +269,7 @@ impl RowRefusals<'_> {
         }
     }
 
-    async fn look(&mut self, line: usize, row: Result<&NewRow, &ApiError>) -> Result<(), ApiError> {
+    async fn check_row(&mut self, line: usize, row: Result<&NewRow, &ApiError>) -> Result<(), ApiError> {
         let (code, detail) = match row {
             Ok(NewRow::Named(WriteOp::Insert { id, record })) => match self.conflict(id, record) {
                 Some(detail) if !self.is_repeated(line).await? => (Code::AlreadyExists, detail),
@@ -284,7 +286,7 @@ impl RowRefusals<'_> {
         Ok(())
     }
 
-    /// Whether the row was accepted before, from this request.
+    /// True if the row was accepted from an earlier attempt of this request.
     async fn is_repeated(&self, line: usize) -> Result<bool, ApiError> {
         match self.key {
             Some(key) => Ok(self.scope.dio.knows_key(&row_key(key, line)).await?),
@@ -292,29 +294,29 @@ impl RowRefusals<'_> {
         }
     }
 
-    /// What is in the way of a new row. The same row again is not.
+    /// Describes the row that a new row conflicts with. An equal row is not a conflict.
     fn conflict(&mut self, id: &str, record: &Record) -> Option<String> {
         let hash = RowBody::encode(id, record, self.scope.schema.layout()).hash();
-        // A row outside of the scope is in the way, whatever it holds.
+        // A row outside the scope always conflicts, even if it is equal.
         if self.known.get(id).is_some_and(|row| row.hash() != hash || !self.scope.rows.sees_row(&row)) {
             return Some(format!("there is a row {id:?} already"));
         }
         let first = *self.seen.entry(xxh3_128(id.as_bytes())).or_insert(hash);
-        (first != hash).then(|| format!("there is another row {id:?} before it"))
+        (first != hash).then(|| format!("duplicate id {id:?}: an earlier row has it"))
     }
 
     fn check(self) -> Result<(), ApiError> {
         let code = self.code.filter(|code| *code == Code::AlreadyExists).unwrap_or(Code::ValidationFailed);
         match self.count {
             0 => Ok(()),
-            count => Err(ApiError::new(code, format!("{count} rows are wrong; nothing was done"))
+            count => Err(ApiError::new(code, format!("{count} rows are invalid; nothing was written"))
                 .errors(self.errors)
-                .hint("without Prefer: handling=strict, the other rows are taken")),
+                .hint("without Prefer: handling=strict, the other rows are accepted")),
         }
     }
 }
 
-/// The key of one row of a request. No key of a client's has a space in it.
+/// Idempotency key of one row. Keys from clients never contain a space.
 fn row_key(key: &str, line: usize) -> String {
     format!("{key} {line}")
 }
@@ -325,10 +327,10 @@ impl Bulk<'_> {
         Bulk { scope, prefix, key, patience, at_master: tokio::sync::Mutex::default() }
     }
 
-    /// The results of rows, in their order.
+    /// Inserts rows and returns their results, in the order of the rows.
     async fn insert(&mut self, rows: Vec<Row>) -> Vec<BulkResult> {
         let started = Instant::now();
-        let done = join_all(rows.into_iter().map(|row| self.one(row))).await;
+        let done = join_all(rows.into_iter().map(|row| self.insert_row(row))).await;
         let mut results = Vec::with_capacity(done.len());
         for row in done {
             let left = self.patience.saturating_sub(started.elapsed());
@@ -338,7 +340,7 @@ impl Bulk<'_> {
         results
     }
 
-    async fn one(&self, row: Row) -> RowResult {
+    async fn insert_row(&self, row: Row) -> RowResult {
         let Row { line, op, fingerprint } = row;
         let op = match op {
             Ok(NewRow::Named(op)) => op,
@@ -349,7 +351,7 @@ impl Bulk<'_> {
         let key = self.key.as_ref().map(|key| IdempotencyKey { key: row_key(key, line), fingerprint });
         match self.scope.rows.write(op, WriteOptions { key, ..WriteOptions::default() }).await {
             Ok(ticket) => RowResult { line, id, written: Ok(RowOutcome::Queued(ticket.operation)), replayed: false },
-            Err(Error::Replayed { operation }) => match write::replayed(self.scope, &operation) {
+            Err(Error::Replayed { operation }) => match write::replayed_write(self.scope, &operation) {
                 Ok(known) => {
                     RowResult { line, id: known.id, written: Ok(RowOutcome::Queued(known.operation)), replayed: true }
                 }
@@ -363,7 +365,7 @@ impl Bulk<'_> {
         }
     }
 
-    /// A row whose id the source chooses: in the order of their lines, so that their ids are.
+    /// Inserts a row whose id the source chooses, one at a time, so that the ids are in the order of the lines.
     async fn unnamed(&self, line: usize, record: &Record) -> RowResult {
         let _turn = self.at_master.lock().await;
         let written = match self.key {
@@ -384,7 +386,7 @@ impl Bulk<'_> {
             Ok(RowOutcome::Queued(None)) => (200, None, None),
             Ok(RowOutcome::Queued(Some(op))) if patience.is_zero() && !replayed => (202, Some(op), None),
             Ok(RowOutcome::Queued(Some(op))) => {
-                let (status, problem) = write::standing(self.scope, op, patience, self.prefix).await;
+                let (status, problem) = write::operation_status(self.scope, op, patience, self.prefix).await;
                 (status, Some(op), problem)
             }
         };
@@ -393,12 +395,12 @@ impl Bulk<'_> {
     }
 }
 
-/// The lines of a body that are not blank, with their numbers from 1.
+/// Reader of the non-blank lines of a body, with line numbers from 1.
 struct LineReader {
     body: BodyDataStream,
     limits: Limits,
     buffer: Vec<u8>,
-    /// Where the first line of the buffer begins.
+    /// Offset of the first unread line in the buffer.
     start: usize,
     read: usize,
     number: usize,
@@ -465,7 +467,7 @@ impl LineReader {
 fn respond(scope: &Scope, prefer: &Prefer, body: Body, media: &'static str) -> Response {
     let mut response = body.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
-    write::safe(scope, &scope.dio.position(), response.headers_mut());
+    write::set_write_headers(scope, &scope.dio.position(), response.headers_mut());
     if let Some(applied) = prefer.applied(Kind::Bulk) {
         response.headers_mut().insert(APPLIED, applied);
     }

@@ -1,4 +1,4 @@
-//! Headers that all answers from one snapshot have in common: position, age, cache status.
+//! Headers that all responses from one snapshot share: position, age, cache status.
 
 use std::sync::{Arc, Weak};
 
@@ -12,7 +12,7 @@ use diorama_core::state::State;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// What an answer is, which decides the headers that it has.
+/// Kind of a response, which determines its headers.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     Row,
@@ -20,11 +20,12 @@ pub(super) enum Kind {
     NotModified,
 }
 
-/// The headers that all answers from one State have within a second, made once. Those that are each answer's own stand in it
-/// empty: to fill one costs half of adding it.
+/// Headers that all responses from one [`State`] share within a second, built once.
+///
+/// Headers with a value of their own in each response are present with an empty value: replacing one costs half of adding it.
 #[derive(Debug)]
 pub(crate) struct CommonHeaders {
-    /// Of which State: nothing else can be where one was, as long as this points there.
+    /// The State. The weak reference keeps its allocation, so no other State can have the same address.
     state: Weak<State>,
     freshness: (Option<u64>, bool, bool),
     pub(super) kinds: [HeaderMap; 3],
@@ -33,15 +34,15 @@ pub(crate) struct CommonHeaders {
 impl CommonHeaders {
     pub(super) fn of(state: &Arc<State>, freshness: &Freshness, ttl: Option<u64>) -> CommonHeaders {
         let kinds = [Kind::Row, Kind::List, Kind::NotModified].map(|kind| headers(kind, state, freshness, ttl));
-        CommonHeaders { state: Arc::downgrade(state), freshness: seen(freshness), kinds }
+        CommonHeaders { state: Arc::downgrade(state), freshness: freshness_key(freshness), kinds }
     }
 
     pub(super) fn is_of(&self, state: &Arc<State>, freshness: &Freshness) -> bool {
-        std::ptr::eq(self.state.as_ptr(), Arc::as_ptr(state)) && self.freshness == seen(freshness)
+        std::ptr::eq(self.state.as_ptr(), Arc::as_ptr(state)) && self.freshness == freshness_key(freshness)
     }
 }
 
-fn seen(freshness: &Freshness) -> (Option<u64>, bool, bool) {
+fn freshness_key(freshness: &Freshness) -> (Option<u64>, bool, bool) {
     (freshness.age.map(|age| age.as_secs()), freshness.stale, freshness.refresh_failed)
 }
 
@@ -84,5 +85,5 @@ fn cache_status(freshness: &Freshness, ttl: Option<u64>) -> HeaderValue {
     }
 }
 
-/// Headers of one answer to a reader, with those that the server adds: room for them is made once.
+/// Initial capacity of the header map: the headers of a read response, including those that the server adds.
 const MOST_HEADERS: usize = 24;

@@ -9,13 +9,13 @@ use crate::rows::extract::{PathRow, WritableScope};
 use crate::rows::write::{self, Change};
 use diorama_core::vista::WriteOp;
 
-/// Takes the row away; the answer shows it a last time.
+/// Deletes the row; the response has its last state.
 pub(crate) async fn delete(row: PathRow, change: Change) -> Result<Response, ApiError> {
     let PathRow { scope, id } = row;
     write::accept(&scope, &change, WriteOp::Delete { id }).await
 }
 
-/// Takes every row away that the filter lets through.
+/// Deletes every row that passes the filter.
 pub(crate) async fn delete_many(
     WritableScope(scope): WritableScope,
     RawQuery(raw): RawQuery,

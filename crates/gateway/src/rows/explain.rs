@@ -1,4 +1,4 @@
-//! `GET /{dio}?...&explain=true`: how a list is answered, instead of its rows.
+//! `GET /{dio}?...&explain=true`: the plan of a list, in place of its rows.
 
 use std::time::Instant;
 
@@ -18,10 +18,10 @@ use diorama_core::plan::Explanation;
 use diorama_core::table::Index;
 use diorama_core::vista::Query;
 
-/// The parameter.
+/// Name of the parameter.
 pub(crate) const EXPLAIN: &str = "explain";
 
-/// Way to the answer of a list, for `explain=true`.
+/// Plan and counts of a list, for `explain=true`.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Explained {
     #[schema(schema_with = Explained::plan)]
@@ -35,7 +35,7 @@ pub(crate) struct Explained {
     indexes: Vec<IndexInUse>,
 }
 
-/// An index of the rows.
+/// Index of the rows.
 #[derive(Serialize, ToSchema)]
 struct IndexInUse {
     index: String,
@@ -44,7 +44,7 @@ struct IndexInUse {
 }
 
 impl Explained {
-    /// Members of a plan that stay; others are for people.
+    /// Schema of the stable members of a plan; all others are informational.
     fn plan() -> ObjectBuilder {
         let estimate = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
         let plan = ObjectBuilder::new().property("access", text()).required("access");
@@ -52,16 +52,16 @@ impl Explained {
     }
 }
 
-/// Whether the request asks for it.
+/// Returns true if the request asks for the plan.
 pub(crate) fn is_asked(extra: &[(String, String)]) -> Result<bool, ApiError> {
     match extra.iter().rev().find(|(name, _)| name == EXPLAIN).map(|(_, value)| value.as_str()) {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),
-        Some(_) => Err(ApiError::new(Code::InvalidParameter, "explain is true or false")),
+        Some(_) => Err(ApiError::new(Code::InvalidParameter, "explain must be true or false")),
     }
 }
 
-/// Answers the query once and says what that took.
+/// Runs the query once and returns its plan, counts and time.
 pub(crate) async fn explain(
     scope: &Scope,
     view: &Snapshot,
@@ -69,8 +69,11 @@ pub(crate) async fn explain(
     bounds: &Bounds,
 ) -> Result<Response, ApiError> {
     if !scope.dio.is_complete() {
-        return Err(ApiError::new(Code::InvalidParameter, "the rows are only partly cached: the source answers lists")
-            .hint("ask the source how it does"));
+        return Err(ApiError::new(
+            Code::InvalidParameter,
+            "explain is not supported: the rows are only partly cached, so the source answers lists",
+        )
+        .hint("ask the source for the plan of its query"));
     }
     let started = Instant::now();
     let (selection, plan) = scope.rows.select(view.state(), query, &bounds.meter).await?;

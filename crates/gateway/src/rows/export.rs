@@ -1,8 +1,8 @@
-//! Bodies of many rows, made while they are sent: whoever reads slowly holds a few megabytes and no old rows.
+//! Bodies of many rows, encoded while they are sent, so that a slow reader holds a few megabytes and no old rows.
 //!
-//! A page of up to [`AT_ONCE`] bytes is one consistent read. In what is longer, and in answers without a limit, rows are shown
-//! as they are when their turn comes, and those that are gone or no longer match are left out: a reader who takes his time
-//! would otherwise hold every version of every row that changes meanwhile.
+//! A page of up to [`AT_ONCE`] bytes is one consistent read. In longer pages, and in responses without a limit, each row is
+//! read when it is sent, and rows that were deleted or no longer match are left out. Otherwise a slow reader would keep every
+//! version of every row that changes meanwhile in memory.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -21,14 +21,14 @@ use diorama_core::table::{RowRef, Slot};
 use diorama_core::vista::query::{CompiledQuery, JsonRow, Meter};
 use diorama_core::vista::{Query, Schema};
 
-/// Rows up to which a body is made in one piece, however large they are.
+/// Number of rows up to which a body is built in one piece, regardless of their size.
 const FEW: usize = 1_000;
-/// Bytes of a page that one reader may hold.
+/// Bytes of a page that is encoded at once, from one snapshot.
 const AT_ONCE: usize = 4 << 20;
-/// Bytes of a piece, about.
+/// Approximate size of one piece of a streamed body, in bytes.
 const PIECE: usize = 64 << 10;
 
-/// The rows in `slots` of `state` as a body.
+/// Encodes the rows in `slots` of `state` as a body.
 pub(crate) async fn body(
     scope: &Scope,
     state: Arc<State>,
@@ -67,7 +67,7 @@ pub(crate) async fn body(
     }
     let at_once = if is_page { AT_ONCE } else { PIECE };
     let first = move |meter: &Meter| {
-        // Between two looks at the clock lie the rows of a piece.
+        // The deadline is checked once a piece.
         while !rest.is_done() && out.len() < at_once && meter.check().is_ok() {
             let most = at_once.min(out.len() + PIECE);
             rest.write(&state, most, &mut out);
@@ -95,19 +95,19 @@ pub(crate) async fn body(
     Ok(Body::from_stream(pieces))
 }
 
-/// The rows that are still to be sent. Slots are never given to another row.
+/// Rows that are still to be sent. Slots are never reused for another row.
 struct RemainingRows {
     scope: Scope,
     slots: Vec<Slot>,
     at: usize,
-    /// Whether a row was sent.
+    /// True once a row was written.
     begun: bool,
     writer: Writer,
-    /// What the rows have to pass, if not all do.
+    /// Filter that the rows have to pass; `None` if all pass.
     filter: Option<CompiledQuery>,
-    /// When they were picked.
+    /// Version of the rows from which the slots were selected.
     rows_seq: u64,
-    /// How many will be sent, if it is certain.
+    /// Number of rows of the body, if it is certain.
     count: Option<usize>,
     _lease: Lease,
 }
@@ -117,7 +117,7 @@ impl RemainingRows {
         self.at >= self.slots.len()
     }
 
-    /// Appends rows until `most` bytes are there; what ends the answer behind the last.
+    /// Appends rows until `out` has `most` bytes, and the end of the body after the last row.
     fn write(&mut self, state: &State, most: usize, out: &mut Vec<u8>) {
         let changed = state.rows_seq() != self.rows_seq;
         while out.len() < most && !self.is_done() {

@@ -1,4 +1,4 @@
-//! The resource or the row that the path names.
+//! Extractors for the resource or the row in the path.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::http::problem::ApiError;
 use crate::scope::Scope;
 use crate::state::{GatewayState, PathTarget};
 
-/// The resource that the path names. Refuses while its first copy is being made.
+/// Resource in the path. Rejects the request while its first copy is being read.
 pub(crate) struct PathScope(pub(crate) Scope);
 
-/// The resource that the path names, which can do what the method asks of its rows.
+/// Resource in the path, which supports the request's method on its rows.
 pub(crate) struct WritableScope(pub(crate) Scope);
 
-/// A row that the path names; it need not be there. Its resource can do what the method asks.
+/// Row in the path, which need not exist. Its resource supports the request's method.
 pub(crate) struct PathRow {
     pub(crate) scope: Scope,
     pub(crate) id: String,

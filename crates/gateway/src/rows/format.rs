@@ -1,4 +1,4 @@
-//! Rows as bytes, in any format. JSON is copied, not made: rows are kept ready.
+//! Encoding of rows in each format. JSON is copied, because rows are stored encoded.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use diorama_core::table::RowRef;
 use diorama_core::vista::query::{JsonRow, Path, Projection, SelectItem};
 use diorama_core::vista::{Query, Result, Schema};
 
-/// A row's bytes, wherever they are.
+/// Borrowed bytes of an encoded row.
 #[derive(Clone, Copy)]
 pub(crate) struct Bytes<'a> {
     json: &'a [u8],
@@ -27,12 +27,12 @@ impl<'a> From<&'a Body> for Bytes<'a> {
     }
 }
 
-/// Writes the rows of one answer.
+/// Writer of the rows of one response.
 #[derive(Debug)]
 pub(crate) struct Writer {
     format: Format,
     projection: Option<Projection>,
-    /// The header line of CSV.
+    /// Names of the CSV header line; empty for other formats.
     columns: Vec<Arc<str>>,
 }
 
@@ -43,12 +43,12 @@ impl Writer {
         Ok(Writer { format, projection, columns })
     }
 
-    /// Whether rows are sent as they are kept.
+    /// Returns true if rows are sent exactly as they are stored.
     pub(crate) fn copies(&self) -> bool {
         self.format == Format::Json && self.projection.is_none()
     }
 
-    /// What comes before the rows, of which there are `count` if that is certain.
+    /// Writes the start of the body. `count` is the number of rows, if it is certain.
     pub(crate) fn begin(&self, count: Option<usize>, out: &mut Vec<u8>) {
         match self.format {
             Format::Json => out.push(b'['),
@@ -61,7 +61,7 @@ impl Writer {
         }
     }
 
-    /// One row; `first` of its answer or not.
+    /// Writes one row. `first` is true for the first row of the response.
     pub(crate) fn row<'a>(&self, row: impl Into<Bytes<'a>>, first: bool, out: &mut Vec<u8>) {
         let row = row.into();
         match self.format {
@@ -83,7 +83,7 @@ impl Writer {
         }
     }
 
-    /// What comes after the last row; `count` as at the beginning.
+    /// Writes the end of the body. `count` is the same as in [`Writer::begin`].
     pub(crate) fn end(&self, count: Option<usize>, out: &mut Vec<u8>) {
         match (self.format, count) {
             (Format::Json, _) => out.push(b']'),
@@ -92,14 +92,14 @@ impl Writer {
         }
     }
 
-    /// One row by itself.
+    /// Encodes a single row.
     pub(crate) fn one<'a>(&self, row: impl Into<Bytes<'a>>) -> Vec<u8> {
         let mut out = Vec::new();
         self.row(row, true, &mut out);
         out
     }
 
-    /// All of `rows`.
+    /// Encodes all of `rows`.
     pub(crate) fn all(&self, rows: &Rows) -> Vec<u8> {
         let mut out = Vec::new();
         self.begin(Some(rows.len()), &mut out);
@@ -125,13 +125,13 @@ impl Writer {
         cbor_head(0xA0, record.len() as u64, out);
         for (column, value) in record {
             for value in [CborValue::from(column), value] {
-                // A Vec takes every write.
+                // Writing to a Vec does not fail.
                 let _ = ciborium::into_writer(&value, &mut *out);
             }
         }
     }
 
-    /// Stored bytes decode: they were encoded by this program.
+    /// Decodes a row. Stored bytes always decode, because this program encoded them.
     fn record(&self, row: Bytes<'_>) -> Record {
         let record = decode_parts(row.json, row.cbor).unwrap_or_default();
         match &self.projection {
@@ -141,7 +141,7 @@ impl Writer {
     }
 }
 
-/// The names that a query's rows are shown under.
+/// Returns the column names of a query's rows.
 fn columns(query: &Query, schema: &Schema) -> Vec<Arc<str>> {
     let all = || schema.columns().iter().map(|column| Arc::clone(&column.name));
     if query.select.is_empty() {
@@ -160,7 +160,7 @@ fn columns(query: &Query, schema: &Schema) -> Vec<Arc<str>> {
     names
 }
 
-/// The header line of CSV. Names that a reader could take for something else are in quotes: a comment, other separators, spaces.
+/// Writes the header line of CSV. Names that a reader could misread as a comment, a separator or padding are quoted.
 fn write_header(names: &[Arc<str>], out: &mut Vec<u8>) {
     for (at, name) in names.iter().enumerate() {
         if at > 0 {
@@ -187,7 +187,7 @@ fn write_quoted(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// One line of CSV. Null is an empty cell, empty text is `""`.
+/// Writes one line of CSV. Null is an empty cell, empty text is `""`.
 fn write_line(cells: impl Iterator<Item = CborValue>, out: &mut Vec<u8>) {
     for (at, cell) in cells.enumerate() {
         if at > 0 {
@@ -212,7 +212,7 @@ fn write_line(cells: impl Iterator<Item = CborValue>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The head of an array or map of definite length.
+/// Writes the CBOR head of an array or map of definite length.
 pub(crate) fn cbor_head(major: u8, count: u64, out: &mut Vec<u8>) {
     let bytes = count.to_be_bytes();
     match count {
@@ -241,7 +241,7 @@ mod tests {
     use diorama_core::record::Id;
     use diorama_core::vista::{Column, ColumnType};
 
-    /// Names of columns, a text that nothing can be mistaken for, and cells.
+    /// Cells of the columns after the id: text, integer, float and boolean.
     type Cells = Vec<(Option<String>, Option<i64>, Option<f64>, Option<bool>)>;
 
     fn exported(schema: &Schema, cells: &Cells) -> (Rows, Vec<u8>) {
@@ -281,9 +281,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
-        /// What was exported as CSV comes back as the same rows, whatever the names of columns and the texts are.
+        /// A CSV export imports as the same rows, for all column names and texts.
         #[test]
-        fn an_own_export_comes_back_the_same(
+        fn a_csv_export_imports_as_the_same_rows(
             names in proptest::collection::hash_set("[a-z#;,|= \t\"é]{1,6}", 5).prop_filter(
                 "names of their own", |names| names.iter().all(|name| !name.trim().is_empty()),
             ),
@@ -302,7 +302,7 @@ mod tests {
             let schema = Schema::new(&names[0], columns.clone());
             let mut cells = cells;
             if !declares {
-                // A text among the texts, and a cell of each type: then the types are evident.
+                // A cell of each type, so that the types can be inferred.
                 cells.push((Some("a text".into()), Some(1), Some(1.5), Some(true)));
             }
             let (rows, file) = exported(&schema, &cells);
@@ -315,14 +315,14 @@ mod tests {
     }
 
     #[test]
-    fn names_that_a_reader_could_mistake_are_in_quotes() {
+    fn header_names_that_a_reader_could_misread_are_quoted() {
         let mut out = Vec::new();
         write_header(&["id", "#n", "a;b", " x", "sep=;", "y z"].map(Arc::from), &mut out);
         assert_eq!(std::string::String::from_utf8(out).unwrap(), "id,\"#n\",\"a;b\",\" x\",\"sep=;\",y z\r\n");
     }
 
     #[test]
-    fn csv_tells_null_from_empty_and_quotes_what_it_must() {
+    fn csv_distinguishes_null_from_empty_text_and_quotes_special_characters() {
         let mut out = Vec::new();
         let cells =
             [CborValue::Null, "".into(), "a,\"b\"".into(), 1.5.into(), CborValue::Array(vec![1.into(), 2.into()])];

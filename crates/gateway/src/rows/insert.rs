@@ -17,7 +17,7 @@ use crate::state::GatewayState;
 use diorama_core::record::{CborValue, Record};
 use diorama_core::vista::WriteOp;
 
-/// Adds a row whose id is in its id column, or is chosen here or by the master; or many rows.
+/// Inserts one row or many. An id that is missing from the id column is chosen by the gateway or the master.
 pub(crate) async fn insert(
     WritableScope(scope): WritableScope,
     State(gateway): State<Arc<GatewayState>>,
@@ -42,17 +42,17 @@ async fn one(scope: &Scope, change: &Change, value: CborValue) -> Result<Respons
     }
 }
 
-/// Adds a row under the id of the path.
+/// Inserts a row under the id in the path.
 pub(crate) async fn insert_at(row: PathRow, change: Change) -> Result<Response, ApiError> {
     let PathRow { scope, id } = row;
     let record = change.row(&scope, &id)?;
     write::accept(&scope, &change, WriteOp::Insert { id, record }).await
 }
 
-/// The master makes the row and says which id it has; nothing is queued.
+/// Inserts a row at the master, which chooses its id; nothing is queued.
 async fn master_assigned(scope: &Scope, change: &Change, row: Record) -> Result<Response, ApiError> {
     if change.key.is_some() {
         return Err(no_key());
     }
-    Ok(write::made(scope, change, at_master(scope, &row).await?))
+    Ok(write::created_at_master(scope, change, at_master(scope, &row).await?))
 }

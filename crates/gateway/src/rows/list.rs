@@ -31,37 +31,37 @@ pub(crate) async fn list(bounds: Bounds, PathScope(scope): PathScope, request: R
     let format = negotiate::of_list(headers)?;
     let view = Snapshot::of(&scope);
     let etag = view.list_etag(raw.as_bytes(), format);
-    // Of a part, the master may have changed without our knowing.
+    // In a partial copy, rows that are not cached may have changed at the master without notice.
     if scope.dio.is_complete() && response::is_named(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let (asked, mut page) = asked(&scope, raw, &bounds).await?;
+    let (parsed, mut page) = parse(&scope, raw, &bounds).await?;
     if page.limit.is_none() && !format.is_streamed() {
-        page.limit = Some(scope.options.limit_of(asked.query.query(), &scope.schema));
+        page.limit = Some(scope.options.limit_of(parsed.query.query(), &scope.schema));
     }
-    if explain::is_asked(&asked.extra)? {
-        return explain::explain(&scope, &view, &paged(&asked.query, page), &bounds).await;
+    if explain::is_asked(&parsed.extra)? {
+        return explain::explain(&scope, &view, &paged(&parsed.query, page), &bounds).await;
     }
-    let mut found = find(&scope, &view, &asked.query, page, format, &bounds).await?;
-    let etag = found.etag.take().unwrap_or(etag);
+    let mut list = find(&scope, &view, &parsed.query, page, format, &bounds).await?;
+    let etag = list.etag.take().unwrap_or(etag);
     if response::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    // Links begin where the client began, outside of all that the gateway is nested in.
+    // Links use the original path, including the prefix of an outer router.
     let path = request.extensions().get::<OriginalUri>().map_or(request.uri(), |uri| &uri.0).path();
-    let links = match (page.limit, &asked.query.query().after) {
+    let links = match (page.limit, &parsed.query.query().after) {
         (None, _) => None,
-        (Some(limit), None) => Some(found.links(path, &asked.without_paging, limit)),
+        (Some(limit), None) => Some(list.links(path, &parsed.without_paging, limit)),
         (Some(limit), Some(_)) => {
-            let and = if asked.without_paging.is_empty() { "" } else { "&" };
-            Some(found.cursor_links(&format!("{path}?{}{and}limit={limit}&", asked.without_paging)))
+            let and = if parsed.without_paging.is_empty() { "" } else { "&" };
+            Some(list.cursor_links(&format!("{path}?{}{and}limit={limit}&", parsed.without_paging)))
         }
     };
-    Ok(found.respond(&view, etag, format, links))
+    Ok(list.respond(&view, etag, format, links))
 }
 
-/// What the URL asks for.
-async fn asked(scope: &Scope, raw: &str, bounds: &Bounds) -> Result<(Arc<ParsedQuery>, Page), ApiError> {
+/// Parses the query string, or takes it from the cache.
+async fn parse(scope: &Scope, raw: &str, bounds: &Bounds) -> Result<(Arc<ParsedQuery>, Page), ApiError> {
     let (owner, text) = (scope.clone(), raw.to_string());
     let read = move || {
         let options = ParamOptions { max_limit: owner.options.max_limit, extra: &[explain::EXPLAIN] };
@@ -70,43 +70,43 @@ async fn asked(scope: &Scope, raw: &str, bounds: &Bounds) -> Result<(Arc<ParsedQ
     Ok(bounds.read(scope.dio.workers(), raw.as_bytes(), read).await??)
 }
 
-/// Rows that room is made for before they are seen, and that are copied without a turn among the heavy queries.
+/// Maximum number of rows that are copied without a worker thread, and that buffer space is reserved for in advance.
 const MOST_AT_ONCE: usize = 1_000;
 
-/// What a query found, encoded.
+/// Encoded page of a list.
 pub(crate) struct ListPage {
     body: Body,
     offset: u64,
     shown: u64,
-    /// How many match in all, if that is known.
+    /// Number of all matching rows, if it is known.
     total: Option<u64>,
-    /// The place to go on from, if the query began at one and has not come to the end.
+    /// Cursor of the next page; `None` if the query has no cursor or the list has ended.
     next: Option<String>,
-    /// Its own version, if it is not that of our rows.
+    /// ETag of the page itself, if it was read from the master; `None` if the snapshot's applies.
     pub(crate) etag: Option<HeaderValue>,
 }
 
-/// Characters of a cursor, at most: it has to fit into a URL.
+/// Maximum length of a cursor, which has to fit into a URL.
 const MOST_CURSOR: usize = 4_096;
 
-/// `query` with its page.
+/// Returns `query` with the limit and offset of `page`.
 fn paged(query: &PreparedQuery, page: Page) -> Query {
     Query { limit: page.limit, offset: page.offset, ..query.query().clone() }
 }
 
-/// A page of the rows that a query asks for, in `format`.
+/// Reads one page of a query's rows, encoded in `format`.
 pub(crate) async fn find(
     scope: &Scope,
     view: &Snapshot,
-    asked: &Arc<PreparedQuery>,
+    prepared: &Arc<PreparedQuery>,
     page: Page,
     format: Format,
     bounds: &Bounds,
 ) -> Result<ListPage, ApiError> {
-    let query = asked.query();
+    let query = prepared.query();
     let writer = Writer::new(format, query, &scope.schema)?;
     if !scope.dio.is_complete() {
-        return at_master(scope, &paged(asked, page), &writer, format, bounds).await;
+        return at_master(scope, &paged(prepared, page), &writer, format, bounds).await;
     }
     let table = view.state().table();
     let natural = query.is_unfiltered() && query.order.is_empty();
@@ -128,7 +128,7 @@ pub(crate) async fn find(
         let (body, total) = (bounds.answer(body)?, Some(table.len() as u64));
         return Ok(ListPage { body: body.into(), offset: offset as u64, shown: shown as u64, total, next, etag: None });
     }
-    let selection = scope.rows.select_prepared(view.state(), asked, page, &bounds.meter).await?;
+    let selection = scope.rows.select_prepared(view.state(), prepared, page, &bounds.meter).await?;
     let next =
         query.after.as_ref().and_then(|_| selection.next(table, query, &scope.schema)).map(|next| next.to_string());
     if next.as_ref().is_some_and(|next| next.len() > MOST_CURSOR) {
@@ -142,7 +142,7 @@ pub(crate) async fn find(
     Ok(ListPage { body, offset: before, shown, total: Some(total), next, etag: None })
 }
 
-/// Rows of a Dio that holds a part of them only: the master answers, if it can.
+/// Reads a page from the master, for a Dio with a partial copy.
 async fn at_master(
     scope: &Scope,
     query: &Query,
@@ -164,12 +164,12 @@ async fn at_master(
 }
 
 impl ListPage {
-    /// What was found in one piece.
+    /// Creates a page without a cursor, of which all counts are known.
     pub(crate) fn new(body: impl Into<Body>, offset: u64, shown: u64, total: u64) -> ListPage {
         ListPage { body: body.into(), offset, shown, total: Some(total), next: None, etag: None }
     }
 
-    /// 200 with the rows, their numbers and where others are.
+    /// Builds the 200 response with the rows, `Content-Range`, the total and the links.
     pub(crate) fn respond(
         self,
         view: &Snapshot,
@@ -199,7 +199,7 @@ impl ListPage {
         response
     }
 
-    /// Where the first page and the next are, in steps from row to row; `url` ends where the cursor is to stand.
+    /// Builds the `Link` header for paging by cursor. `url` ends before the parameter `after`.
     pub(crate) fn cursor_links(&self, url: &str) -> HeaderValue {
         let first = format!("<{url}after=>; rel=\"first\"");
         response::text(match &self.next {
@@ -208,9 +208,9 @@ impl ListPage {
         })
     }
 
-    /// Where the pages around this one are.
+    /// Builds the `Link` header for paging by offset: first, previous, next and last page.
     fn links(&self, path: &str, kept: &str, limit: u64) -> HeaderValue {
-        // What all of them have in common.
+        // Common part of all links.
         let mut url = HeaderBuilder::with_capacity(path.len() + kept.len() + 32);
         url.put(path).put("?").put(kept).put(if kept.is_empty() { "limit=" } else { "&limit=" }).number(limit);
         let mut links = HeaderBuilder::with_capacity(4 * (path.len() + kept.len() + 72));

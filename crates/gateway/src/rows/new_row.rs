@@ -1,4 +1,4 @@
-//! A new row, and who gives it its id: the client, the gateway or the master.
+//! New rows, whose id is chosen by the client, the gateway or the master.
 
 use crate::http::problem::{ApiError, Code};
 use crate::rows::record;
@@ -7,10 +7,10 @@ use crate::scope::Scope;
 use diorama_core::record::{CborValue, Record, id_from_value};
 use diorama_core::vista::Shape;
 
-/// A new row, and its id unless the master has to choose it.
+/// Reads a new row and its id; the id is `None` if the master has to choose it.
 pub(super) fn new_row(scope: &Scope, value: CborValue) -> Result<(Option<String>, Record), ApiError> {
     let row = record::row(value, scope, Shape::Whole, None)?;
-    // What is there can be an id: that was checked.
+    // A value in the id column is a valid id: `record::row` has checked it.
     let id = row.get(scope.schema.id_column()).and_then(id_from_value).or_else(|| minted_id(scope));
     if let Some(id) = &id {
         write::check_id(scope, id)?;
@@ -18,25 +18,25 @@ pub(super) fn new_row(scope: &Scope, value: CborValue) -> Result<(Option<String>
     Ok((id, row))
 }
 
-/// A new id, where ids are text; whole numbers are the master's to give.
+/// Returns a new UUID if ids are text. Integer ids are chosen by the master.
 fn minted_id(scope: &Scope) -> Option<String> {
     (!scope.schema.layout().integer_id()).then(|| uuid::Uuid::now_v7().to_string())
 }
 
-/// Refuses a key for a row that the master names: nobody could say later whether it is the same.
+/// Error for an idempotency key with a row whose id the master chooses: a repetition could not be recognized.
 pub(super) fn no_key() -> ApiError {
-    let detail = "an Idempotency-Key cannot be kept for a row whose id the source chooses";
+    let detail = "Idempotency-Key is not supported for a row whose id the source chooses";
     ApiError::new(Code::InvalidHeader, detail).hint("give the row an id, or leave the key out")
 }
 
-/// Has the master make a row; gives the id that it chose.
+/// Inserts a row at the master and returns the id that it chose.
 pub(super) async fn at_master(scope: &Scope, row: &Record) -> Result<String, ApiError> {
     let vista = scope.rows.vista()?;
     match tokio::time::timeout(write::LONGEST_INSERT, vista.insert_return_id(row)).await {
         Ok(id) => id.map_err(|error| scope.refusal(error)),
         Err(_) => Err(ApiError::new(
             Code::UpstreamTimeout,
-            "the source did not say which id it chose, in time; nothing is queued",
+            "the source did not return the id of the new row in time; nothing is queued",
         )),
     }
 }

@@ -17,7 +17,7 @@ pub(crate) async fn patch(row: PathRow, change: Change) -> Result<Response, ApiE
     write::accept(&scope, &change, WriteOp::Patch { id, record }).await
 }
 
-/// Merges the body into every row that the filter lets through.
+/// Merges the body into every row that passes the filter.
 pub(crate) async fn patch_many(
     WritableScope(scope): WritableScope,
     RawQuery(raw): RawQuery,
@@ -25,7 +25,7 @@ pub(crate) async fn patch_many(
 ) -> Result<Response, ApiError> {
     let mut record = change.part(&scope, None)?;
     let ids = by_filter::targets(&scope, &change, raw.as_deref().unwrap_or_default()).await?;
-    // Which is refused unless the filter found that one row.
+    // An id in the body is allowed only if the filter matches that single row.
     for id in &ids {
         write::same_id(&scope, id, &record)?;
     }

@@ -1,7 +1,7 @@
 //! `QUERY /{dio}` and `POST /{dio}/_query`: the query of a list as a JSON body.
 //!
-//! With `"after"` in the body, the `Link` header says where the next page is: the same request to that URL, whose cursor wins
-//! over the body's.
+//! With `"after"` in the body, the `Link` header has the URL of the next page. The client repeats the request to that URL; its
+//! cursor takes precedence over the one in the body.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use diorama_core::plan::Page;
 use diorama_core::vista::query::Cursor;
 use diorama_core::vista::{Error, Query};
 
-/// Lists what the body asks for.
+/// Lists the rows that the query in the body selects.
 pub(crate) async fn query(
     bounds: Bounds,
     PathScope(scope): PathScope,
@@ -37,14 +37,14 @@ pub(crate) async fn query(
     let value = record::value(media, &body, &gateway.limits)?;
     let schema = Arc::clone(&scope.schema);
     let read = bounds.read(scope.dio.workers(), &body, move || Query::from_json(&value, &schema));
-    let mut query = read.await?.map_err(wrong)?;
+    let mut query = read.await?.map_err(invalid)?;
     if !raw.is_empty() {
         let Some(after) = raw.strip_prefix("after=") else {
-            return Err(ApiError::new(Code::UnknownParameter, "this URL takes no parameter but after")
+            return Err(ApiError::new(Code::UnknownParameter, "the only parameter of this URL is after")
                 .hint("put the query into the body"));
         };
-        query.after = Some(Cursor::parse(after).map_err(wrong)?);
-        query.validate(&scope.schema).map_err(wrong)?;
+        query.after = Some(Cursor::parse(after).map_err(invalid)?);
+        query.validate(&scope.schema).map_err(invalid)?;
     }
     match query.limit {
         None if !format.is_streamed() => query.limit = Some(scope.options.limit_of(&query, &scope.schema)),
@@ -59,16 +59,16 @@ pub(crate) async fn query(
     if scope.dio.is_complete() && response::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let mut found = list::find(&scope, &view, &scope.rows.prepare(query), page, format, &bounds).await?;
-    let etag = found.etag.take().unwrap_or(etag);
+    let mut list = list::find(&scope, &view, &scope.rows.prepare(query), page, format, &bounds).await?;
+    let etag = list.etag.take().unwrap_or(etag);
     if response::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let links = starts.then(|| found.cursor_links(&format!("{}?", uri.path())));
-    Ok(found.respond(&view, etag, format, links))
+    let links = starts.then(|| list.cursor_links(&format!("{}?", uri.path())));
+    Ok(list.respond(&view, etag, format, links))
 }
 
-fn wrong(error: Error) -> ApiError {
+fn invalid(error: Error) -> ApiError {
     match error {
         Error::Invalid { detail, fields } => ApiError::new(Code::InvalidParameter, detail).errors(fields),
         other => other.into(),

@@ -1,7 +1,7 @@
-//! Query strings as they were read, kept for the next time: clients ask for the same over and over, if for other pages.
+//! Cache of parsed query strings: clients repeat the same query, often for other pages.
 //!
-//! What is kept is the text without `limit` and `offset`, read and checked against the schema, with the plan of its last
-//! answer. How many texts there are is bounded; those that were not asked for in a while go.
+//! An entry is the query string without `limit` and `offset`, parsed and checked against the schema, with the plan of its last
+//! execution. The number of entries is bounded; entries that were not used recently are evicted.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -14,21 +14,21 @@ use crate::rows::scoped_rows::{ScopeId, ScopedRows};
 use diorama_core::plan::{Page, PreparedQuery};
 use diorama_core::vista::query::url::{self, ListQuery, ParamError, ParamOptions};
 
-/// Texts of a generation. With its plan, a text takes some 10 KiB at most: patterns are compiled when a query runs, and not kept.
+/// Maximum number of entries in a generation. An entry takes about 10 KiB at most: compiled patterns are not cached.
 const MOST_TEXTS: usize = 1_024;
-/// Longer ones are read each time.
+/// Maximum length of a cached query string; longer ones are parsed each time.
 const LONGEST: usize = 1_024;
 
-/// A query string but for the page that it asks for.
+/// Parsed query string, without its page.
 #[derive(Debug)]
 pub(crate) struct ParsedQuery {
     text: Box<str>,
     scope: ScopeId,
-    /// As it is asked in the scope.
+    /// Query, narrowed to the scope.
     pub(crate) query: Arc<PreparedQuery>,
-    /// Parameters that the route reads itself.
+    /// Parameters that the route handles itself.
     pub(crate) extra: Vec<(String, String)>,
-    /// What links to other pages begin with.
+    /// Query string without paging, for links to other pages.
     pub(crate) without_paging: String,
 }
 
@@ -40,7 +40,7 @@ impl ParsedQuery {
     }
 }
 
-/// The texts that one resource was asked for, by hash. When the young are too many they become the old, and the old go.
+/// Parsed query strings of one resource, by hash, in two generations. When the young generation is full, it replaces the old one.
 #[derive(Debug, Default)]
 pub(crate) struct QueryCache(RwLock<Generations>);
 
@@ -51,7 +51,7 @@ struct Generations {
 }
 
 impl QueryCache {
-    /// Reads a query string, or finds it read.
+    /// Parses a query string, or returns it from the cache.
     ///
     /// # Errors
     /// As [`url::parse`].
@@ -62,66 +62,67 @@ impl QueryCache {
         options: &ParamOptions<'_>,
     ) -> Result<(Arc<ParsedQuery>, Page), ParamError> {
         let fits = |page: &Option<Page>| page.and_then(|page| page.limit).is_none_or(|most| most <= options.max_limit);
-        // What is wrong is said of the whole.
+        // On an error, the whole query string is parsed again, so that the error is about all of it.
         if let Some((text, page)) = split(raw).filter(|(text, page)| text.len() <= LONGEST && fits(page))
-            && let Ok(asked) = self.find(rows, &text, options)
+            && let Ok(parsed) = self.find(rows, &text, options)
         {
             match page {
                 None => {
-                    let page = Page::of(asked.query.query());
-                    return Ok((asked, page));
+                    let page = Page::of(parsed.query.query());
+                    return Ok((parsed, page));
                 }
-                Some(page) if asked.without_paging == *text => return Ok((asked, page)),
-                // There is a page in other words as well.
+                Some(page) if parsed.without_paging == *text => return Ok((parsed, page)),
+                // The query string has paging parameters of another dialect as well.
                 Some(_) => {}
             }
         }
-        let asked = ParsedQuery::read(rows, raw, options)?;
-        let page = Page::of(asked.query.query());
-        Ok((asked, page))
+        let parsed = ParsedQuery::read(rows, raw, options)?;
+        let page = Page::of(parsed.query.query());
+        Ok((parsed, page))
     }
 
     fn find(&self, rows: &ScopedRows, text: &str, options: &ParamOptions<'_>) -> Result<Arc<ParsedQuery>, ParamError> {
         let hash = xxh3_64_with_seed(text.as_bytes(), rows.id().halves().1);
         let (known, is_young) = {
             let texts = self.0.read();
-            let found = |texts: &HashMap<u64, Arc<ParsedQuery>>| {
-                texts.get(&hash).filter(|asked| *asked.text == *text && asked.scope == rows.id()).cloned()
+            let lookup = |texts: &HashMap<u64, Arc<ParsedQuery>>| {
+                texts.get(&hash).filter(|parsed| *parsed.text == *text && parsed.scope == rows.id()).cloned()
             };
-            match found(&texts.young) {
-                Some(asked) => (Some(asked), true),
-                None => (found(&texts.old), false),
+            match lookup(&texts.young) {
+                Some(parsed) => (Some(parsed), true),
+                None => (lookup(&texts.old), false),
             }
         };
-        let asked = match known {
-            Some(asked) if is_young => return Ok(asked),
-            Some(asked) => asked,
+        let parsed = match known {
+            Some(parsed) if is_young => return Ok(parsed),
+            Some(parsed) => parsed,
             None => ParsedQuery::read(rows, text, options)?,
         };
         let mut texts = self.0.write();
         if texts.young.len() >= MOST_TEXTS {
             texts.old = std::mem::take(&mut texts.young);
         }
-        texts.young.insert(hash, Arc::clone(&asked));
-        Ok(asked)
+        texts.young.insert(hash, Arc::clone(&parsed));
+        Ok(parsed)
     }
 }
 
-/// A query string without its `limit` and `offset`, and the page that these make if one of them is there. `None` if one is not
-/// plain or stands twice, or if there is a cursor: then all has to be read together.
+/// Splits a query string into the part without `limit` and `offset`, and the page, if one of them is given.
+///
+/// Returns `None` if one of them is repeated or not a plain number, or if there is a cursor. The whole has to be parsed then.
 fn split(raw: &str) -> Option<(Cow<'_, str>, Option<Page>)> {
     let (mut limit, mut offset, mut kept) = (None, None, Cow::Borrowed(""));
     let mut next = 0;
     for piece in raw.split('&') {
         let start = next;
         next += piece.len() + 1;
-        let (place, digits) = match (piece.strip_prefix("limit="), piece.strip_prefix("offset=")) {
+        let (number, digits) = match (piece.strip_prefix("limit="), piece.strip_prefix("offset=")) {
             (Some(digits), _) => (&mut limit, digits),
             (None, Some(digits)) => (&mut offset, digits),
             (None, None) if piece.starts_with("after=") => return None,
             (None, None) => {
                 match &mut kept {
-                    // So far nothing was left out.
+                    // Nothing was left out so far.
                     Cow::Borrowed(text) if start == 0 || start == text.len() + 1 => *text = &raw[..start + piece.len()],
                     kept => {
                         let kept = kept.to_mut();
@@ -133,7 +134,7 @@ fn split(raw: &str) -> Option<(Cow<'_, str>, Option<Page>)> {
             }
         };
         let plain = (1..=18).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
-        if !plain || place.replace(digits.parse::<u64>().ok()?).is_some() {
+        if !plain || number.replace(digits.parse::<u64>().ok()?).is_some() {
             return None;
         }
     }
@@ -157,7 +158,7 @@ mod tests {
         Schema::new("id", vec![Column::new("id", ColumnType::Integer), Column::new("a", ColumnType::Json)])
     }
 
-    /// All rows of a Dio that has none.
+    /// All rows of an empty Dio.
     fn rows() -> (Runtime, ScopedRows) {
         let runtime = Runtime::new().unwrap();
         let dio = runtime.block_on(async {
@@ -203,9 +204,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever was asked before, a text is read as if it were the first.
+        /// Earlier queries do not change the result of parsing a text.
         #[test]
-        fn a_text_that_is_known_means_what_it_says(
+        fn a_cached_text_parses_like_a_new_one(
             asked in proptest::collection::vec(proptest::collection::vec(piece(), 0..5), 1..12),
         ) {
             let ((_runtime, rows), texts) = (rows(), QueryCache::default());
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_bounded_and_those_in_use_stay() {
+    fn entries_are_bounded_and_entries_in_use_stay() {
         let ((_runtime, rows), texts) = (rows(), QueryCache::default());
         let ask = |raw: &str| texts.read(&rows, raw, &OPTIONS).unwrap().0;
         let first = ask("a=0&limit=5");

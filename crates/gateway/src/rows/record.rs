@@ -1,4 +1,4 @@
-//! `GET /{dio}/{id}`, and reading rows from request bodies.
+//! `GET /{dio}/{id}`, and parsing of rows in request bodies.
 
 use std::borrow::Cow;
 
@@ -20,13 +20,13 @@ use diorama_core::record::{Body, CborValue, Record, parse_json};
 use diorama_core::vista::query::url::{self, ParamOptions};
 use diorama_core::vista::{Error, Query, RowCheck, Shape};
 
-/// Gives one row.
+/// Returns one row.
 pub(crate) async fn record(row: PathRow, request: Request) -> Result<Response, ApiError> {
     let PathRow { scope, id } = row;
     let (raw, headers) = (request.uri().query().unwrap_or_default(), request.headers());
     let format = negotiate::of_record(headers)?;
     let view = Snapshot::of(&scope);
-    let Some(row) = view.row(&id) else { return elsewhere(&scope, &id, &view, format).await };
+    let Some(row) = view.row(&id) else { return from_master(&scope, &id, &view, format).await };
     let etag = Snapshot::record_etag(&row, raw, format);
     if response::is_named(headers, &etag) {
         return Ok(view.not_modified(etag));
@@ -41,8 +41,8 @@ pub(crate) async fn record(row: PathRow, request: Request) -> Result<Response, A
     Ok(view.ok(etag, format, writer.one(&row)))
 }
 
-/// A row that is not in the copy: if the copy is a part only, the master is asked.
-async fn elsewhere(scope: &Scope, id: &str, view: &Snapshot, format: Format) -> Result<Response, ApiError> {
+/// Reads a row that is not in the copy from the master, if the copy is partial. Else the row does not exist.
+async fn from_master(scope: &Scope, id: &str, view: &Snapshot, format: Format) -> Result<Response, ApiError> {
     let missing = || ApiError::from(Error::NotFound { id: id.to_string() });
     if scope.dio.is_complete() {
         return Err(missing());
@@ -54,19 +54,19 @@ async fn elsewhere(scope: &Scope, id: &str, view: &Snapshot, format: Format) -> 
     Ok(view.ok(etag, format, writer.one(&body)))
 }
 
-/// What is shown of one row: nothing but `select` can be asked.
+/// Parses the projection of one row; `select` is the only parameter.
 fn select(raw: &str, scope: &Scope) -> Result<Query, ApiError> {
     let query = url::parse(raw, &scope.schema, &ParamOptions::default())?.query;
     if query != (Query { select: query.select.clone(), ..Query::default() }) {
-        return Err(ApiError::new(Code::InvalidParameter, "one row takes no parameter but select")
-            .hint("to ask for rows by filter, leave the id out of the path"));
+        return Err(ApiError::new(Code::InvalidParameter, "the only parameter of a row is select")
+            .hint("to list rows by filter, leave the id out of the path"));
     }
     Ok(query)
 }
 
 // --- bodies --------------------------------------------------------------------------------------------------------------
 
-/// What a body is, by `Content-Type`.
+/// Format of a body, from `Content-Type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Media {
     Json,
@@ -74,7 +74,7 @@ pub(crate) enum Media {
     Cbor,
 }
 
-/// The type of a body.
+/// Returns the format of a body.
 pub(crate) fn media(headers: &HeaderMap) -> Result<Media, ApiError> {
     let named = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut parts = named.split(';').map(str::trim);
@@ -94,14 +94,14 @@ fn unsupported(named: &str) -> ApiError {
     let accept = axum::http::HeaderValue::from_static("application/json, application/cbor, application/x-ndjson");
     let detail = match named {
         "" => "the body has no Content-Type".to_string(),
-        named => format!("a body of type {named:?} is not understood"),
+        named => format!("a body of type {named:?} is not supported"),
     };
     ApiError::new(Code::UnsupportedMediaType, detail)
         .hint("send Content-Type: application/json (curl: use --json instead of -d)")
         .header(header::ACCEPT, accept)
 }
 
-/// The value that a body holds.
+/// Parses the value in a body.
 pub(crate) fn value(media: Media, body: &[u8], limits: &Limits) -> Result<CborValue, ApiError> {
     let malformed = |detail: String| ApiError::new(Code::MalformedBody, detail);
     match media {
@@ -114,13 +114,13 @@ pub(crate) fn value(media: Media, body: &[u8], limits: &Limits) -> Result<CborVa
                 .map_err(|error| malformed(format!("the body is not CBOR: {error}")))?;
             match rest {
                 [] => unambiguous(&value).map(|()| value),
-                _ => Err(malformed("something follows the value".to_string())),
+                _ => Err(malformed("the body has data after the CBOR value".to_string())),
             }
         }
     }
 }
 
-/// CBOR lets a map say the same thing twice.
+/// Checks for duplicate members, which the CBOR parser accepts.
 fn unambiguous(value: &CborValue) -> Result<(), ApiError> {
     match value {
         CborValue::Array(items) => items.iter().try_for_each(unambiguous),
@@ -131,7 +131,7 @@ fn unambiguous(value: &CborValue) -> Result<(), ApiError> {
                 if let CborValue::Text(name) = key
                     && !names.insert(name)
                 {
-                    return Err(ApiError::new(Code::MalformedBody, format!("member {name:?} stands twice")));
+                    return Err(ApiError::new(Code::MalformedBody, format!("duplicate member {name:?}")));
                 }
                 unambiguous(value)?;
             }
@@ -141,15 +141,17 @@ fn unambiguous(value: &CborValue) -> Result<(), ApiError> {
     }
 }
 
-/// A value as a row: a map whose cells are what their columns hold, or what they hold in the row `id` as it is. Says everything
-/// that is wrong with it at once.
+/// Checks that a value is a row: a map whose cells have the types of their columns, or equal the cells of the stored row `id`.
+/// Reports all invalid cells at once.
 pub(crate) fn row(value: CborValue, scope: &Scope, shape: Shape, id: Option<&str>) -> Result<Record, ApiError> {
     let CborValue::Map(members) = value else {
-        return Err(ApiError::new(Code::ValidationFailed, "a row is an object").hint("send {\"column\": value, ...}"));
+        return Err(
+            ApiError::new(Code::ValidationFailed, "a row must be an object").hint("send {\"column\": value, ...}")
+        );
     };
     let cells = members.into_iter().map(|(key, value)| match key {
         CborValue::Text(name) => Ok((name, value)),
-        _ => Err(ApiError::new(Code::ValidationFailed, "names of columns are text")),
+        _ => Err(ApiError::new(Code::ValidationFailed, "column names must be text")),
     });
     let record: Record = cells.collect::<Result<_, _>>()?;
     let held = id.and_then(|id| scope.rows.held_row(id));

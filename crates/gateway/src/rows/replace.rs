@@ -1,4 +1,4 @@
-//! `PUT /{dio}/{id}`: the whole row, new or not.
+//! `PUT /{dio}/{id}`: inserts or replaces a whole row.
 
 use axum::response::Response;
 
@@ -7,7 +7,7 @@ use crate::rows::extract::PathRow;
 use crate::rows::write::{self, Change};
 use diorama_core::vista::WriteOp;
 
-/// Puts the row. A body that says another id than the path is refused.
+/// Inserts or replaces the row. A body with another id than the path is refused.
 pub(crate) async fn replace(row: PathRow, change: Change) -> Result<Response, ApiError> {
     let PathRow { scope, id } = row;
     let record = change.row(&scope, &id)?;

@@ -1,4 +1,4 @@
-//! `GET /{dio}/_schema`: columns, relations and what can be done, and by whom.
+//! `GET /{dio}/_schema`: columns, relations, limits, and the capabilities of source and copy.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::http::schemas::words;
 use crate::state::{GatewayState, Resource};
 use diorama_core::vista::{Capabilities, Column, ColumnType, Flag, Inferred, Reference};
 
-/// Describes a resource; also while its first copy is being made.
+/// Describes a resource, also while its first copy is being read.
 pub(crate) async fn schema(
     State(gateway): State<Arc<GatewayState>>,
     Segment(dio): Segment<0>,
@@ -37,15 +37,15 @@ pub(crate) struct Description {
     capabilities: DescribedCapabilities,
     #[schema(inline)]
     limits: DescribedLimits,
-    /// Guesses made by looking at the source: separator, encoding, id, types that may surprise; absent if there are none.
+    /// Properties that were inferred from the source: separator, encoding, id, unexpected types; absent if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(inline)]
     inferred: Vec<Guess>,
-    /// Columns in which rows of the source hold something else than their type says, since the start; absent if there are none.
+    /// Columns with cells of the source that do not match their type, since the start; absent if there are none.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(inline)]
     mismatches: BTreeMap<String, Mismatch>,
-    /// Columns that upstream events brought and that were left out, since the start; absent if there are none.
+    /// Unknown columns of upstream events, which were dropped, since the start; absent if there are none.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(inline)]
     dropped_columns: BTreeMap<String, Dropped>,
@@ -88,7 +88,7 @@ struct DescribedLimits {
     max_affected: u64,
 }
 
-/// Abilities of the source itself, those that the copy adds, and those that are missing.
+/// Capabilities of the source, those that the copy adds, and those that are refused.
 #[derive(Serialize, ToSchema)]
 struct DescribedCapabilities {
     native: Vec<&'static str>,
@@ -101,7 +101,7 @@ struct Guess {
     what: String,
     value: String,
     because: String,
-    /// The key of the configuration that settles it.
+    /// Configuration key that overrides the inferred value.
     key: String,
     doubtful: bool,
 }
@@ -179,12 +179,12 @@ fn capabilities(master: Capabilities, ours: Capabilities) -> DescribedCapabiliti
         ]
     };
     let all = || named(master).into_iter().zip(named(ours)).map(|((name, native), (_, can))| (name, native, can));
-    let those = |is: fn(bool, bool) -> bool| -> Vec<_> {
+    let names = |is: fn(bool, bool) -> bool| -> Vec<_> {
         all().filter(|(_, native, can)| is(*native, *can)).map(|(name, ..)| name).collect()
     };
     DescribedCapabilities {
-        native: those(|native, can| native && can),
-        cached: those(|native, can| can && !native),
-        refused: those(|_, can| !can),
+        native: names(|native, can| native && can),
+        cached: names(|native, can| can && !native),
+        refused: names(|_, can| !can),
     }
 }

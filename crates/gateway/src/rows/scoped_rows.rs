@@ -1,8 +1,8 @@
-//! [`ScopedRows`]: the one door to the rows of a Dio.
+//! [`ScopedRows`]: the only access to the rows of a Dio.
 //!
-//! A [`Scope`](crate::scope::Scope) has it. Lists, single rows, counts, groups, exports, explanations, subscriptions and writes go
-//! through its methods and nowhere else, which `tests/house/door.rs` checks. What is kept between requests is kept under its id. Until
-//! there are access rules every scope is everybody's, and is everything.
+//! Each [`Scope`](crate::scope::Scope) has one. Lists, single rows, counts, groups, exports, plans, subscriptions and writes use
+//! its methods only; `tests/house/door.rs` checks this. Caches that outlive a request have its id in their keys. There are no
+//! access rules yet, so every scope contains all rows.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -28,10 +28,10 @@ pub(crate) enum Columns {
     All,
 }
 
-/// Identity of what a scope shows: equal ones show the same rows alike. Zero is everything.
+/// Identity of a scope's contents: scopes with equal ids show the same rows. Zero is the scope of all rows.
 ///
-/// Half of a SHA-256 of the filter: what is kept for one scope must not be given to another, so nobody may be able to find two filters
-/// with one id.
+/// The id is half of a SHA-256 of the filter. Cached data of one scope must never reach another, so it must be infeasible to
+/// find two filters with the same id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct ScopeId(u128);
 
@@ -42,28 +42,28 @@ impl ScopeId {
         ScopeId(half.max(1))
     }
 
-    /// Its halves, which stand for it in ETags and seeds of hashes; both are zero for everything.
+    /// Returns the high and low half, for ETags and seeds of hashes. Both are zero for the scope of all rows.
     pub(crate) fn halves(self) -> (u64, u64) {
         ((self.0 >> 64) as u64, self.0 as u64)
     }
 }
 
-/// The rows of a Dio that one caller may see and change.
+/// Rows of a Dio that one caller may see and change.
 #[derive(Clone, Debug)]
 pub(crate) struct ScopedRows {
     dio: Dio,
     schema: Arc<Schema>,
     principal: Principal,
-    /// Rows that do not pass are as if they were not there.
+    /// Filter of the scope. Rows that do not pass are treated as absent.
     filter: Filter,
-    /// The filter, if it is one.
+    /// Compiled filter; `None` if all rows pass.
     prepared: Option<Arc<CompiledQuery>>,
     columns: Columns,
     id: ScopeId,
 }
 
 impl ScopedRows {
-    /// The rows of `dio`, which have the shape of `schema`, that pass `filter`; all of their columns.
+    /// Creates access to the rows of `dio` that pass `filter`, with all columns of `schema`.
     pub(crate) fn new(dio: &Dio, schema: &Arc<Schema>, principal: Principal, filter: Filter) -> ScopedRows {
         let (mut prepared, mut id) = (None, ScopeId::default());
         if !filter.is_everything() {
@@ -75,29 +75,29 @@ impl ScopedRows {
         ScopedRows { dio, schema, principal, filter, prepared, columns: Columns::All, id }
     }
 
-    /// The shape of the rows.
+    /// Returns the schema of the rows.
     pub(crate) fn schema(&self) -> &Arc<Schema> {
         &self.schema
     }
 
-    /// The threads for heavy queries.
+    /// Returns the worker threads for heavy queries.
     pub(crate) fn workers(&self) -> &Workers {
         self.dio.workers()
     }
 
-    /// Identity of what it shows.
+    /// Returns the identity of the scope.
     pub(crate) fn id(&self) -> ScopeId {
         self.id
     }
 
-    /// Whether nothing is outside of it.
+    /// Returns true if all rows are in the scope.
     pub(crate) fn is_everything(&self) -> bool {
         self.filter.is_everything()
     }
 
-    /// `query` as it is asked in this scope.
+    /// Narrows `query` to this scope.
     pub(crate) fn narrow(&self, mut query: Query) -> Query {
-        // Whoever adds another kind of columns is to bound what is selected, tested and ordered by here.
+        // A new variant of `Columns` has to restrict selected, tested and ordering columns here.
         let Columns::All = self.columns;
         if !self.is_everything() {
             query.filter = Filter::All(vec![self.filter.clone(), query.filter]);
@@ -105,46 +105,46 @@ impl ScopedRows {
         query
     }
 
-    /// [`ScopedRows::narrow`], to be asked again and again.
+    /// Narrows `query` and prepares it for repeated execution.
     pub(crate) fn prepare(&self, query: Query) -> Arc<PreparedQuery> {
         Arc::new(PreparedQuery::new(self.narrow(query)))
     }
 
-    /// Whether a row is in the scope.
+    /// Returns true if a row is in the scope.
     pub(crate) fn sees(&self, row: &impl Fields) -> bool {
         self.prepared.as_ref().is_none_or(|filter| filter.matches(row))
     }
 
-    /// [`ScopedRows::sees`] of a row as it is held.
+    /// Returns true if a stored row is in the scope.
     pub(crate) fn sees_row(&self, row: &RowRef<'_>) -> bool {
         self.is_everything() || self.sees(&JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])))
     }
 
     // --- reading -----------------------------------------------------------------------------------------------------
 
-    /// The state of all rows now, in or out of the scope: for slots that a query of this scope selected.
+    /// Returns the current state of all rows, in or out of the scope. Use it only for slots that a query of this scope selected.
     pub(crate) fn state(&self) -> Arc<State> {
         self.dio.state()
     }
 
-    /// The id under which the row of `id` is held.
+    /// Returns the id in the form in which the row is stored.
     pub(crate) fn known_id<'i>(&self, id: &'i str) -> Cow<'i, str> {
         self.dio.known_id(id)
     }
 
-    /// The row under `id`, if it is held.
+    /// Returns the row under `id`, if it is stored and in the scope.
     pub(crate) fn held_row(&self, id: &str) -> Option<Record> {
         self.dio.held_row(id).filter(|row| self.sees(row))
     }
 
-    /// The row under `id` as JSON, if it is held.
+    /// Returns the row under `id` as JSON, if it is stored and in the scope.
     pub(crate) fn json(&self, id: &str) -> Option<Bytes> {
         let state = self.state();
         let row = state.get(id).filter(|row| self.sees_row(row))?;
         Some(Bytes::copy_from_slice(row.json()))
     }
 
-    /// The rows of `state` that `query` selects, and how they were found.
+    /// Selects the rows of `state` that match `query`; also returns the plan.
     ///
     /// # Errors
     /// As [`Dio::select`](diorama_core::Dio::select).
@@ -158,7 +158,7 @@ impl ScopedRows {
         self.dio.select(state, &query, &self.schema, meter).await
     }
 
-    /// The rows of `state` that a query selects which [`ScopedRows::prepare`] made.
+    /// Selects the rows of `state` that match a query from [`ScopedRows::prepare`].
     ///
     /// # Errors
     /// As [`ScopedRows::select`].
@@ -188,7 +188,7 @@ impl ScopedRows {
         self.dio.aggregate(state, &query, aggregation, schema, meter, page).await
     }
 
-    /// The rows as a Vista, which asks the source for what is not held.
+    /// Returns the rows as a Vista, which reads rows that are not stored from the source.
     ///
     /// # Errors
     /// [`Error::Unsupported`](diorama_core::Error::Unsupported) if the source has to filter and cannot.
@@ -202,17 +202,17 @@ impl ScopedRows {
 
     // --- following ---------------------------------------------------------------------------------------------------
 
-    /// The event log of all rows: what is sent of it has to pass a query that [`ScopedRows::narrow`] made.
+    /// Returns the event log of all rows. Events have to pass a query from [`ScopedRows::narrow`] before they are sent.
     pub(crate) fn log(&self) -> EventLog {
         self.dio.log()
     }
 
-    /// A standing view of the rows that `query` selects.
+    /// Starts a continuously updated view of the rows that `query` selects.
     pub(crate) fn table_scenery(&self, query: &Query) -> TableSceneryBuilder {
         self.dio.table_scenery().query(self.narrow(query.clone()))
     }
 
-    /// A standing value of the rows that pass the filter and search of `query`.
+    /// Starts a continuously updated value of the rows that pass the filter and search of `query`.
     pub(crate) fn value_scenery(&self, query: &Query) -> ValueSceneryBuilder {
         let Query { filter, search, .. } = self.narrow(query.clone());
         self.dio.value_scenery().filter(filter).search(search)
@@ -220,15 +220,15 @@ impl ScopedRows {
 
     // --- writing -----------------------------------------------------------------------------------------------------
 
-    /// Accepts a write. The row before it and the row that it makes have to be in the scope, which is judged in the order of all
-    /// writes.
+    /// Accepts a write. The row before and after the write has to be in the scope, which the committer checks in the order of
+    /// all writes.
     ///
     /// # Errors
     /// As [`Dio::write`](diorama_core::Dio::write).
     pub(crate) async fn write(&self, op: WriteOp, mut options: WriteOptions) -> Result<Ticket> {
         if !self.is_everything() {
             if let Some(id) = op.id().filter(|id| !self.dio.is_complete() && self.dio.held_row(id).is_none()) {
-                // A row that is not in the copy may be one that is outside.
+                // A row that is not in the copy may be outside the scope.
                 self.dio.vista().get_value(id).await?;
             }
             let query = Query { filter: self.filter.clone(), ..Query::default() };

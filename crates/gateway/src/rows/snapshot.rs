@@ -1,4 +1,4 @@
-//! A snapshot of a resource, from which one answer is made, and the versions of what it shows.
+//! Snapshot of a resource, from which one response is built, and its ETags.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::scope::Scope;
 use diorama_core::state::State;
 use diorama_core::table::RowRef;
 
-/// One consistent look at a Dio, from which one answer is made.
+/// Consistent snapshot of a Dio, from which one response is built.
 pub(crate) struct Snapshot {
     state: Arc<State>,
     common: Arc<CommonHeaders>,
@@ -26,7 +26,7 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// The Dio as it is now. Rows older than they should be are refreshed in the background.
+    /// Takes a snapshot of the Dio. Stale rows are refreshed in the background.
     pub(crate) fn of(scope: &Scope) -> Snapshot {
         let freshness = scope.dio.freshness();
         if freshness.stale {
@@ -43,17 +43,17 @@ impl Snapshot {
         Snapshot { state, common, rows: scope.rows.clone() }
     }
 
-    /// The row under `id`, if it is held and in the scope.
+    /// Returns the row under `id`, if it is stored and in the scope.
     pub(crate) fn row(&self, id: &str) -> Option<RowRef<'_>> {
         self.state.get(id).filter(|row| self.rows.sees_row(row))
     }
 
-    /// All rows, in or out of the scope: for what a query of the scope selected.
+    /// Returns all rows, in or out of the scope. Use it only for slots that a query of the scope selected.
     pub(crate) fn state(&self) -> &Arc<State> {
         &self.state
     }
 
-    /// The version of a list in this scope: any change of any row makes another.
+    /// Returns the ETag of a list in this scope; it changes with any change of any row.
     pub(crate) fn list_etag(&self, query: &[u8], format: Format) -> HeaderValue {
         let mut line = HeaderBuilder::with_capacity(80);
         line.put("\"").put(&**self.state.epoch()).put(".").number(self.state.rows_seq()).put("-").hex(xxh3_64(query));
@@ -65,7 +65,7 @@ impl Snapshot {
         line.value()
     }
 
-    /// The version of one row, shown by `query`.
+    /// Returns the ETag of one row, as projected by `query`.
     pub(crate) fn record_etag(row: &RowRef<'_>, query: &str, format: Format) -> HeaderValue {
         let mut hash = [0; 24];
         let length = URL_SAFE_NO_PAD.encode_slice(row.hash().to_be_bytes(), &mut hash).unwrap_or_default();
@@ -78,17 +78,17 @@ impl Snapshot {
         line.value()
     }
 
-    /// 200 with `body`, which is one row or what stands for one.
+    /// Builds a 200 response with `body`, which is one row.
     pub(crate) fn ok(&self, etag: HeaderValue, format: Format, body: impl Into<Body>) -> Response {
         self.answer(Kind::Row, etag, format, body.into())
     }
 
-    /// 200 with rows. The headers `Content-Range`, `X-Total-Count` and `Link` are there and empty: fill them, or take them out.
+    /// Builds a 200 response with rows. The headers `Content-Range`, `X-Total-Count` and `Link` are empty: set or remove them.
     pub(crate) fn ok_list(&self, etag: HeaderValue, format: Format, body: impl Into<Body>) -> Response {
         self.answer(Kind::List, etag, format, body.into())
     }
 
-    /// 304: what the client has is what there is.
+    /// Builds a 304 response: the client's version is current.
     pub(crate) fn not_modified(&self, etag: HeaderValue) -> Response {
         let mut response = self.answer(Kind::NotModified, etag, Format::Json, Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;

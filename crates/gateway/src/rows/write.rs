@@ -1,4 +1,4 @@
-//! What all writes have in common: what a request asks for beside its row, and how an accepted write is answered.
+//! Common parts of all writes: preconditions and preferences of a request, and the response to an accepted write.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ use diorama_core::state::{Condition, OpId};
 use diorama_core::vista::query::url::segment;
 use diorama_core::vista::{Error, Shape, WriteKind, WriteOp, check};
 
-/// A request that changes something.
+/// Request that writes.
 pub(crate) struct Change {
     pub(crate) headers: HeaderMap,
     pub(crate) prefer: Prefer,
@@ -63,7 +63,7 @@ impl FromRequest<Arc<GatewayState>> for Change {
     }
 }
 
-/// Hash of what is asked for, by which a repeated request is known.
+/// Hash of method, target and body, by which a repetition of a request is recognized.
 fn fingerprint(parts: &Parts, body: &[u8]) -> u128 {
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let mut hash = Xxh3Default::new();
@@ -74,12 +74,12 @@ fn fingerprint(parts: &Parts, body: &[u8]) -> u128 {
 }
 
 impl Change {
-    /// The body as a value.
+    /// Parses the body as a value.
     pub(crate) fn value(&self) -> Result<CborValue, ApiError> {
         record::value(record::media(&self.headers)?, &self.body, &self.limits)
     }
 
-    /// The body as a whole row under `id`.
+    /// Parses the body as a whole row under `id`.
     pub(crate) fn row(&self, scope: &Scope, id: &str) -> Result<Record, ApiError> {
         let row = record::row(self.value()?, scope, Shape::Whole, Some(id))?;
         same_id(scope, id, &row)?;
@@ -87,7 +87,7 @@ impl Change {
         Ok(row)
     }
 
-    /// The body as a part of the row `id`, or of any.
+    /// Parses the body as a part of the row `id`, or of any row if `id` is `None`.
     pub(crate) fn part(&self, scope: &Scope, id: Option<&str>) -> Result<Record, ApiError> {
         record::row(self.value()?, scope, Shape::Part, id)
     }
@@ -98,21 +98,24 @@ impl Change {
     }
 }
 
-/// The path's id and the body's, if it has one, must be one.
+/// Checks that an id in the body equals the id in the path.
 pub(crate) fn same_id(scope: &Scope, id: &str, row: &Record) -> Result<(), ApiError> {
     let column = scope.schema.id_column();
     match row.get(column).filter(|value| !value.is_null()) {
         Some(value)
             if !diorama_core::record::id_from_value(value).is_some_and(|own| scope.schema.is_same_id(&own, id)) =>
         {
-            Err(ApiError::new(Code::IdMismatch, format!("the path says {id:?}, the body's {column:?} something else"))
-                .hint("leave the id out of the body, or make both the same"))
+            Err(ApiError::new(
+                Code::IdMismatch,
+                format!("the id in the path is {id:?}, but column {column:?} of the body has another value"),
+            )
+            .hint("leave the id out of the body, or send the same id in both"))
         }
         _ => Ok(()),
     }
 }
 
-/// Refuses ids that a route would hide, and those that the id column cannot hold.
+/// Refuses ids that collide with a route, and ids that the id column cannot hold.
 pub(crate) fn check_id(scope: &Scope, id: &str) -> Result<(), ApiError> {
     check::check_id(&scope.schema, id)?;
     if is_reserved_id(id) {
@@ -121,33 +124,35 @@ pub(crate) fn check_id(scope: &Scope, id: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// A row under this id could not be reached.
+/// Error for a reserved id: a route with the same path would hide the row.
 pub(crate) fn reserved(id: &str) -> ApiError {
-    ApiError::new(Code::ReservedId, format!("{id:?} is a word of the URL and cannot be an id"))
-        .hint("ids are not events or live and do not begin with _; rows that have such an id are found by filter")
+    ApiError::new(Code::ReservedId, format!("{id:?} is reserved for a route and cannot be an id"))
+        .hint("events, live and ids that begin with _ are reserved; read existing rows with such an id by filter")
 }
 
-/// Versions that a header names.
+/// Versions in a precondition header.
 enum Versions {
+    /// `*`.
     Any,
-    These(Vec<u128>),
+    /// List of ETags.
+    Listed(Vec<u128>),
 }
 
-/// What `If-Match` and `If-None-Match` ask for, as RFC 9110 says: the former compares strongly, the latter weakly, and both
-/// must hold. The committer judges it, in the order of all writes.
+/// Reads the precondition of `If-Match` and `If-None-Match`. As in RFC 9110, the former compares strongly, the latter weakly, and
+/// both must hold. The committer evaluates it, in the order of all writes.
 fn condition(headers: &HeaderMap) -> Result<Condition, ApiError> {
     let wanted = versions(headers, &header::IF_MATCH, version)?;
     let unwanted = versions(headers, &header::IF_NONE_MATCH, |tag| version(tag.strip_prefix("W/").unwrap_or(tag)))?;
     Ok(match (wanted, unwanted) {
         (None, None) => Condition::None,
         (None, Some(Versions::Any)) => Condition::Absent,
-        (None, Some(Versions::These(from))) => Condition::Differs { from, or_absent: true },
+        (None, Some(Versions::Listed(from))) => Condition::Differs { from, or_absent: true },
         (Some(Versions::Any), None) => Condition::Exists,
-        (Some(Versions::These(tags)), None) => Condition::Matches(tags),
-        // There is no row that is there and is not.
+        (Some(Versions::Listed(tags)), None) => Condition::Matches(tags),
+        // A row cannot both exist and be absent, so the condition never holds.
         (Some(_), Some(Versions::Any)) => Condition::Matches(Vec::new()),
-        (Some(Versions::Any), Some(Versions::These(from))) => Condition::Differs { from, or_absent: false },
-        (Some(Versions::These(mut tags)), Some(Versions::These(from))) => {
+        (Some(Versions::Any), Some(Versions::Listed(from))) => Condition::Differs { from, or_absent: false },
+        (Some(Versions::Listed(mut tags)), Some(Versions::Listed(from))) => {
             tags.retain(|tag| !from.contains(tag));
             Condition::Matches(tags)
         }
@@ -167,12 +172,12 @@ fn versions(
         tags if tags.contains(&"*") => {
             Err(ApiError::new(Code::InvalidHeader, format!("{name} is either * or a list of ETags")))
         }
-        // One that is not ours is the version of no row.
-        tags => Ok(Some(Versions::These(tags.iter().filter_map(|tag| read(tag)).collect()))),
+        // An ETag of another format matches no row and is left out.
+        tags => Ok(Some(Versions::Listed(tags.iter().filter_map(|tag| read(tag)).collect()))),
     }
 }
 
-/// The row's hash in its ETag, whatever representation that was of. Weak tags never match, as RFC 9110 says.
+/// Returns the row's hash in an ETag of any representation. Weak tags never match, as RFC 9110 requires.
 fn version(tag: &str) -> Option<u128> {
     let opaque = tag.strip_prefix('"')?.strip_suffix('"')?;
     let (hash, suffix) = opaque.split_at_checked(22)?;
@@ -182,7 +187,7 @@ fn version(tag: &str) -> Option<u128> {
     Some(u128::from_be_bytes(URL_SAFE_NO_PAD.decode(hash).ok()?.try_into().ok()?))
 }
 
-/// The key of `Idempotency-Key`: in quotes, as the draft says, or bare.
+/// Reads the key of `Idempotency-Key`, in quotes as in the IETF draft, or bare.
 pub(crate) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();
@@ -198,24 +203,24 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 
 // --- answering -----------------------------------------------------------------------------------------------------------
 
-/// How an accepted write stands when it is answered.
+/// State of an accepted write at the time of the response.
 pub(crate) struct AcceptedWrite {
     pub(crate) id: Option<String>,
     kind: WriteKind,
     pub(crate) operation: Option<OpId>,
     position: Position,
     created: bool,
-    /// The row that was deleted.
-    gone: Option<Bytes>,
+    /// Last state of a deleted row, as JSON.
+    deleted_row: Option<Bytes>,
     settled: bool,
     replayed: bool,
 }
 
-/// Accepts `op` and answers it: 202 at once, or what the master said within the time that the request waits.
+/// Accepts `op` and builds the response: 202 at once, or the master's result if it arrives while the request waits.
 pub(crate) async fn accept(scope: &Scope, change: &Change, op: WriteOp) -> Result<Response, ApiError> {
     let (id, kind) = (op.id().map(str::to_string), op.kind());
     require_version(scope, change, kind)?;
-    let gone = match (&op, &id) {
+    let deleted_row = match (&op, &id) {
         (WriteOp::Delete { .. }, Some(id)) => scope.rows.json(id),
         _ => None,
     };
@@ -226,11 +231,11 @@ pub(crate) async fn accept(scope: &Scope, change: &Change, op: WriteOp) -> Resul
             operation: ticket.operation,
             position: ticket.position,
             created: ticket.created,
-            gone,
+            deleted_row,
             settled: ticket.operation.is_none(),
             replayed: false,
         },
-        Err(Error::Replayed { operation }) => replayed(scope, &operation)?,
+        Err(Error::Replayed { operation }) => replayed_write(scope, &operation)?,
         Err(Error::Conflict { id, .. }) if kind == WriteKind::Insert => return Err(exists(&id)),
         Err(error) => return Err(scope.refusal(error)),
     };
@@ -246,25 +251,28 @@ pub(crate) async fn accept(scope: &Scope, change: &Change, op: WriteOp) -> Resul
     Ok(answer(scope, change, &accepted))
 }
 
-/// Waits for the master as long as the request says.
+/// Waits for the master for as long as the request prefers.
 async fn settle(scope: &Scope, change: &Change, accepted: &mut AcceptedWrite) -> Result<(), ApiError> {
     let Some(op) = accepted.operation.filter(|_| !accepted.settled) else { return Ok(()) };
     let patience = change.prefer.patience(scope.options.ack.patience());
     let operation = if patience.is_zero() && !accepted.replayed { None } else { scope.dio.settled(op, patience).await };
     match operation {
         Some(operation) if operation.state == OperationState::Applied => accepted.settled = true,
-        Some(operation) if operation.state.is_final() => return Err(failed(&operation, &change.prefix)),
+        Some(operation) if operation.state.is_final() => return Err(operation_error(&operation, &change.prefix)),
         Some(_) | None => {}
     }
     Ok(())
 }
 
-/// A request that was accepted before: what became of it.
-pub(crate) fn replayed(scope: &Scope, operation: &str) -> Result<AcceptedWrite, ApiError> {
+/// Looks up the write of a request that was accepted before.
+pub(crate) fn replayed_write(scope: &Scope, operation: &str) -> Result<AcceptedWrite, ApiError> {
     let known = operation.parse().ok().and_then(|op: OpId| scope.dio.operation(op));
     let Some(known) = known else {
-        return Err(ApiError::new(Code::Conflict, format!("this was accepted before, as operation {operation}"))
-            .hint("that operation is too old to be followed; read the row"));
+        return Err(ApiError::new(
+            Code::Conflict,
+            format!("the request was accepted before, as operation {operation}"),
+        )
+        .hint("the operation is not stored any more; read the row"));
     };
     Ok(AcceptedWrite {
         id: known.record,
@@ -272,7 +280,7 @@ pub(crate) fn replayed(scope: &Scope, operation: &str) -> Result<AcceptedWrite, 
         operation: Some(known.id),
         position: Position { epoch: scope.dio.position().epoch, seq: known.position },
         created: known.op == WriteKind::Insert,
-        gone: None,
+        deleted_row: None,
         settled: false,
         replayed: true,
     })
@@ -287,15 +295,15 @@ fn require_version(scope: &Scope, change: &Change, kind: WriteKind) -> Result<()
     if scope.options.require_if_match && kind != WriteKind::Insert && change.condition == Condition::None {
         return Err(ApiError::new(
             Code::PreconditionRequired,
-            "changes here must say which version they were made for",
+            "writes to this resource require If-Match or If-None-Match",
         )
         .hint("send If-Match with the row's ETag, or If-None-Match: * for a new row"));
     }
     Ok(())
 }
 
-/// What the master said against it.
-pub(crate) fn failed(operation: &Operation, prefix: &str) -> ApiError {
+/// Converts a failed operation to an error.
+pub(crate) fn operation_error(operation: &Operation, prefix: &str) -> ApiError {
     let error = operation.error.as_ref();
     let code = match (operation.state, error.map(|error| error.code.as_str())) {
         (OperationState::Failed, Some("conflict")) => Code::Conflict,
@@ -306,18 +314,18 @@ pub(crate) fn failed(operation: &Operation, prefix: &str) -> ApiError {
         _ => Code::WriteFailed,
     };
     let detail = match code {
-        Code::WriteFailed => "the source did not take the write; it was rolled back".to_string(),
+        Code::WriteFailed => "the source did not accept the write; it was rolled back".to_string(),
         _ => error.map_or_else(String::new, |error| error.detail.clone()),
     };
     let path = format!("{prefix}/operations/{}", operation.id);
-    ApiError::new(code, detail).hint(format!("GET {path} tells more")).header(OPERATION, response::text(path))
+    ApiError::new(code, detail).hint(format!("see GET {path}")).header(OPERATION, response::text(path))
 }
 
 fn answer(scope: &Scope, change: &Change, accepted: &AcceptedWrite) -> Response {
     let created = accepted.created && accepted.kind != WriteKind::Delete;
     let view = Snapshot::of(scope);
     let row = accepted.id.as_deref().and_then(|id| view.row(id));
-    let body = accepted.gone.clone().or_else(|| row.map(|row| Bytes::copy_from_slice(row.json())));
+    let body = accepted.deleted_row.clone().or_else(|| row.map(|row| Bytes::copy_from_slice(row.json())));
     let body = body.filter(|_| !change.prefer.is_minimal());
     let status = match (accepted.settled, &body) {
         (false, _) => StatusCode::ACCEPTED,
@@ -327,17 +335,17 @@ fn answer(scope: &Scope, change: &Change, accepted: &AcceptedWrite) -> Response 
     };
     let mut response = status.into_response();
     describe(scope, change, accepted, response.headers_mut());
-    // A row that is here at once without an operation was made by the master, unless it was there already.
+    // A new row without an operation was inserted by the master directly.
     let kind = if accepted.operation.is_none() && accepted.created { Kind::Made } else { Kind::One };
     if let Some(applied) = change.prefer.applied(kind) {
         response.headers_mut().insert(APPLIED, applied);
     }
     let Some(body) = body else { return response };
-    if let (true, Some(row), None) = (accepted.settled, row, &accepted.gone) {
+    if let (true, Some(row), None) = (accepted.settled, row, &accepted.deleted_row) {
         let etag = Snapshot::record_etag(&row, "", Format::Json);
         response.headers_mut().insert(header::ETAG, etag);
-        let place = response::text(place(scope, change, accepted.id.as_deref().unwrap_or_default()));
-        response.headers_mut().insert(header::CONTENT_LOCATION, place);
+        let url = response::text(row_url(scope, change, accepted.id.as_deref().unwrap_or_default()));
+        response.headers_mut().insert(header::CONTENT_LOCATION, url);
     }
     response.headers_mut().insert(header::CONTENT_TYPE, Format::Json.content_type());
     *response.body_mut() = body.into();
@@ -346,7 +354,7 @@ fn answer(scope: &Scope, change: &Change, accepted: &AcceptedWrite) -> Response 
 
 fn describe(scope: &Scope, change: &Change, accepted: &AcceptedWrite, headers: &mut HeaderMap) {
     let confirmed = accepted.settled && accepted.operation.is_some() && !scope.dio.writes_around();
-    safe(scope, &accepted.position, headers);
+    set_write_headers(scope, &accepted.position, headers);
     if confirmed {
         headers.insert(DURABLE, HeaderValue::from_static("master"));
     }
@@ -354,50 +362,55 @@ fn describe(scope: &Scope, change: &Change, accepted: &AcceptedWrite, headers: &
         headers.insert(OPERATION, response::text(format!("{}/operations/{op}", change.prefix)));
     }
     if let Some(id) = accepted.id.as_deref().filter(|_| accepted.created || accepted.kind == WriteKind::Insert) {
-        headers.insert(header::LOCATION, response::text(place(scope, change, id)));
+        headers.insert(header::LOCATION, response::text(row_url(scope, change, id)));
     }
     if accepted.replayed {
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
 }
 
-/// What every answer to an accepted write says: where it is in the history, and where it is safe.
-pub(crate) fn safe(scope: &Scope, position: &Position, headers: &mut HeaderMap) {
+/// Sets the headers of every response to an accepted write: its position, and the medium on which it is durable.
+pub(crate) fn set_write_headers(scope: &Scope, position: &Position, headers: &mut HeaderMap) {
     let durable = if scope.dio.is_durable() { "disk" } else { "memory" };
     headers.insert(POSITION, response::position(position));
     headers.insert(DURABLE, HeaderValue::from_static(durable));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
-/// How one of many operations stands after a wait of at most `patience`: its status, and what the master said against it.
-pub(crate) async fn standing(scope: &Scope, op: OpId, patience: Duration, prefix: &str) -> (u16, Option<ApiError>) {
+/// Waits at most `patience` for an operation; returns its HTTP status and its error, if it failed.
+pub(crate) async fn operation_status(
+    scope: &Scope,
+    op: OpId,
+    patience: Duration,
+    prefix: &str,
+) -> (u16, Option<ApiError>) {
     match scope.dio.settled(op, patience).await {
         Some(operation) if operation.state == OperationState::Applied => match operation.op {
             WriteKind::Insert => (201, None),
             _ => (200, None),
         },
         Some(operation) if operation.state.is_final() => {
-            let error = failed(&operation, prefix);
+            let error = operation_error(&operation, prefix);
             (error.code().status().as_u16(), Some(error))
         }
         Some(_) | None => (202, None),
     }
 }
 
-/// The URL of a row.
-pub(crate) fn place(scope: &Scope, change: &Change, id: &str) -> String {
+/// Returns the URL of a row.
+pub(crate) fn row_url(scope: &Scope, change: &Change, id: &str) -> String {
     format!("{}/{}/{}", change.prefix, scope.dio.name(), segment(id))
 }
 
-/// 201 for a row that the master made at once.
-pub(crate) fn made(scope: &Scope, change: &Change, id: String) -> Response {
+/// Builds the 201 response for a row that the master inserted directly.
+pub(crate) fn created_at_master(scope: &Scope, change: &Change, id: String) -> Response {
     let accepted = AcceptedWrite {
         id: Some(id),
         kind: WriteKind::Insert,
         operation: None,
         position: scope.dio.position(),
         created: true,
-        gone: None,
+        deleted_row: None,
         settled: true,
         replayed: false,
     };
@@ -406,5 +419,5 @@ pub(crate) fn made(scope: &Scope, change: &Change, id: String) -> Response {
     response
 }
 
-/// How long a master may take to choose an id.
+/// Timeout of an insert for which the master chooses the id.
 pub(crate) const LONGEST_INSERT: Duration = Duration::from_secs(30);

@@ -1,5 +1,5 @@
-//! The body of a delivery while nothing proves it: checked as it arrives, a little of it in memory, the rest in a temporary file that
-//! nobody else sees and that ends with the process.
+//! Body of a delivery that is not verified yet. It is checked as it arrives. A small part is kept in memory, the rest in a
+//! private temporary file, which is removed when the process ends.
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, header};
@@ -13,17 +13,17 @@ use crate::http::spool::Spool;
 use diorama_core::dio::Dio;
 use diorama_inbound::Verifier;
 
-/// Bytes of one body in memory before it is proven; more are spooled.
+/// Maximum size of an unverified body in memory, in bytes; the rest is spooled.
 const IN_MEMORY: usize = 16 << 10;
-/// Bytes of a piece that is written to the file by itself.
+/// Size in bytes from which a piece is written to the file without copying it to the buffer.
 const LARGE_PIECE: usize = 16 << 10;
 
-/// A body that is arriving.
+/// Body that is being received.
 pub(super) struct IncomingBody {
     dio: Dio,
     most: usize,
     length: usize,
-    /// The end of the body, as far as it is not spooled.
+    /// End of the body that is not spooled yet.
     tail: Vec<u8>,
     spool: Option<Spool>,
     memory: Lease,
@@ -31,7 +31,7 @@ pub(super) struct IncomingBody {
 }
 
 impl IncomingBody {
-    /// A body of at most `most` bytes, on the account of who sends it.
+    /// Creates a body of at most `most` bytes, charged to the sender's budget.
     ///
     /// # Errors
     /// As [`Lease::grow`].
@@ -47,10 +47,10 @@ impl IncomingBody {
         })
     }
 
-    /// Reads all of `body` and feeds it to `verifier`.
+    /// Reads all of `body` and passes it to `verifier`.
     ///
     /// # Errors
-    /// 413 for what is too large, and as [`Lease::grow`].
+    /// 413 if the body is too large, and as [`Lease::grow`].
     pub(super) async fn read(
         &mut self,
         headers: &HeaderMap,
@@ -74,7 +74,7 @@ impl IncomingBody {
             return Ok(());
         }
         let detail = format!("the delivery is larger than {} bytes", self.most);
-        Err(ApiError::new(Code::PayloadTooLarge, detail).hint("the webhook's key body is the bound"))
+        Err(ApiError::new(Code::PayloadTooLarge, detail).hint("the webhook's key body sets the limit"))
     }
 
     async fn push(&mut self, piece: Bytes) -> Result<(), ApiError> {
@@ -82,7 +82,7 @@ impl IncomingBody {
         if self.tail.len() + piece.len() > IN_MEMORY {
             self.spill().await?;
             if piece.len() >= LARGE_PIECE {
-                // The connection holds it anyway: it is not copied.
+                // The connection's buffer is written directly, without a copy.
                 return self.write(piece).await;
             }
         }
@@ -96,7 +96,7 @@ impl IncomingBody {
         Ok(())
     }
 
-    /// Writes what is in memory to the temporary file.
+    /// Writes the buffer to the temporary file.
     async fn spill(&mut self) -> Result<(), ApiError> {
         let tail = std::mem::take(&mut self.tail);
         if !tail.is_empty() {
@@ -112,7 +112,7 @@ impl IncomingBody {
         Ok(spool.write(bytes).await?)
     }
 
-    /// The whole body in memory; its bytes hold a lease.
+    /// Reads the whole body into memory. The returned bytes hold the lease.
     ///
     /// # Errors
     /// As [`Lease::grow`].

@@ -1,4 +1,4 @@
-//! `/webhooks/{hook}/deliveries`: what came, what became of it, and another try.
+//! `/webhooks/{hook}/deliveries`: stored deliveries, their results, and replay.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::find::find;
 use super::hook::Hook;
-use super::receive::{ended, in_progress};
-use super::work::{Acknowledgement, ApplyingGuard, Job, decode_kept, parcel, undecodable};
+use super::receive::{in_progress, task_result};
+use super::work::{Acknowledgement, ApplyingGuard, Job, decode_kept, delivery_batch, undecodable};
 use crate::http::bounds::Bounds;
 use crate::http::extract::{Prefix, QueryParameters, Segment, parameters};
 use crate::http::problem::{ApiError, Code};
@@ -27,12 +27,12 @@ use diorama_core::dio::Dio;
 use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, RawRequest, StoredDelivery};
 use diorama_core::vista::query::url::segment;
 
-/// Deliveries of one answer, at most.
+/// Maximum number of deliveries in one response.
 const MOST: usize = 1_000;
-/// Deliveries of an answer that does not say.
+/// Default number of deliveries in one response.
 const USUAL: usize = 100;
 
-/// A delivery without what was sent.
+/// Delivery without its request.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Delivery)]
 pub(crate) struct DeliveryBody {
@@ -42,7 +42,7 @@ pub(crate) struct DeliveryBody {
     state: DeliveryState,
     hook: String,
     dio: String,
-    /// The sender's id of it.
+    /// Id that the sender gave the delivery.
     #[schema(required)]
     key: Option<String>,
     #[schema(inline)]
@@ -87,7 +87,7 @@ struct DeliveryLinks {
     replay: String,
 }
 
-/// A delivery with what was sent.
+/// Delivery with its request.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct DeliverySent {
     #[serde(flatten)]
@@ -108,7 +108,7 @@ struct SentHeader {
     value: String,
 }
 
-/// The form of a delivery's id.
+/// Schema of a delivery's id.
 pub(crate) fn id() -> ObjectBuilder {
     text().pattern(Some("^dlv_[0-9a-f]{32}$"))
 }
@@ -117,7 +117,7 @@ pub(super) fn states() -> ObjectBuilder {
     words(DeliveryState::ALL.map(DeliveryState::as_str))
 }
 
-/// Bounds of a list of deliveries.
+/// Filter and page of the list of deliveries.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
@@ -125,7 +125,7 @@ pub(crate) struct DeliveryFilter {
     /// Only in this state, or in one of these, separated by commas.
     #[param(nullable = false)]
     state: Option<String>,
-    /// Deliveries, at most.
+    /// Maximum number of deliveries.
     #[param(maximum = 1_000, default = 100, nullable = false)]
     limit: Option<usize>,
     /// Only older than this delivery.
@@ -142,11 +142,11 @@ impl DeliveryFilter {
     fn query(&self, hook: &Hook) -> Result<DeliveryQuery, ApiError> {
         let limit = self.limit.unwrap_or(USUAL);
         if limit > MOST {
-            let detail = format!("limit={limit} is more than the {MOST} deliveries that one answer holds");
-            return Err(ApiError::new(Code::LimitTooLarge, detail).hint("take the next page with after="));
+            let detail = format!("limit={limit} is more than the maximum of {MOST}");
+            return Err(ApiError::new(Code::LimitTooLarge, detail).hint("get the next page with after="));
         }
         let after = self.after.as_deref().filter(|after| !after.is_empty()).map(str::parse::<DeliveryId>).transpose();
-        let wrong = |()| ApiError::new(Code::InvalidParameter, "after is the id of a delivery, like dlv_0197..");
+        let wrong = |()| ApiError::new(Code::InvalidParameter, "after must be the id of a delivery, like dlv_0197..");
         Ok(DeliveryQuery { hook: Some(hook.name.clone()), states: self.states()?, after: after.map_err(wrong)?, limit })
     }
 
@@ -156,8 +156,8 @@ impl DeliveryFilter {
             let known = DeliveryState::ALL.into_iter().find(|state| state.as_str() == word);
             known.ok_or_else(|| {
                 let all: Vec<_> = DeliveryState::ALL.iter().map(|state| state.as_str()).collect();
-                let error = ApiError::new(Code::InvalidParameter, format!("state: there is no state {word:?}"));
-                error.hint(format!("one of {}, or several with commas", all.join(", ")))
+                let error = ApiError::new(Code::InvalidParameter, format!("state: {word:?} is not a valid state"));
+                error.hint(format!("use one of {}, or several with commas", all.join(", ")))
             })
         };
         words.map(read).collect()
@@ -176,7 +176,7 @@ pub(crate) async fn list(
     let narrowed = parameters(query)?;
     let query = narrowed.query(hook)?;
     let dio = &gateway.dio(&hook.dio)?.dio;
-    // One more than is shown tells whether there are more.
+    // One delivery more than the page tells if there is a next page.
     let more = DeliveryQuery { limit: query.limit.saturating_add(1), ..query.clone() };
     let (mut found, total) = dio.deliveries(&more).await?;
     let more = found.len() > query.limit;
@@ -195,7 +195,7 @@ pub(crate) async fn list(
     Ok(response)
 }
 
-/// Gives one delivery with what was sent.
+/// Returns one delivery with its request.
 pub(crate) async fn delivery(
     State(gateway): State<Arc<GatewayState>>,
     Segment(name): Segment<1>,
@@ -209,7 +209,7 @@ pub(crate) async fn delivery(
     Ok(response)
 }
 
-/// Applies a delivery again, as the webhook is set up now and whether it was applied before or not; says what that did.
+/// Applies a delivery again with the current configuration of the webhook, even if it was applied before. Returns the result.
 pub(crate) async fn replay(
     State(gateway): State<Arc<GatewayState>>,
     Segment(name): Segment<1>,
@@ -232,10 +232,14 @@ pub(crate) async fn replay(
     let done = match decode_kept(hook, dio, &raw) {
         Ok(decoded) => {
             memory.grow_for_delivery(0, decoded.changes.len())?;
-            let parcel = parcel(hook, delivery, (None, &raw.body), decoded, true);
-            let (hook, owner, told) = (Arc::clone(hook), dio.clone(), Arc::new(Acknowledgement::default()));
-            ended(
-                dio.run(Job { dio: owner, hook, parcel, told, hand: None, applying, memory: Some(memory) }.run()).await,
+            let batch = delivery_batch(hook, delivery, (None, &raw.body), decoded, true);
+            let (hook, owner, acknowledgement) = (Arc::clone(hook), dio.clone(), Arc::new(Acknowledgement::default()));
+            task_result(
+                dio.run(
+                    Job { dio: owner, hook, batch, acknowledgement, permit: None, applying, memory: Some(memory) }
+                        .run(),
+                )
+                .await,
             )?
         }
         Err(error) => {
@@ -249,20 +253,20 @@ pub(crate) async fn replay(
 
 async fn one(hook: &Hook, dio: &Dio, id: &str) -> Result<(Delivery, RawRequest), ApiError> {
     let unknown = || {
-        ApiError::new(Code::NotFound, format!("webhook {:?} has no delivery {id:?} any more", hook.name))
-            .hint(format!("GET /webhooks/{}/deliveries lists those that are kept", segment(&hook.name)))
+        ApiError::new(Code::NotFound, format!("delivery {id:?} of webhook {:?} was not found", hook.name))
+            .hint(format!("GET /webhooks/{}/deliveries lists the stored deliveries", segment(&hook.name)))
     };
     let found = dio.delivery(id.parse().map_err(|()| unknown())?).await?;
     found.filter(|(delivery, _)| *delivery.hook == *hook.name).ok_or_else(unknown)
 }
 
-/// A delivery with what was sent.
+/// Converts a delivery with its request to JSON. Links begin with `prefix`.
 pub fn describe_whole(delivery: &Delivery, raw: &RawRequest, prefix: &str) -> Value {
     response::document(&DeliverySent::of(delivery, raw, prefix))
 }
 
 impl DeliveryBody {
-    /// `delivery` as it is shown; links begin with `prefix`.
+    /// Creates the document of `delivery`. Links begin with `prefix`.
     fn of(delivery: &Delivery, prefix: &str) -> DeliveryBody {
         let own = format!("{prefix}/webhooks/{}/deliveries/{}", segment(&delivery.hook), delivery.id);
         DeliveryBody {

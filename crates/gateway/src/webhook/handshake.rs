@@ -1,4 +1,4 @@
-//! Handshakes of senders: `GET` and `OPTIONS` of `/webhooks/{hook}`, and what a person is to know of those by `POST`.
+//! Handshakes of senders: `GET` and `OPTIONS` of `/webhooks/{hook}`, and notices to the operator about those by `POST`.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use crate::http::problem::{ApiError, Code};
 use crate::state::GatewayState;
 use diorama_inbound::{self as inbound, Notice, Reply};
 
-/// Subscriptions that wait for a person, at most.
+/// Maximum number of subscriptions that wait for a manual confirmation.
 const MOST_CONFIRMATIONS: usize = 16;
 
-/// Answers a challenge of senders that ask by `GET`.
+/// Answers the challenge of a sender that verifies the URL by `GET`.
 pub(crate) async fn challenge(
     State(gateway): State<Arc<GatewayState>>,
     Segment(name): Segment<1>,
@@ -34,16 +34,16 @@ pub(crate) async fn challenge(
         Some(Err(reason)) => {
             let error = unproven(hook, reason);
             let reporter = Reporter { gateway: &gateway, at, hook, headers: &headers };
-            reporter.refused(&error);
+            reporter.record_refusal(&error);
             Err(error)
         }
-        None => Err(ApiError::new(Code::MethodNotAllowed, "deliveries are made by POST")
-            .hint("the header Allow says which methods do")
+        None => Err(ApiError::new(Code::MethodNotAllowed, "deliveries are sent by POST")
+            .hint("the header Allow lists the methods of this webhook")
             .header(header::ALLOW, allowed(hook))),
     }
 }
 
-/// Says how deliveries are made.
+/// Returns the methods and media types of deliveries, or answers a sender's handshake.
 pub(crate) async fn options(
     State(gateway): State<Arc<GatewayState>>,
     Segment(name): Segment<1>,
@@ -69,7 +69,7 @@ fn allowed(hook: &Hook) -> HeaderValue {
     })
 }
 
-/// The response with what `reply` says.
+/// Converts `reply` to a response.
 pub(super) fn plain(reply: Reply) -> Response {
     let mut response = (reply.status, reply.body).into_response();
     response.headers_mut().remove(header::CONTENT_TYPE);
@@ -81,36 +81,36 @@ pub(super) fn plain(reply: Reply) -> Response {
 }
 
 impl Hook {
-    /// Addresses that a person is to open so that subscriptions begin, as Amazon SNS sent them.
+    /// Confirmation URLs from Amazon SNS that have to be opened manually before a subscription begins.
     pub(crate) fn confirmations(&self) -> Vec<String> {
         self.intake.confirmations.lock().iter().map(|(_, url)| url.clone()).collect()
     }
 
-    /// A delivery of `topic` came: its subscription is confirmed.
-    pub(super) fn is_subscribed(&self, topic: &str) {
+    /// Removes the confirmation URL of `topic`: its first delivery shows that the subscription is confirmed.
+    pub(super) fn confirm(&self, topic: &str) {
         self.intake.confirmations.lock().retain(|(own, _)| own != topic);
     }
 
-    /// Says in the log what a person is to know, and keeps the address of a subscription for `GET /`.
+    /// Logs a notice to the operator, and keeps the confirmation URL of a subscription for `GET /`.
     pub(super) fn note(&self, notice: &Notice) {
         let webhook = &self.name;
         match notice {
             Notice::UnknownSecret => tracing::warn!(
                 webhook,
-                "Asana's handshake was answered; its secret is not among auth.secrets, so its events will be refused: put the \
-                 X-Hook-Secret of Asana's answer to the creation of the webhook there"
+                "Asana's handshake was answered, but its secret is not in auth.secrets, so its events will be refused: add the \
+                 X-Hook-Secret of Asana's response to the creation of the webhook"
             ),
             Notice::Confirm { topic, url } => {
                 tracing::warn!(
                     webhook,
                     topic,
                     url,
-                    "Amazon SNS sends nothing of this topic until somebody opens the url"
+                    "open the url to confirm the subscription: Amazon SNS sends nothing of this topic before"
                 );
                 self.await_confirmation(topic, url);
             }
             Notice::Unsubscribed { topic } => {
-                tracing::warn!(webhook, topic, "Amazon SNS sends nothing of this topic any more");
+                tracing::warn!(webhook, topic, "the subscription to this topic of Amazon SNS has ended");
             }
             Notice::Revoked { subscription, reason } => {
                 tracing::warn!(webhook, subscription, reason, "Twitch has revoked a subscription");

@@ -1,4 +1,4 @@
-//! A webhook: how its deliveries are verified and read, and what of them is under way.
+//! Webhook: verification and decoding of its deliveries, its options, and the state of deliveries in progress.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,29 +11,29 @@ use diorama_core::dio::Bucket;
 use diorama_core::vista::LogLimit;
 use diorama_inbound as inbound;
 
-/// A webhook.
+/// Webhook that feeds a Dio.
 #[derive(Clone, Debug)]
 pub struct Hook {
-    /// Its name, as in `/webhooks/{name}`.
+    /// Name in the path `/webhooks/{name}`.
     pub name: String,
-    /// The Dio it feeds.
+    /// Name of the Dio that it feeds.
     pub dio: String,
-    /// How its deliveries are verified and what they mean.
+    /// Verification and decoding of deliveries.
     pub inbound: inbound::Hook,
     pub(super) options: HookOptions,
     pub(super) intake: Arc<Intake>,
 }
 
-/// Bounds and policies of one webhook.
+/// Limits and policies of one webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HookOptions {
-    /// Deliveries in a second, at most; more are told to come again (default: 5,000).
+    /// Maximum number of deliveries in a second; more are refused with 429 (default: 5,000).
     pub rate: u32,
-    /// Deliveries that are being applied at a time, at most (default: 256).
+    /// Maximum number of deliveries that are applied concurrently (default: 256).
     pub in_hand: usize,
-    /// A delivery that takes longer is answered 202 once it is in the journal (default: 1.5 s).
+    /// Time after which a delivery is answered with 202, once it is in the journal (default: 1.5 s).
     pub answer_within: Duration,
-    /// Whether what cannot be understood is refused instead of parked (default: no).
+    /// Refuses deliveries that cannot be decoded, instead of storing them (default: false).
     pub reject_undecodable: bool,
 }
 
@@ -48,32 +48,32 @@ impl Default for HookOptions {
     }
 }
 
-/// What is under way.
+/// State of the deliveries in progress.
 #[derive(Debug)]
 pub(super) struct Intake {
     pub(super) bucket: Bucket,
-    pub(super) hands: Arc<Semaphore>,
-    /// Senders' ids of the deliveries that are being applied.
+    pub(super) permits: Arc<Semaphore>,
+    /// Senders' ids of the deliveries in progress.
     pub(super) applying: Mutex<HashSet<String>>,
-    /// Topics whose subscriptions a person is to confirm, and where.
+    /// Topics whose subscriptions need a manual confirmation, with the URLs.
     pub(super) confirmations: Mutex<Vec<(String, String)>>,
-    /// Bounds the lines that senders can cause.
+    /// Rate limiter of the log lines that senders can cause.
     pub(super) lines: LogLimit<&'static str>,
 }
 
 impl Hook {
-    /// A hook with default options.
+    /// Creates a webhook with default options.
     pub fn new(name: impl Into<String>, dio: impl Into<String>, inbound: inbound::Hook) -> Hook {
         let options = HookOptions::default();
         Hook { name: name.into(), dio: dio.into(), inbound, options, intake: Arc::new(Intake::new(options)) }
     }
 
-    /// The clock of its sender's versions: its own, unless it is set up to have another.
+    /// Clock of the sender's versions: the configured one, or the name of the webhook.
     pub(crate) fn clock(&self) -> Arc<str> {
         self.inbound.clock().map_or_else(|| self.name.as_str().into(), Arc::clone)
     }
 
-    /// The same with these options.
+    /// Replaces the options.
     #[must_use]
     pub fn with(self, options: HookOptions) -> Hook {
         Hook { options, intake: Arc::new(Intake::new(options)), ..self }
@@ -84,7 +84,7 @@ impl Intake {
     fn new(options: HookOptions) -> Intake {
         Intake {
             bucket: Bucket::new(options.rate),
-            hands: Arc::new(Semaphore::new(options.in_hand.clamp(1, Semaphore::MAX_PERMITS))),
+            permits: Arc::new(Semaphore::new(options.in_hand.clamp(1, Semaphore::MAX_PERMITS))),
             applying: Mutex::default(),
             confirmations: Mutex::default(),
             lines: LogLimit::default(),

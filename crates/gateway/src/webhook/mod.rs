@@ -1,8 +1,8 @@
-//! `/webhooks/{hook}`: what upstream systems say has changed.
+//! `/webhooks/{hook}`: changes reported by upstream systems.
 //!
-//! A delivery is received (`receive.rs`; handshakes: `handshake.rs`), applied by a task of its Dio that outlives an impatient
-//! sender (`work.rs`), and kept, to be looked at and applied again (`deliveries.rs`). A 2xx means durable: applied, known
-//! already, or in the journal and going to be applied, also by the next process.
+//! A delivery is received (`receive.rs`; handshakes: `handshake.rs`) and applied by a task of its Dio, which outlives the
+//! connection (`work.rs`). It is stored for inspection and replay (`deliveries.rs`). A 2xx response means that the delivery is
+//! durable: applied, a duplicate, or in the journal, from which it is applied even after a restart.
 
 mod body;
 pub(crate) mod deliveries;

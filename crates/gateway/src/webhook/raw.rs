@@ -1,4 +1,4 @@
-//! A delivery as it is kept: everything but what proves who sent it.
+//! Stored form of a delivery's request, without secrets and signatures.
 
 use std::borrow::Cow;
 
@@ -10,15 +10,15 @@ use diorama_core::journal::RawRequest;
 use diorama_core::vista::query::url::percent_decoded;
 use diorama_inbound::Proof;
 
-/// Stands for a value that is nobody's business.
+/// Replacement of a secret value.
 const REDACTED: &str = "[redacted]";
-/// Parts of names of headers and parameters whose values prove something.
-const TELLING: [&str; 11] =
+/// Parts of the names of headers and parameters with secret values.
+const SECRET_PARTS: [&str; 11] =
     ["auth", "cookie", "signature", "token", "secret", "hmac", "password", "api-key", "apikey", "api_key", "-mac"];
-/// Needed to apply a delivery again, and no secrets.
-const PLAIN: [&str; 2] = ["webhook-id", "svix-id"];
+/// Names that match [`SECRET_PARTS`] or a signature scheme but are not secret, and are needed for a replay.
+const NOT_SECRET: [&str; 2] = ["webhook-id", "svix-id"];
 
-/// What is kept of a request to `hook`.
+/// Returns the stored form of a request to `hook`.
 pub(super) fn keep(hook: &Hook, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> RawRequest {
     let (proofs, parameter) = match hook.inbound.scheme().proof() {
         Proof::Headers(headers) => (headers.into_iter().map(|(name, _)| name).collect(), None),
@@ -27,29 +27,31 @@ pub(super) fn keep(hook: &Hook, uri: &Uri, headers: &HeaderMap, body: &Bytes) ->
     };
     let secret = |name: &str| {
         let proof = || proofs.iter().any(|proof| proof.eq_ignore_ascii_case(name)) && !name.contains("timestamp");
-        !PLAIN.contains(&name) && (is_telling(name) || proof())
+        !NOT_SECRET.contains(&name) && (is_secret_name(name) || proof())
     };
     let kept = headers.iter().map(|(name, value)| {
         let hidden = value.is_sensitive() || secret(name.as_str());
         let value = if hidden { REDACTED.into() } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };
         (name.to_string(), value)
     });
-    // A copy: the body may be a slice of something larger.
+    // Copied, because the body may be a slice of a larger buffer.
     let mut body = body.to_vec();
     hook.inbound.scheme().redact(&mut body);
-    RawRequest { uri: plain_uri(uri, parameter.as_deref()), headers: kept.collect(), body: body.into() }
+    RawRequest { uri: redacted_uri(uri, parameter.as_deref()), headers: kept.collect(), body: body.into() }
 }
 
-fn is_telling(name: &str) -> bool {
+fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    TELLING.iter().any(|part| name.contains(part))
+    SECRET_PARTS.iter().any(|part| name.contains(part))
 }
 
-/// Redacts the values of parameters that prove something, such as `proof`.
-fn plain_uri(uri: &Uri, proof: Option<&str>) -> String {
+/// Redacts the values of secret parameters, including `proof`.
+fn redacted_uri(uri: &Uri, proof: Option<&str>) -> String {
     let Some(query) = uri.query() else { return uri.path().to_string() };
     let plain = query.split('&').map(|pair| match pair.split_once('=') {
-        Some((name, _)) if is_telling(name) || ["key", "sig"].contains(&name) || proof == Some(&*plain_name(name)) => {
+        Some((name, _))
+            if is_secret_name(name) || ["key", "sig"].contains(&name) || proof == Some(&*decoded_name(name)) =>
+        {
             format!("{name}={REDACTED}")
         }
         _ => pair.to_string(),
@@ -57,11 +59,11 @@ fn plain_uri(uri: &Uri, proof: Option<&str>) -> String {
     format!("{}?{}", uri.path(), plain.collect::<Vec<_>>().join("&"))
 }
 
-fn plain_name(name: &str) -> String {
+fn decoded_name(name: &str) -> String {
     percent_decoded(name, true).map_or_else(String::new, Cow::into_owned)
 }
 
-/// The headers that were sent, as far as they are kept.
+/// Returns the stored headers of a request.
 pub(super) fn headers(raw: &RawRequest) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(raw.headers.len());
     for (name, value) in &raw.headers {

@@ -1,5 +1,5 @@
-//! `POST /webhooks/{hook}`: in this order what the head proves, size, signature over the raw bytes, rate, meaning, and then the
-//! changes.
+//! `POST /webhooks/{hook}`. A delivery is checked in this order: credentials in the head, size, signature over the raw bytes,
+//! rate limit, decoding. Then its changes are applied.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use super::handshake::plain;
 use super::hook::Hook;
 use super::raw;
 use super::report::{Reporter, unproven};
-use super::work::{Acknowledgement, ApplyingGuard, Job, parcel, undecodable, unkept};
+use super::work::{Acknowledgement, ApplyingGuard, Job, delivery_batch, new_delivery, undecodable};
 use crate::http::bounds::Bounds;
 use crate::http::budget::Lease;
 use crate::http::extract::{Segment, check_ready};
@@ -35,12 +35,12 @@ use diorama_core::journal::{Changes, Delivery, DeliveryState, RawRequest, Stored
 use diorama_core::vista::{Error, Result as DioResult};
 use diorama_inbound::{self as inbound, BodyCheck, DecodeError, DecodedDelivery, Reply};
 
-/// Bytes that keeping a delivery takes beside what was sent, about.
+/// Approximate size of a stored delivery without its request, in bytes.
 const OVERHEAD: u64 = 512;
-/// When a sender is to come again whose earlier attempt is still being applied.
+/// `Retry-After` for a sender whose earlier attempt is still being applied.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// Takes a delivery.
+/// Receives a delivery.
 pub(crate) async fn receive(
     State(gateway): State<Arc<GatewayState>>,
     Segment(name): Segment<1>,
@@ -50,34 +50,34 @@ pub(crate) async fn receive(
     let (at, hook) = find(&gateway, &name)?;
     let (Parts { method, headers, extensions, .. }, body) = request.into_parts();
     let bounds = gateway.bounds(&extensions);
-    let taken = take(&gateway, hook, (&method, &uri, &headers), &bounds, body).await;
-    // Where what was answered 2xx is safe: with a volatile journal it ends with the process.
+    let outcome = take(&gateway, hook, (&method, &uri, &headers), &bounds, body).await;
+    // Medium on which an accepted delivery is durable; a volatile journal is lost on exit.
     let durable = gateway.dio(&hook.dio).is_ok_and(|resource| resource.dio.is_durable());
     let reporter = Reporter { gateway: &gateway, at, hook, headers: &headers };
-    match &taken {
-        Ok(DeliveryOutcome::Asked(reply)) => reporter.asked(reply),
-        Ok(DeliveryOutcome::Delivery(delivery, _)) => reporter.taken(delivery),
-        Err(error) => reporter.refused(error),
+    match &outcome {
+        Ok(DeliveryOutcome::Reply(reply)) => reporter.record_reply(reply),
+        Ok(DeliveryOutcome::Delivery(delivery, _)) => reporter.record_delivery(delivery),
+        Err(error) => reporter.record_refusal(error),
     }
-    taken.map(|taken| taken.answer(durable))
+    outcome.map(|outcome| outcome.answer(durable))
 }
 
-/// What there is to say to a sender who is believed.
+/// Result of a request by a verified sender.
 enum DeliveryOutcome {
-    /// It only wanted to know whether anybody is there.
-    Asked(Reply),
-    /// Outcome of the delivery so far, and the answer that its sender needs instead of it.
+    /// Reply to a handshake, which has no changes.
+    Reply(Reply),
+    /// Result of the delivery so far, and the reply that its sender requires instead of the result.
     Delivery(Delivery, Option<Reply>),
 }
 
 impl DeliveryOutcome {
     fn answer(self, durable: bool) -> Response {
         match self {
-            DeliveryOutcome::Asked(reply) => plain(reply),
+            DeliveryOutcome::Reply(reply) => plain(reply),
             DeliveryOutcome::Delivery(delivery, shown) => {
                 let mut response = match shown {
                     Some(reply) => plain(reply),
-                    None => said(&delivery),
+                    None => respond(&delivery),
                 };
                 let durable = HeaderValue::from_static(if durable { "disk" } else { "memory" });
                 response.headers_mut().insert(DURABLE, durable);
@@ -87,7 +87,7 @@ impl DeliveryOutcome {
     }
 }
 
-fn said(delivery: &Delivery) -> Response {
+fn respond(delivery: &Delivery) -> Response {
     let mut response = response::json(&Received::of(delivery));
     if matches!(delivery.state, DeliveryState::Received | DeliveryState::Undecodable) {
         *response.status_mut() = StatusCode::ACCEPTED;
@@ -95,7 +95,7 @@ fn said(delivery: &Delivery) -> Response {
     response
 }
 
-/// Outcome of a delivery, as its sender is told.
+/// Result of a delivery, in the response to its sender.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Received {
     #[schema(schema_with = super::deliveries::id)]
@@ -136,31 +136,31 @@ async fn take(
     let head =
         inbound::Request { method, path: uri.path(), query: uri.query(), headers, body: &[], now: Timestamp::now() };
     if let Some(reply) = hook.inbound.answer_before_verifying(&head) {
-        return Ok(DeliveryOutcome::Asked(reply));
+        return Ok(DeliveryOutcome::Reply(reply));
     }
     let (check, body) = read(gateway, hook, dio, bounds, &head, body).await?;
-    // What stands in the body is read before it is proven, so this has its bound as well.
+    // A proof in the body requires parsing it before it is verified, so memory is leased first.
     let mut memory = bounds.lease_delivery(body.len())?;
     check.check(&body).map_err(|reason| unproven(hook, reason))?;
     let request = inbound::Request { body: &body, ..head };
-    // What cannot be decompressed is not decoded either.
+    // A body that cannot be decompressed fails at decoding below.
     if let Ok(length) = hook.inbound.length(&request) {
         memory.grow_for_delivery(length, 0)?;
     }
     if let Some(reply) = hook.inbound.answer_before_decoding(&request) {
-        return Ok(DeliveryOutcome::Asked(reply));
+        return Ok(DeliveryOutcome::Reply(reply));
     }
     if gateway.closing.is_cancelled() {
         return Err(Error::Closed.into());
     }
     if let Err(wait) = hook.intake.bucket.take(Instant::now()) {
-        let detail = format!("webhook {:?} takes {} deliveries a second", hook.name, hook.options.rate);
+        let detail = format!("webhook {:?} accepts at most {} deliveries a second", hook.name, hook.options.rate);
         return Err(ApiError::new(Code::RateLimited, detail).retry_after(Some(wait.max(Duration::from_secs(1)))));
     }
     check_ready(dio).map_err(|error| error.retry_after(Some(Duration::from_secs(5))))?;
     let decoded = hook.inbound.decode(&request, &dio.schema());
     let shown = hook.inbound.acknowledgement(&request);
-    let (raw, delivery) = arrived(hook, uri, headers, &body);
+    let (raw, delivery) = received_delivery(hook, uri, headers, &body);
     drop(body);
     let delivery = match decoded {
         Ok(decoded) => {
@@ -172,7 +172,7 @@ async fn take(
     Ok(DeliveryOutcome::Delivery(delivery, shown))
 }
 
-/// Reads a delivery whose head is not refused, and checks its signature meanwhile.
+/// Reads the body of a delivery after checking its head, and verifies the signature meanwhile.
 async fn read<'a>(
     gateway: &GatewayState,
     hook: &'a Hook,
@@ -192,15 +192,15 @@ async fn read<'a>(
     Ok((check, arriving.into_bytes().await?))
 }
 
-/// A delivery of which nothing is known but that it is here.
-fn arrived(hook: &Hook, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> (RawRequest, Delivery) {
+/// Creates the record of a delivery that is not decoded yet, and its stored request.
+fn received_delivery(hook: &Hook, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> (RawRequest, Delivery) {
     let raw = raw::keep(hook, uri, headers, body);
-    let delivery = Delivery { size: raw.size() + OVERHEAD, ..unkept(hook) };
+    let delivery = Delivery { size: raw.size() + OVERHEAD, ..new_delivery(hook) };
     (raw, delivery)
 }
 
-/// What cannot be understood is kept for a person to see, and the sender is not asked to send it again: many would give the
-/// webhook up.
+/// Stores a delivery that cannot be decoded, for inspection. The sender gets no error, because many senders disable a webhook
+/// after errors.
 async fn park(
     hook: &Hook,
     dio: &Dio,
@@ -211,7 +211,7 @@ async fn park(
     if matches!(error, DecodeError::MediaType(_) | DecodeError::Coding | DecodeError::TooLarge(_))
         || hook.options.reject_undecodable
     {
-        return Err(refused(error));
+        return Err(decode_error(error));
     }
     let delivery = undecodable(delivery, error);
     dio.keep_delivery(StoredDelivery { delivery: delivery.clone(), raw: Some(raw) }).await?;
@@ -230,36 +230,43 @@ async fn apply(
         Some(key) => Some(ApplyingGuard::begin(hook, key).ok_or_else(in_progress)?),
         None => None,
     };
-    let Ok(hand) = Arc::clone(&hook.intake.hands).try_acquire_owned() else {
-        let detail = format!("webhook {:?} has {} deliveries in hand", hook.name, hook.options.in_hand);
+    let Ok(permit) = Arc::clone(&hook.intake.permits).try_acquire_owned() else {
+        let detail = format!("webhook {:?} is already applying {} deliveries", hook.name, hook.options.in_hand);
         return Err(ApiError::new(Code::QueueFull, detail).retry_after(Some(Duration::from_secs(5))));
     };
     let body = raw.body.clone();
-    let parcel = parcel(hook, Delivery { key, ..delivery }, (Some(raw), &body), decoded, false);
-    let received = waiting(&parcel);
-    let told = Arc::new(Acknowledgement::default());
+    let batch = delivery_batch(hook, Delivery { key, ..delivery }, (Some(raw), &body), decoded, false);
+    let received = queued_delivery(&batch);
+    let acknowledgement = Arc::new(Acknowledgement::default());
     let (hook, owner) = (Arc::clone(hook), dio.clone());
     let (patience, reject) = (hook.options.answer_within, hook.options.reject_undecodable);
-    let job =
-        Job { dio: owner, hook, parcel, told: Arc::clone(&told), hand: Some(hand), applying, memory: Some(memory) };
-    // The Dio owns the task: it waits for it when it is closed.
+    let job = Job {
+        dio: owner,
+        hook,
+        batch,
+        acknowledgement: Arc::clone(&acknowledgement),
+        permit: Some(permit),
+        applying,
+        memory: Some(memory),
+    };
+    // The Dio owns the task and waits for it when it closes.
     let mut task = dio.run(job.run());
     let done = match tokio::time::timeout(patience, &mut task).await {
         Ok(done) => done,
-        Err(_) if dio.inbox().room && told.acknowledge() => {
+        Err(_) if dio.inbox().room && acknowledgement.acknowledge() => {
             dio.keep_delivery(received.clone()).await?;
             match (&mut task).now_or_never() {
                 Some(done) => done,
                 None => return Ok(received.delivery),
             }
         }
-        Err(_) if told.has_ended() => task.await,
+        Err(_) if acknowledgement.has_ended() => task.await,
         Err(_) => {
             let detail = "too many deliveries wait to be applied; this one is still being applied";
             return Err(ApiError::new(Code::InboxFull, detail));
         }
     };
-    let delivery = ended(done)?;
+    let delivery = task_result(done)?;
     if delivery.state == DeliveryState::Undecodable && reject {
         let detail = delivery.detail.unwrap_or_default();
         return Err(ApiError::new(Code::UndecodableEvent, detail));
@@ -267,24 +274,26 @@ async fn apply(
     Ok(delivery)
 }
 
-/// The delivery as it is kept until it is applied.
-fn waiting(parcel: &DeliveryBatch) -> StoredDelivery {
-    let mut delivery = parcel.delivery.clone();
-    delivery.changes.received += parcel.changes.len() as u64;
-    StoredDelivery { delivery, raw: parcel.raw.clone() }
+/// Returns the delivery in the form in which it is stored until it is applied.
+fn queued_delivery(batch: &DeliveryBatch) -> StoredDelivery {
+    let mut delivery = batch.delivery.clone();
+    delivery.changes.received += batch.changes.len() as u64;
+    StoredDelivery { delivery, raw: batch.raw.clone() }
 }
 
-/// What a task said; one that was given up because the server stops said nothing.
-pub(super) fn ended(done: Result<Option<DioResult<Delivery>>, tokio::task::JoinError>) -> Result<Delivery, ApiError> {
+/// Converts the result of a task. A task that was aborted because the server stops is reported as closed.
+pub(super) fn task_result(
+    done: Result<Option<DioResult<Delivery>>, tokio::task::JoinError>,
+) -> Result<Delivery, ApiError> {
     match done {
-        Ok(Some(done)) => done.map_err(failed),
+        Ok(Some(done)) => done.map_err(delivery_error),
         Ok(None) => Err(Error::Closed.into()),
         Err(error) => Err(ApiError::new(Code::Internal, "something is wrong inside").cause(error.to_string())),
     }
 }
 
-/// What went wrong is never the sender's fault: the delivery was understood.
-fn failed(error: Error) -> ApiError {
+/// Converts an error of applying a delivery. It is never a client error, because the delivery itself is valid.
+fn delivery_error(error: Error) -> ApiError {
     let answer = ApiError::from(error);
     if !answer.code().status().is_client_error() {
         return answer;
@@ -293,13 +302,13 @@ fn failed(error: Error) -> ApiError {
     ApiError::new(Code::DeliveryFailed, "the delivery was understood and could not be applied").cause(cause)
 }
 
-/// Says that a delivery with the same id is being applied.
+/// Error for a delivery whose id is in progress.
 pub(super) fn in_progress() -> ApiError {
     ApiError::new(Code::InProgress, "the same delivery is being applied").retry_after(Some(AGAIN))
 }
 
-/// A delivery that is not understood, where it is not kept.
-pub(super) fn refused(error: &DecodeError) -> ApiError {
+/// Error for a delivery that cannot be decoded and is not stored.
+pub(super) fn decode_error(error: &DecodeError) -> ApiError {
     match error {
         DecodeError::MediaType(_) => ApiError::new(Code::UnsupportedMediaType, error.to_string())
             .hint("send application/json or application/x-ndjson"),

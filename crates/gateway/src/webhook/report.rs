@@ -1,4 +1,4 @@
-//! Reports of what came to a webhook: counts, and lines in the log.
+//! Metrics and log lines of the requests to a webhook.
 
 use axum::http::header::{self, HeaderMap, HeaderValue};
 
@@ -10,7 +10,7 @@ use crate::state::GatewayState;
 use diorama_core::journal::{Delivery, DeliveryState};
 use diorama_inbound::{Notice, Refusal, Reply};
 
-/// Counts what came to a webhook, and says in the log what a person needs to know.
+/// Counts the requests to a webhook and logs notices to the operator.
 pub(super) struct Reporter<'a> {
     pub(super) gateway: &'a GatewayState,
     pub(super) at: usize,
@@ -23,8 +23,8 @@ impl Reporter<'_> {
         self.gateway.metrics.hooks.get(self.at)
     }
 
-    /// Strangers can ask as well, so the lines that they cause are bounded.
-    pub(super) fn asked(&self, reply: &Reply) {
+    /// Logs the notice of a handshake. Unverified senders can cause notices as well, so these are rate-limited.
+    pub(super) fn record_reply(&self, reply: &Reply) {
         let Some(notice) = &reply.notice else { return };
         let by_stranger = *notice == Notice::UnknownSecret;
         if !by_stranger || self.hook.intake.lines.pass("unknown secret").is_some() {
@@ -32,9 +32,10 @@ impl Reporter<'_> {
         }
     }
 
-    pub(super) fn taken(&self, delivery: &Delivery) {
+    /// Counts an accepted delivery, and logs it if it could not be decoded.
+    pub(super) fn record_delivery(&self, delivery: &Delivery) {
         if let Some(topic) = self.headers.get("x-amz-sns-topic-arn").and_then(|topic| topic.to_str().ok()) {
-            self.hook.is_subscribed(topic);
+            self.hook.confirm(topic);
         }
         if let Some(counts) = self.counts() {
             counts.count(delivery);
@@ -44,12 +45,12 @@ impl Reporter<'_> {
         {
             let (webhook, dio, id) = (&self.hook.name, &self.hook.dio, request_id(self.headers));
             let Delivery { id: delivery, detail, .. } = delivery;
-            tracing::warn!(webhook, dio, request.id = id, %delivery, detail, left_out, "a delivery cannot be understood and is kept");
+            tracing::warn!(webhook, dio, request.id = id, %delivery, detail, left_out, "a delivery could not be decoded and is stored");
         }
     }
 
-    /// Our own fault is in the log with the request.
-    pub(super) fn refused(&self, error: &ApiError) {
+    /// Counts a refused delivery, and logs client errors. Server errors are logged with the request.
+    pub(super) fn record_refusal(&self, error: &ApiError) {
         if let Some(counts) = self.counts() {
             counts.refuse(error);
         }
@@ -63,12 +64,15 @@ impl Reporter<'_> {
     }
 }
 
-/// Refuses a delivery without a proof. All refusals look the same from outside; the log has the reason.
+/// Error for a delivery that could not be verified. All these errors look the same to the sender; the log has the reason.
 pub(super) fn unproven(hook: &Hook, reason: Refusal) -> ApiError {
-    let error = ApiError::new(Code::SignatureInvalid, "the delivery is not signed as this webhook needs it")
-        .cause(reason.to_string());
+    let error = ApiError::new(
+        Code::SignatureInvalid,
+        "the delivery does not have the signature or credentials that this webhook requires",
+    )
+    .cause(reason.to_string());
     match hook.inbound.scheme().authenticate() {
-        Some(asked) => error.header(header::WWW_AUTHENTICATE, HeaderValue::from_static(asked)),
+        Some(challenge) => error.header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge)),
         None => error,
     }
 }

@@ -1,4 +1,4 @@
-//! Deliveries that are tried out: applied, change by change, to a Dio that nobody else sees.
+//! Trial of a delivery: its changes are applied, one by one, to a private Dio.
 
 use super::hook::Hook;
 use super::work;
@@ -7,19 +7,19 @@ use diorama_core::journal::Delivery;
 use diorama_core::vista::Result;
 use diorama_inbound::{Change, DecodedDelivery, ItemError};
 
-/// What one change of a delivery came to.
+/// Result of one change of a delivery.
 #[derive(Debug)]
 pub struct Trial {
-    /// The change, in the words of a delivery.
+    /// Change that was decoded.
     pub change: Change,
-    /// What the sender would be told of it.
+    /// Result that the sender would get.
     pub delivery: Delivery,
-    /// What subscribers would be told.
+    /// Events that subscribers would get.
     pub events: Vec<DioEvent>,
 }
 
-/// Applies the changes of a delivery to `dio` as a POST would, each by itself; gives what became of it, or why it is not
-/// understood.
+/// Applies the changes of a delivery to `dio` as a POST would, but each on its own. Returns the result of each change, or the
+/// error of one that cannot be decoded.
 ///
 /// # Errors
 /// As [`Dio::deliver`].
@@ -39,8 +39,8 @@ pub async fn run(
             }
         };
         let alone = DecodedDelivery { changes: vec![Ok(change.clone())], ..DecodedDelivery::default() };
-        let parcel = work::parcel(hook, work::unkept(hook), (None, &[]), alone, true);
-        let delivery = dio.deliver(&parcel).await?;
+        let batch = work::delivery_batch(hook, work::new_delivery(hook), (None, &[]), alone, true);
+        let delivery = dio.deliver(&batch).await?;
         let events = std::iter::from_fn(|| bus.try_recv()).collect();
         trials.push(Ok(Trial { change, delivery, events }));
     }

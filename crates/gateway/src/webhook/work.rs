@@ -1,4 +1,4 @@
-//! Applying deliveries: tasks of their Dio, which go on when the sender has gone or was told 202.
+//! Tasks that apply deliveries. Their Dio owns them, so they continue after the sender has disconnected or got a 202.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -20,13 +20,14 @@ use diorama_core::state::Origin;
 use diorama_core::vista::{Error, Result};
 use diorama_inbound::{self as inbound, DecodeError, DecodedDelivery};
 
-/// Between two attempts to apply what was acknowledged, at first and at most.
+/// Initial backoff between attempts to apply an acknowledged delivery.
 const REST: Duration = Duration::from_millis(250);
+/// Maximum backoff between attempts to apply an acknowledged delivery.
 const LONGEST_REST: Duration = Duration::from_secs(30);
-/// Attempts, unless it is the journal that fails.
+/// Maximum number of attempts. Failures of the journal are retried without limit.
 const ATTEMPTS: u32 = 8;
 
-/// Whether the sender still waits for a word.
+/// State of the response to the sender: pending, acknowledged, or ended with an error.
 #[derive(Debug, Default)]
 pub(super) struct Acknowledgement(AtomicU8);
 
@@ -35,45 +36,45 @@ const ACKNOWLEDGED: u8 = 1;
 const ENDED: u8 = 2;
 
 impl Acknowledgement {
-    /// For a delivery that was acknowledged by an earlier process.
-    fn before() -> Acknowledgement {
+    /// State of a delivery that an earlier process has acknowledged.
+    fn acknowledged() -> Acknowledgement {
         Acknowledgement(AtomicU8::new(ACKNOWLEDGED))
     }
 
-    /// The sender is going to be told that it will be applied; `false` if it has just failed.
+    /// Marks the delivery as acknowledged; returns false if it has already failed.
     pub(super) fn acknowledge(&self) -> bool {
         self.0.compare_exchange(WAITS, ACKNOWLEDGED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Whether the sender will be told of a failure.
+    /// Returns true if the sender gets an error.
     pub(super) fn has_ended(&self) -> bool {
         self.0.load(Ordering::Acquire) == ENDED
     }
 
-    /// The sender is going to be told of a failure; `false` if it was acknowledged.
+    /// Marks the delivery as failed for the sender; returns false if it was acknowledged.
     fn end(&self) -> bool {
         self.0.compare_exchange(WAITS, ENDED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
 
-/// A delivery that is being applied.
+/// Task that applies one delivery.
 pub(super) struct Job {
     pub(super) dio: Dio,
     pub(super) hook: Arc<Hook>,
-    pub(super) parcel: DeliveryBatch,
-    pub(super) told: Arc<Acknowledgement>,
-    /// Its place among those of the hook.
-    pub(super) hand: Option<OwnedSemaphorePermit>,
+    pub(super) batch: DeliveryBatch,
+    pub(super) acknowledgement: Arc<Acknowledgement>,
+    /// Permit of the webhook's limit on concurrent deliveries.
+    pub(super) permit: Option<OwnedSemaphorePermit>,
     pub(super) applying: Option<ApplyingGuard>,
-    /// The memory that it takes; none for what an earlier process acknowledged.
+    /// Lease of its memory; `None` for a delivery that an earlier process has acknowledged.
     pub(super) memory: Option<Lease>,
 }
 
-/// Keeps a second delivery with the same id waiting for the first.
+/// Guard against applying two deliveries with the same id concurrently.
 pub(super) struct ApplyingGuard(Arc<Hook>, String);
 
 impl ApplyingGuard {
-    /// `None` if a delivery with this id is being applied.
+    /// Begins a delivery; `None` if one with this id is being applied.
     pub(super) fn begin(hook: &Arc<Hook>, key: &str) -> Option<ApplyingGuard> {
         let new = hook.intake.applying.lock().insert(key.to_string());
         new.then(|| ApplyingGuard(Arc::clone(hook), key.to_string()))
@@ -87,16 +88,17 @@ impl Drop for ApplyingGuard {
 }
 
 impl Job {
-    /// Applies the delivery. Until the sender is acknowledged a failure is the sender's to repeat; afterwards it is ours.
+    /// Applies the delivery. Before the acknowledgement, a failure is returned to the sender, who repeats the delivery. After it,
+    /// the task retries.
     pub(super) async fn run(mut self) -> Result<Delivery> {
         let mut backoff = Backoff::new(REST, LONGEST_REST);
         loop {
-            let error = match self.dio.deliver(&self.parcel).await {
-                Ok(delivery) => return self.applied(delivery).await,
+            let error = match self.dio.deliver(&self.batch).await {
+                Ok(delivery) => return self.finish(delivery).await,
                 Err(error) => error,
             };
-            self.parcel.delivery.attempts += 1;
-            if self.told.end() {
+            self.batch.delivery.attempts += 1;
+            if self.acknowledgement.end() {
                 self.note_failure(&error);
                 return Err(error);
             }
@@ -104,9 +106,9 @@ impl Job {
             if matches!(error, Error::Closed) {
                 return Err(error);
             }
-            if stored && self.parcel.delivery.attempts >= ATTEMPTS {
+            if stored && self.batch.delivery.attempts >= ATTEMPTS {
                 if let Some(left_out) = self.hook.intake.lines.pass("failed") {
-                    let (webhook, delivery) = (&self.hook.name, self.parcel.delivery.id);
+                    let (webhook, delivery) = (&self.hook.name, self.batch.delivery.id);
                     tracing::warn!(webhook, %delivery, %error, left_out, "an acknowledged delivery could not be applied; replay it");
                 }
                 self.note_failure(&error);
@@ -119,25 +121,27 @@ impl Job {
         }
     }
 
-    /// What nobody waits for any more is stored here, whatever it came to.
-    async fn applied(self, delivery: Delivery) -> Result<Delivery> {
-        if delivery.state == DeliveryState::Undecodable && !(self.told.end() && self.hook.options.reject_undecodable) {
-            self.dio.keep_delivery(StoredDelivery { delivery: delivery.clone(), raw: self.parcel.raw }).await?;
+    /// Stores a delivery that could not be decoded, unless the sender still waits and gets an error for it.
+    async fn finish(self, delivery: Delivery) -> Result<Delivery> {
+        if delivery.state == DeliveryState::Undecodable
+            && !(self.acknowledgement.end() && self.hook.options.reject_undecodable)
+        {
+            self.dio.keep_delivery(StoredDelivery { delivery: delivery.clone(), raw: self.batch.raw }).await?;
         }
-        drop((self.hand, self.applying, self.memory));
+        drop((self.permit, self.applying, self.memory));
         Ok(delivery)
     }
 
     fn note_failure(&self, error: &Error) {
         let state = DeliveryState::Failed;
         let delivery =
-            Delivery { state, detail: Some(error.to_string()), updated: now(), ..self.parcel.delivery.clone() };
-        self.dio.keep_delivery_later(delivery, self.parcel.raw.clone());
+            Delivery { state, detail: Some(error.to_string()), updated: now(), ..self.batch.delivery.clone() };
+        self.dio.keep_delivery_later(delivery, self.batch.raw.clone());
     }
 }
 
-/// The delivery `delivery` of which `decoded` was understood in `body`.
-pub(super) fn parcel(
+/// Builds the batch of changes that were decoded from the body of `delivery`. `again` is true for a replay.
+pub(super) fn delivery_batch(
     hook: &Hook,
     delivery: Delivery,
     (raw, body): (Option<RawRequest>, &[u8]),
@@ -166,7 +170,8 @@ pub(super) fn parcel(
     }
     let same = (delivery.key.is_none() && right.iter().all(|change| change.delivery.is_none())).then(|| {
         let mut hash = Hash(Sha256::new_with_prefix(body));
-        // Headers have a say in what a body means. The words of a type's debug form are good for the few minutes of this hash.
+        // The decoded changes are hashed too, because headers affect decoding. The hash is used for a few minutes only, so the
+        // debug format is stable enough.
         let _ = write!(hash, "{right:?}");
         hash.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     });
@@ -176,7 +181,7 @@ pub(super) fn parcel(
     DeliveryBatch { delivery, raw, changes: right, abort: hook.inbound.aborts_on_item_error(), again, same }
 }
 
-/// A hash that text can be written to.
+/// Hash that implements [`std::fmt::Write`].
 struct Hash(Sha256);
 
 impl std::fmt::Write for Hash {
@@ -186,7 +191,7 @@ impl std::fmt::Write for Hash {
     }
 }
 
-/// Decodes a delivery that is kept, as the hook understands it now.
+/// Decodes a stored delivery with the current configuration of the webhook.
 pub(super) fn decode_kept(
     hook: &Hook,
     dio: &Dio,
@@ -205,28 +210,28 @@ pub(super) fn decode_kept(
     hook.inbound.decode_kept(&request, &dio.schema())
 }
 
-/// Has what earlier processes acknowledged applied, in the order of its receipt.
+/// Starts to apply the deliveries that earlier processes have acknowledged, in the order of their receipt.
 pub(crate) fn recover(gateway: &GatewayState) {
     let known: Vec<String> = gateway.hooks.values().map(|hook| hook.name.clone()).collect();
     for resource in gateway.dios.values().filter(|resource| resource.dio.inbox().received > 0) {
-        drop(resource.dio.run(tell_orphans(resource.dio.clone(), known.clone())));
+        drop(resource.dio.run(warn_about_orphans(resource.dio.clone(), known.clone())));
     }
     for hook in gateway.hooks.values() {
         if let Some(resource) = gateway.dios.get(hook.dio.as_str()).filter(|resource| resource.dio.inbox().received > 0)
         {
             let (hook, dio) = (Arc::clone(hook), resource.dio.clone());
-            // The Dio owns the task: it waits for it when it is closed.
+            // The Dio owns the task and waits for it when it closes.
             drop(resource.dio.run(async move {
                 if let Err(error) = recover_hook(&hook, &dio).await {
-                    tracing::error!(webhook = hook.name, %error, "acknowledged deliveries wait for the next start");
+                    tracing::error!(webhook = hook.name, %error, "acknowledged deliveries could not be read; they wait for the next start");
                 }
             }));
         }
     }
 }
 
-/// Says so if acknowledged deliveries wait for a webhook that is not configured any more.
-async fn tell_orphans(dio: Dio, known: Vec<String>) {
+/// Logs a warning if acknowledged deliveries wait for a webhook that is not configured any more.
+async fn warn_about_orphans(dio: Dio, known: Vec<String>) {
     let query = DeliveryQuery { states: vec![DeliveryState::Received], limit: usize::MAX, ..DeliveryQuery::default() };
     let waiting = dio.deliveries(&query).await.map_or(Vec::new(), |(waiting, _)| waiting);
     let orphan =
@@ -254,7 +259,11 @@ async fn recover_hook(hook: &Arc<Hook>, dio: &Dio) -> Result<()> {
     if waiting.is_empty() {
         return Ok(());
     }
-    tracing::info!(webhook = hook.name, count = waiting.len(), "applying deliveries that were acknowledged before");
+    tracing::info!(
+        webhook = hook.name,
+        count = waiting.len(),
+        "applying deliveries that were acknowledged before the restart"
+    );
     tokio::select! {
         ready = dio.ready() => if ready.is_err() { return Ok(()) },
         () = dio.closing() => return Ok(()),
@@ -268,7 +277,7 @@ async fn recover_hook(hook: &Arc<Hook>, dio: &Dio) -> Result<()> {
     Ok(())
 }
 
-/// What cannot be applied is noted by the job itself.
+/// Applies one acknowledged delivery. The job itself stores a failure.
 async fn recover_one(hook: &Arc<Hook>, dio: &Dio, delivery: Delivery, raw: &RawRequest) -> Result<()> {
     let applying = delivery.key.as_deref().and_then(|key| ApplyingGuard::begin(hook, key));
     let decoded = match decode_kept(hook, dio, raw) {
@@ -277,13 +286,13 @@ async fn recover_one(hook: &Arc<Hook>, dio: &Dio, delivery: Delivery, raw: &RawR
             return dio.keep_delivery(StoredDelivery { delivery: undecodable(delivery, &error), raw: None }).await;
         }
     };
-    let parcel = parcel(hook, delivery, (None, &raw.body), decoded, false);
-    let (hook, dio, told) = (Arc::clone(hook), dio.clone(), Arc::new(Acknowledgement::before()));
-    Job { dio, hook, parcel, told, hand: None, applying, memory: None }.run().await.map(drop)
+    let batch = delivery_batch(hook, delivery, (None, &raw.body), decoded, false);
+    let (hook, dio, acknowledgement) = (Arc::clone(hook), dio.clone(), Arc::new(Acknowledgement::acknowledged()));
+    Job { dio, hook, batch, acknowledgement, permit: None, applying, memory: None }.run().await.map(drop)
 }
 
-/// A delivery to `hook` of which nothing is known, and of which nothing is to be kept.
-pub(super) fn unkept(hook: &Hook) -> Delivery {
+/// Creates the record of a delivery to `hook`, without changes and stored size.
+pub(super) fn new_delivery(hook: &Hook) -> Delivery {
     let now = now();
     Delivery {
         id: DeliveryId::new(),
@@ -300,7 +309,7 @@ pub(super) fn unkept(hook: &Hook) -> Delivery {
     }
 }
 
-/// `delivery` after `error`.
+/// Marks `delivery` as undecodable because of `error`.
 pub(super) fn undecodable(delivery: Delivery, error: &DecodeError) -> Delivery {
     Delivery { state: DeliveryState::Undecodable, detail: Some(error.to_string()), updated: now(), ..delivery }
 }

@@ -29,6 +29,14 @@ impl Core {
         answer.await.map_err(|_| Error::Closed)?
     }
 
+    /// Waits until readers see everything that is durable at the call.
+    ///
+    /// A claim is in the journal a moment before the State with its effect is published, so whoever finds one taken waits
+    /// before the answer says so.
+    pub(crate) async fn wait_until_published(self: &Arc<Self>) -> Result<()> {
+        self.submit_and_wait(Submission::all(self, Vec::new())).await.map(drop)
+    }
+
     /// [`Core::commit`] for senders that cannot wait.
     pub(crate) fn commit_later(self: &Arc<Self>, command: Command) {
         // If the committer is gone, there is no State left to change.

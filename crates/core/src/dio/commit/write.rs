@@ -72,6 +72,9 @@ impl Core {
         if let Some(claim) = &claim
             && let Some(by) = self.claimable(&claim.key).await?
         {
+            if operation_of(&by).is_none_or(|(_, op)| self.state().op(op).is_none()) {
+                self.wait_until_published().await?;
+            }
             return Err(replayed(Some(claim), &by));
         }
         let size = effect.size() + 128;
@@ -170,14 +173,19 @@ pub(crate) fn same_claim(dio: &str, hook: &str, same: &str) -> Claim {
 /// Error of a second request with the same key.
 pub(crate) fn replayed(claim: Option<&Claim>, by: &Bytes) -> Error {
     let key = claim.map(|claim| claim.key.rsplit('/').next().unwrap_or_default().to_string()).unwrap_or_default();
-    match (by.first(), by.get(1..17), by.get(17..33)) {
-        (Some(b'w'), Some(fingerprint), Some(op)) => {
-            if claim.and_then(|claim| claim.value.get(1..17)).is_some_and(|own| own != fingerprint) {
-                return Error::KeyReused { key };
-            }
-            let bits = u128::from_be_bytes(op.try_into().unwrap_or_default());
-            Error::Replayed { operation: OpId::from_u128(bits).to_string() }
+    match operation_of(by) {
+        Some((fingerprint, _))
+            if claim.and_then(|claim| claim.value.get(1..17)).is_some_and(|own| own != fingerprint) =>
+        {
+            Error::KeyReused { key }
         }
-        _ => Error::Replayed { operation: key },
+        Some((_, operation)) => Error::Replayed { operation: operation.to_string() },
+        None => Error::Replayed { operation: key },
     }
+}
+
+/// Fingerprint of the request and operation that the value of a write's claim holds.
+fn operation_of(by: &[u8]) -> Option<(&[u8], OpId)> {
+    let (Some(b'w'), Some(fingerprint), Some(op)) = (by.first(), by.get(1..17), by.get(17..33)) else { return None };
+    Some((fingerprint, OpId::from_u128(u128::from_be_bytes(op.try_into().ok()?))))
 }

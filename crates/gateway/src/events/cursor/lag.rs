@@ -1,4 +1,4 @@
-//! What a reader gets that is too far behind: the newest state of every row that changed, or a reset.
+//! Handling of readers that are too far behind: the newest state of every changed row, or a reset.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,27 +13,27 @@ use diorama_core::dio::{CursorRead, RingItem};
 use diorama_core::journal::Seq;
 use diorama_core::record::Id;
 
-/// Rows whose newest state is sent in place of their events, at most.
+/// Maximum number of rows whose newest state is sent in place of their events.
 const MOST_IDS: usize = 10_000;
-/// Bytes of frames that must be sent as they are, while newest states are sent, at most.
+/// Maximum size of the frames that cannot be replaced by newest states, in bytes.
 const MOST_REST: usize = 1 << 20;
-/// So many resets of a slow reader within [`RESET_SPAN`] are the last.
+/// Number of resets within [`RESET_SPAN`] at which a slow reader is disconnected.
 const RESETS: usize = 3;
 const RESET_SPAN: Duration = Duration::from_secs(60);
 
 /// Newest states that are still to be sent.
 pub(super) struct NewestStates {
     ids: indexmap::set::IntoIter<Id>,
-    /// What is never left out.
+    /// Frames that are sent in any case: failed writes and invalidations.
     rest: Vec<OutgoingFrame>,
-    /// Where events go on afterwards.
+    /// Position at which events continue afterwards.
     to: Seq,
     next: u64,
     weight: u64,
 }
 
 impl EventCursor {
-    /// Looks through all that has happened and notes which rows are other than the reader thinks.
+    /// Reads all missed events and collects the ids of the changed rows, whose newest states are sent instead.
     pub(super) async fn conflate(&mut self) -> Result<Vec<OutgoingFrame>, CursorEnd> {
         let (mut ids, mut rest, mut bytes) = (IndexSet::new(), Vec::new(), 0);
         let (mut next, mut to) = (self.next, self.position.seq);
@@ -70,15 +70,15 @@ impl EventCursor {
         Ok(self.newest(NewestStates { ids: ids.into_iter(), rest, to, next, weight }))
     }
 
-    /// Notes the row of an event, or keeps its frame if it must be sent; gives the size of that.
+    /// Collects the id of an event, or its frame if that must be sent; returns the size of the frame.
     fn sort(&self, item: &RingItem, at: Option<u64>, ids: &mut IndexSet<Id>, rest: &mut Vec<OutgoingFrame>) -> usize {
         if item.seq.is_none_or(|seq| seq <= self.position.seq) || !self.concerns(item) {
             return 0;
         }
-        match (self.view.tell(item, at), item.entry.as_ref().and_then(|entry| entry.id.clone())) {
-            (Some(told), _) if matches!(told.kind, Kind::Failed | Kind::Invalidated) => {
-                let size = told.frame.len();
-                rest.push(OutgoingFrame::news(told.frame, item.seq));
+        match (self.view.frame_of(item, at), item.entry.as_ref().and_then(|entry| entry.id.clone())) {
+            (Some(event), _) if matches!(event.kind, Kind::Failed | Kind::Invalidated) => {
+                let size = event.frame.len();
+                rest.push(OutgoingFrame::event(event.frame, item.seq));
                 size
             }
             (Some(_), Some(id)) => {
@@ -99,26 +99,26 @@ impl EventCursor {
                 self.mark = newest.weight;
                 out.append(&mut newest.rest);
                 let bookmark = frame::heartbeat(self.encoding(), &self.position);
-                out.push(OutgoingFrame::word(bookmark, Some(self.position.seq)));
+                out.push(OutgoingFrame::control(bookmark, Some(self.position.seq)));
                 return out;
             };
             let row = state.get(&id).map(|row| row.body());
-            let told = self.view.newest(&id, self.position.seq, row.as_ref());
-            if self.ops.is_none_or(|ops| ops.has_newest(told.kind)) {
-                bytes += told.frame.len();
-                out.push(OutgoingFrame::news(told.frame, None));
+            let event = self.view.newest(&id, self.position.seq, row.as_ref());
+            if self.ops.is_none_or(|ops| ops.has_newest(event.kind)) {
+                bytes += event.frame.len();
+                out.push(OutgoingFrame::event(event.frame, None));
             }
         }
         self.work = CursorWork::Newest(newest);
         out
     }
 
-    /// Gives up on what a slow reader has missed.
+    /// Resets a slow reader: the events that it has missed are skipped.
     pub(super) fn reset(&mut self) -> Result<Vec<OutgoingFrame>, CursorEnd> {
         self.reset_because(Reset::Overflow)
     }
 
-    /// Gives up on what the reader has missed.
+    /// Resets the reader: the events that it has missed are skipped. Fails at too many resets.
     pub(super) fn reset_because(&mut self, reason: Reset) -> Result<Vec<OutgoingFrame>, CursorEnd> {
         let now = Instant::now();
         self.resets.retain(|at| now.duration_since(*at) < RESET_SPAN);
@@ -132,7 +132,7 @@ impl EventCursor {
         self.next = Some(ring.after(self.position.seq).unwrap_or_else(|| ring.end()));
         let snapshot = self.snapshot != SnapshotMode::None;
         let reset = frame::reset(self.encoding(), reason, &self.position);
-        let mut out = vec![OutgoingFrame::news(reset, (!snapshot).then_some(self.position.seq))];
+        let mut out = vec![OutgoingFrame::event(reset, (!snapshot).then_some(self.position.seq))];
         if snapshot {
             out.push(self.begin_snapshot());
         }

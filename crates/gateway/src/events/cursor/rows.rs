@@ -1,18 +1,20 @@
-//! The rows that come before events, if a snapshot is asked for.
+//! Rows of the snapshot before the events, if one is requested.
 
 use super::{BATCH_BYTES, CursorWork, EventCursor, OutgoingFrame};
 use crate::events::frame;
 use diorama_core::table::Slot;
 use diorama_core::vista::query::JsonRow;
 
-/// Rows of a snapshot that are looked at in one batch, at most.
+/// Maximum number of rows that are visited for one batch of a snapshot.
 const LOOKED_AT: usize = 4_096;
-/// Rows of one frame of a snapshot, at most.
+/// Maximum number of rows in one frame of a snapshot.
 const ROWS: u64 = 500;
 
 /// Rows that are still to be sent.
 pub(super) enum Remaining {
+    /// All rows from this slot on.
     From(Slot),
+    /// Rows with these ids.
     Ids(std::vec::IntoIter<String>),
 }
 
@@ -24,11 +26,11 @@ impl EventCursor {
         });
         let all = self.ids.is_none() && self.view.is_unfiltered();
         let count = all.then(|| self.log.state().table().len());
-        OutgoingFrame::news(frame::snapshot_begin(self.encoding(), &self.position, count), None)
+        OutgoingFrame::event(frame::snapshot_begin(self.encoding(), &self.position, count), None)
     }
 
-    /// A frame of rows. They are looked up anew each time, so that a slow reader pins nothing: a later frame may show what
-    /// events are going to tell. Slots stay with their rows whatever the order of the rows does.
+    /// Builds the next frame of rows. Rows are looked up when they are sent, so that a slow reader keeps no old state in
+    /// memory; a later frame may already show changes whose events follow. The slot of a row never changes.
     pub(super) fn rows(&mut self, mut remaining: Remaining) -> Vec<OutgoingFrame> {
         let state = self.log.state();
         let (table, mut rows) = (state.table(), frame::Rows::new(self.encoding()));
@@ -62,11 +64,11 @@ impl EventCursor {
         }
         let mut out = Vec::new();
         if rows.len() > 0 {
-            out.push(OutgoingFrame::news(rows.finish(), None));
+            out.push(OutgoingFrame::event(rows.finish(), None));
         }
         if over {
             let end = frame::snapshot_end(self.encoding(), &self.position);
-            out.push(OutgoingFrame::news(end, Some(self.position.seq)));
+            out.push(OutgoingFrame::event(end, Some(self.position.seq)));
         } else {
             self.work = CursorWork::Rows(remaining);
         }

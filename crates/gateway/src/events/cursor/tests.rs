@@ -1,4 +1,4 @@
-//! Readers that are far behind.
+//! Tests of readers that are far behind.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::events::testing::{dio_with_ring, mounted, record, scope_of, subscript
 use diorama_core::dio::{Inbound, WriteOptions};
 use diorama_core::vista::{ChangeEvent, ColumnType, WriteOp};
 
-/// Rows of 5,000 bytes that are too much to be told one by one.
+/// Number of rows of 5,000 bytes that are too much to be sent as single events.
 const FAR: usize = 1_000;
 
-/// Changes of so many rows, one after the other.
+/// Changes `rows` rows, whose names have `bytes` bytes.
 async fn fill(scope: &Scope, rows: usize, bytes: usize) {
     let name = "x".repeat(bytes);
     join_all((0..rows).map(|id| scope.dio.patched(id.to_string(), record(&name, 1)))).await;
@@ -28,7 +28,7 @@ async fn open(scope: &Scope, query: &str) -> EventCursor {
     cursor
 }
 
-/// Everything there is, as far as it goes.
+/// Reads frames until the cursor is not ready.
 async fn all(cursor: &mut EventCursor) -> Result<Vec<Value>, CursorEnd> {
     let mut frames = Vec::new();
     while cursor.is_ready() {
@@ -39,27 +39,27 @@ async fn all(cursor: &mut EventCursor) -> Result<Vec<Value>, CursorEnd> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_behind_the_ring_gets_the_newest_state_of_each_row_from_the_journal() {
+async fn a_reader_behind_the_ring_gets_the_newest_state_of_each_row_from_the_journal() {
     let scope = mounted().await;
     let mut cursor = open(&scope, "records=false").await;
     fill(&scope, FAR, 5_000).await;
     fill(&scope, 10, 5_000).await;
-    assert!(scope.dio.ring().floor() > cursor.position.seq, "the ring has none of it");
+    assert!(scope.dio.ring().floor() > cursor.position.seq, "the ring no longer has these events");
     let frames = all(&mut cursor).await.unwrap();
     let (states, rest): (Vec<_>, Vec<_>) = frames.iter().partition(|frame| frame["conflated"] == true);
     let mut ids: Vec<_> = states.iter().map(|frame| frame["id"].as_str().unwrap()).collect();
     ids.sort_unstable();
     ids.dedup();
-    assert_eq!((states.len(), ids.len()), (FAR, FAR), "each row once, whatever happened to it");
+    assert_eq!((states.len(), ids.len()), (FAR, FAR), "each row once, regardless of the number of changes");
     assert_eq!((rest.len(), &rest[0]["type"]), (1, &"heartbeat".into()));
     assert_eq!(rest[0]["seq"], scope.dio.position().seq);
     fill(&scope, 1, 5_000).await;
     let next = all(&mut cursor).await.unwrap();
-    assert_eq!((next.len(), &next[0]["conflated"]), (1, &Value::Null), "events go on");
+    assert_eq!((next.len(), &next[0]["conflated"]), (1, &Value::Null), "events continue");
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_missed_more_rows_than_are_worth_it_is_reset_and_at_the_third_time_let_go() {
+async fn a_reader_that_has_missed_too_many_rows_is_reset_and_disconnected_at_the_third_reset() {
     let scope = mounted().await;
     let mut cursor = open(&scope, "records=false").await;
     fill(&scope, 10_001, 300).await;
@@ -70,13 +70,13 @@ async fn who_has_missed_more_rows_than_are_worth_it_is_reset_and_at_the_third_ti
     assert_eq!(cursor.reset().unwrap_err(), CursorEnd::Slow);
 }
 
-/// A cursor from the beginning of the log, read from the ring or from the journal.
+/// Frames from the beginning of the log, read from the ring or from the journal.
 async fn past(scope: &Scope, query: &str, from_journal: bool) -> Vec<Value> {
     let since = Position { seq: 0, ..scope.dio.position() };
     past_since(scope, &since, query, from_journal).await
 }
 
-/// A cursor from `since` on, read from the ring or from the journal.
+/// Frames after `since`, read from the ring or from the journal.
 async fn past_since(scope: &Scope, since: &Position, query: &str, from_journal: bool) -> Vec<Value> {
     let mut cursor = open(scope, &format!("since={since}&{query}")).await;
     if from_journal {
@@ -86,7 +86,7 @@ async fn past_since(scope: &Scope, since: &Position, query: &str, from_journal: 
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_event_the_journal_tells_each_filter_of_changes_as_the_ring_does() {
+async fn the_journal_and_the_ring_give_each_filter_the_same_events() {
     let scope = scope_of(dio_with_ring(1_000).await);
     for (id, price) in [("a", 5), ("b", 5), ("c", 2_000), ("d", 1_500), ("e", 1)] {
         scope.dio.patched(id, record(id, price)).await.unwrap();
@@ -101,22 +101,22 @@ async fn every_event_the_journal_tells_each_filter_of_changes_as_the_ring_does()
     for query in
         ["", "price=gte.1000", "price=lt.1000", "name=eq.again", "price=gte.1000&select=name", "ops=insert,delete"]
     {
-        let told = past(&scope, query, false).await;
-        assert_eq!(past(&scope, query, true).await, told, "{query}");
-        assert!(!told.is_empty(), "{query}");
+        let expected = past(&scope, query, false).await;
+        assert_eq!(past(&scope, query, true).await, expected, "{query}");
+        assert!(!expected.is_empty(), "{query}");
     }
-    let told = past(&scope, "price=gte.1000", true).await;
-    // That the removal of a row was committed is told whoever saw the row: it is not there to be judged.
+    let expected = past(&scope, "price=gte.1000", true).await;
+    // The commit of a removal is sent to all subscribers, because the row no longer exists to be matched.
     let is_row = |frame: &&Value| frame["type"] != "WriteCommitted";
     let never_matched = |frame: &Value| frame["id"] == "a" || frame["id"] == "b";
-    assert!(!told.iter().filter(is_row).any(never_matched), "{told:#?}");
-    assert!(told.iter().any(|frame| frame["id"] == "e" && frame["entered"] == true));
-    assert!(told.iter().any(|frame| frame["id"] == "d" && frame["left"] == true));
+    assert!(!expected.iter().filter(is_row).any(never_matched), "{expected:#?}");
+    assert!(expected.iter().any(|frame| frame["id"] == "e" && frame["entered"] == true));
+    assert!(expected.iter().any(|frame| frame["id"] == "d" && frame["left"] == true));
     let changed = |frame: &Value| frame["id"] == "c" && frame["changed"] == serde_json::json!(["name", "price"]);
-    assert!(told.iter().any(changed), "{told:#?}");
+    assert!(expected.iter().any(changed), "{expected:#?}");
 }
 
-/// Something that happens to a Dio, to row `n` of five.
+/// Step of a test, on one of five rows.
 #[derive(Clone, Debug)]
 enum Step {
     Patched(u8, i64),
@@ -150,8 +150,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Does a step, and waits until what it began has ended. A write that the master refuses, because it has never heard of the row,
-/// is one of the things that happen.
+/// Executes a step and waits for its end. The master may refuse a write, because it does not have the row; that is not an
+/// error of the test.
 async fn take(dio: &diorama_core::Dio, step: Step) {
     let name = |row: u8| ["a", "b", "c", "d", "e"][usize::from(row)].to_string();
     let price = |price: i64| diorama_core::Record::from_iter([("price".to_string(), price.into())]);
@@ -173,7 +173,7 @@ async fn take(dio: &diorama_core::Dio, step: Step) {
         Step::InvalidateAll => dio.invalidate_all(),
         Step::Event(row, new, at) => {
             let event = match new {
-                Some(new) => ChangeEvent::Updated { id: name(row), new: Some(record("told", new)) },
+                Some(new) => ChangeEvent::Updated { id: name(row), new: Some(record("event", new)) },
                 None => ChangeEvent::Deleted { id: name(row) },
             };
             let inbound = Inbound { version: Some(at.into()), clock: Some("sender".into()), ..Inbound::from(event) };
@@ -198,7 +198,7 @@ async fn resource_on(dir: &std::path::Path) -> (diorama_core::Lens, Scope) {
     (lens, scope_of(dio))
 }
 
-/// Frames up to `seq`. An `Invalidated` at the end is left out: one that follows takes its place.
+/// Frames up to `seq`. Trailing `Invalidated` frames are left out, because a later one replaces them.
 fn upto(mut frames: Vec<Value>, seq: u64) -> Vec<Value> {
     frames.retain(|frame| frame["seq"].as_u64() <= Some(seq));
     while frames.last().is_some_and(|last| last["covered"] == false) {
@@ -216,7 +216,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_event_the_journal_tells_what_the_ring_told_also_after_a_restart(
+    fn the_journal_and_the_ring_give_the_same_events_also_after_a_restart(
         steps in proptest::collection::vec(step(), 1..40),
         asked in proptest::collection::vec((0..FILTERS.len(), 0..OPS.len(), 0..SHOWN.len(), any::<u16>()), 12),
     ) {
@@ -236,24 +236,24 @@ proptest! {
                     (query.replace("&&", "&").trim_matches('&').to_string(), &positions[usize::from(*since) % positions.len()])
                 })
                 .collect();
-            // What was begun and not waited for has ended once the Dio is closed; its events are compared after the restart only.
-            let mut told = Vec::new();
+            // Background work may end only when the Dio closes; its events are compared after the restart only.
+            let mut expected = Vec::new();
             let now = scope.dio.position();
             for (query, since) in &asked {
                 let ring = past_since(&scope, since, query, false).await;
                 let journal = past_since(&scope, since, query, true).await;
                 let ring = upto(ring, now.seq);
                 prop_assert_eq!(upto(journal, now.seq), ring.clone(), "{} since {} from the journal", query, since);
-                told.push(ring);
+                expected.push(ring);
             }
             lens.close().await;
             drop((scope, lens));
             let (lens, at) = resource_on(dir.path()).await;
-            for ((query, since), told) in asked.iter().zip(told) {
+            for ((query, since), expected) in asked.iter().zip(expected) {
                 for from_journal in [false, true] {
                     let again = past_since(&at, since, query, from_journal).await;
                     let again = upto(again, now.seq);
-                    prop_assert_eq!(again, told.clone(), "{} since {} after a restart, from the journal: {}", query, since, from_journal);
+                    prop_assert_eq!(again, expected.clone(), "{} since {} after a restart, from the journal: {}", query, since, from_journal);
                 }
             }
             lens.close().await;

@@ -7,19 +7,19 @@ use super::{Encoding, Object};
 use diorama_core::dio::Position;
 use diorama_core::journal::Seq;
 
-/// What happens to one row of a window.
+/// Change of one row of a window.
 pub(in crate::events) struct WindowOp<'a> {
-    /// insert, update, move or remove.
+    /// Name of the change: insert, update, move or remove.
     pub(in crate::events) op: &'static str,
-    /// Its place.
+    /// Index of the row.
     pub(in crate::events) index: usize,
-    /// Where it was, if it moves.
+    /// Previous index of the row, if it moves.
     pub(in crate::events) from: Option<usize>,
     pub(in crate::events) id: &'a str,
 }
 
-/// A change of a window, or a part of one: what happens to a row, what is shown of that, and at the `end` of the change the
-/// new total, if it is another, and the position.
+/// Builds a frame of a change of a window. `row` is the change of one row and its encoding, if rows are sent. The last frame of
+/// a change has its `end`: the new total, if it has changed, and the position.
 pub(in crate::events) fn window(
     encoding: Encoding,
     row: Option<(WindowOp<'_>, Option<&[u8]>)>,
@@ -46,7 +46,7 @@ pub(in crate::events) fn window(
     frame.finish()
 }
 
-/// Drop what you have: `count` rows follow in their order, of `total`, as they are at `position`.
+/// Builds the start of a window: the client discards its rows. `count` rows of `total` follow in order, as of `position`.
 pub(in crate::events) fn window_begin(
     encoding: Encoding,
     position: &Position,
@@ -54,7 +54,7 @@ pub(in crate::events) fn window_begin(
     total: Option<u64>,
 ) -> Bytes {
     let mut frame = Object::new(encoding, "snapshot_begin");
-    frame.place(position);
+    frame.position(position);
     frame.member("count", &json!(count));
     if let Some(total) = total {
         frame.member("total", &json!(total));

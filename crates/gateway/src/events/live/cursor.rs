@@ -1,4 +1,4 @@
-//! One subscription to a live query: a cursor on its changes.
+//! Cursor of one subscription to a live query, in its list of changes.
 
 use std::sync::Arc;
 
@@ -17,29 +17,30 @@ use diorama_core::dio::{EventLog, Position};
 use diorama_core::journal::Seq;
 use diorama_core::scenery::Generation;
 
-/// Rows of one frame of a snapshot, at most.
+/// Maximum number of rows in one frame of a snapshot.
 const ROWS: u64 = 500;
-/// Bytes of one batch, about.
+/// Approximate size of one batch, in bytes.
 const BATCH_BYTES: usize = 256 << 10;
 
-/// A subscription. Behind by too much, it gets the rows anew: so a slow reader holds one window, and what is sent of it.
+/// Cursor of a subscription. A reader that is too far behind gets all rows again, so it keeps only one window and its frames
+/// in memory.
 pub(in crate::events) struct LiveCursor {
     log: EventLog,
     pub(super) live: Arc<LiveQuery>,
-    _shelf: Arc<LiveQuerySlot>,
+    _slot: Arc<LiveQuerySlot>,
     generation: watch::Receiver<Generation>,
     closing: CancellationToken,
-    /// The number of the next change.
+    /// Number of the next change.
     next: u64,
-    /// What was sent makes the list of this position.
+    /// Position of the list that the sent frames produce.
     seq: Seq,
     greeting: Vec<OutgoingFrame>,
-    /// Rows that are still to be sent, from this one on.
+    /// Rows to send, and the index of the next one; `None` if no snapshot is in progress.
     rows: Option<(Arc<[Row]>, usize)>,
 }
 
 impl LiveCursor {
-    /// Begins with the rows, or where `subscription` says, if the changes since then are at hand.
+    /// Opens a cursor that resumes at the position of `subscription`, if the later changes are kept, or begins with the rows.
     pub(in crate::events) async fn open(
         scope: &Scope,
         subscription: LiveSubscription,
@@ -47,14 +48,14 @@ impl LiveCursor {
         heartbeat: u64,
         bounds: &Bounds,
     ) -> Result<LiveCursor, ApiError> {
-        let (shelf, live) =
+        let (slot, live) =
             scope.live_queries.get(&scope.rows, scope.options.max_live, &subscription, encoding, bounds).await?;
         let log = scope.rows.log();
         let (generation, closing) = (live.generation(), log.closing().clone());
-        let mut follow = LiveCursor {
+        let mut cursor = LiveCursor {
             log,
             live,
-            _shelf: shelf,
+            _slot: slot,
             generation,
             closing,
             next: 0,
@@ -62,50 +63,50 @@ impl LiveCursor {
             greeting: Vec::new(),
             rows: None,
         };
-        let epoch = follow.log.position().epoch;
+        let epoch = cursor.log.position().epoch;
         let since = match &subscription.since {
             Some(StartPoint::Position(from)) if from.epoch == epoch => Some(from.seq),
             _ => None,
         };
-        let live = Arc::clone(&follow.live);
-        let (seq, missed, rows) = live.look(|log| match since.and_then(|since| Some((since, log.after(since)?))) {
+        let live = Arc::clone(&cursor.live);
+        let (seq, missed, rows) = live.with_log(|log| match since.and_then(|since| Some((since, log.after(since)?))) {
             Some((since, next)) => {
-                follow.next = next;
+                cursor.next = next;
                 (since, log.end() - next, None)
             }
-            None => (log.seq, 0, Some(follow.begin(log))),
+            None => (log.seq, 0, Some(cursor.begin(log))),
         });
-        follow.seq = seq;
+        cursor.seq = seq;
         let position = Position { epoch, seq };
         let hello = Hello {
-            dio: follow.log.dio(),
+            dio: cursor.log.dio(),
             position: &position,
             resumed: rows.is_none(),
             missed,
             heartbeat,
             snapshot: rows.is_some(),
         };
-        follow.greeting.push(OutgoingFrame::word(frame::hello(encoding, &hello), rows.is_none().then_some(seq)));
-        follow.greeting.extend(rows);
-        Ok(follow)
+        cursor.greeting.push(OutgoingFrame::control(frame::hello(encoding, &hello), rows.is_none().then_some(seq)));
+        cursor.greeting.extend(rows);
+        Ok(cursor)
     }
 
-    /// Where the list is that a client has which has got everything so far; nowhere in the midst of its rows.
+    /// Position that a caught-up client may resume from; `None` while rows are being sent.
     pub(in crate::events) fn bookmark(&self) -> Option<Position> {
         let is_up = self.rows.is_none() && self.greeting.is_empty();
-        let seq = self.live.look(|log| if is_up && self.next == log.end() { log.seq } else { self.seq });
+        let seq = self.live.with_log(|log| if is_up && self.next == log.end() { log.seq } else { self.seq });
         self.rows.is_none().then(|| Position { seq, ..self.log.position() })
     }
 
-    /// The epoch of its positions.
+    /// Epoch of the cursor's positions.
     pub(in crate::events) fn epoch(&self) -> Arc<str> {
         self.log.position().epoch
     }
 
-    /// Whether [`LiveCursor::batch`] has something to do.
+    /// Returns true if [`LiveCursor::batch`] has something to do.
     pub(in crate::events) fn is_ready(&self) -> bool {
         let busy = !self.greeting.is_empty() || self.rows.is_some() || self.closing.is_cancelled();
-        busy || self.live.look(|log| self.next != log.end())
+        busy || self.live.with_log(|log| self.next != log.end())
     }
 
     /// Waits until [`LiveCursor::batch`] has something to do.
@@ -125,7 +126,7 @@ impl LiveCursor {
         }
     }
 
-    /// What can be sent at once.
+    /// Returns the next batch of frames.
     pub(in crate::events) fn batch(&mut self) -> Result<Vec<OutgoingFrame>, CursorEnd> {
         if !self.greeting.is_empty() {
             return Ok(std::mem::take(&mut self.greeting));
@@ -134,7 +135,7 @@ impl LiveCursor {
             return Ok(self.rows(rows, at));
         }
         let live = Arc::clone(&self.live);
-        let sent = live.look(|log| self.changes(log));
+        let sent = live.with_log(|log| self.changes(log));
         match sent.is_empty() && self.closing.is_cancelled() {
             true => Err(CursorEnd::Closed),
             false => Ok(sent),
@@ -145,14 +146,16 @@ impl LiveCursor {
         let Some(from) = self.next.checked_sub(log.first) else {
             let position = Position { seq: log.seq, ..self.log.position() };
             self.seq = log.seq;
-            let reset = OutgoingFrame::word(frame::reset(self.live.encoding, Reset::Overflow, &position), None);
+            let reset = OutgoingFrame::control(frame::reset(self.live.encoding, Reset::Overflow, &position), None);
             return vec![reset, self.begin(log)];
         };
         let (mut out, mut bytes) = (Vec::new(), 0);
         for change in log.changes.iter().skip(usize::try_from(from).unwrap_or(usize::MAX)) {
             let last = change.frames.len() - 1;
-            let told = change.frames.iter().enumerate();
-            out.extend(told.map(|(at, frame)| OutgoingFrame::news(frame.clone(), (at == last).then_some(change.seq))));
+            let frames = change.frames.iter().enumerate();
+            out.extend(
+                frames.map(|(at, frame)| OutgoingFrame::event(frame.clone(), (at == last).then_some(change.seq))),
+            );
             self.next += 1;
             self.seq = change.seq;
             bytes += change.bytes;
@@ -163,16 +166,16 @@ impl LiveCursor {
         out
     }
 
-    /// The rows are sent next, as they are now.
+    /// Starts to send the current rows; returns the frame before them.
     fn begin(&mut self, log: &Log) -> OutgoingFrame {
         self.next = log.end();
         self.seq = log.seq;
         self.rows = Some((Arc::clone(&log.rows), 0));
         let position = Position { seq: log.seq, ..self.log.position() };
-        OutgoingFrame::word(frame::window_begin(self.live.encoding, &position, log.rows.len(), log.total), None)
+        OutgoingFrame::control(frame::window_begin(self.live.encoding, &position, log.rows.len(), log.total), None)
     }
 
-    /// A frame of rows from `from` on, and the end after the last.
+    /// Builds a frame of the rows from `from` on, and the end of the snapshot after the last row.
     fn rows(&mut self, rows: Arc<[Row]>, from: usize) -> Vec<OutgoingFrame> {
         let mut frame = frame::Rows::new(self.live.encoding);
         let mut at = from;
@@ -182,8 +185,8 @@ impl LiveCursor {
         }
         let mut out = Vec::new();
         if at > from {
-            // Of a list, the rows are the news.
-            out.push(OutgoingFrame::news(frame.finish(), None));
+            // A long poll ends with the rows of a list.
+            out.push(OutgoingFrame::event(frame.finish(), None));
         }
         if at < rows.len() {
             self.rows = Some((rows, at));
@@ -191,18 +194,18 @@ impl LiveCursor {
         }
         let position = Position { seq: self.seq, ..self.log.position() };
         let end = frame::snapshot_end(self.live.encoding, &position);
-        out.push(OutgoingFrame::news(end, Some(self.seq)));
+        out.push(OutgoingFrame::event(end, Some(self.seq)));
         out
     }
 }
 
 impl Log {
-    /// The number after the newest change.
+    /// Number after the newest change.
     fn end(&self) -> u64 {
         self.first + self.changes.len() as u64
     }
 
-    /// The number of the first change after `seq`, `None` if what is at hand does not begin there.
+    /// Number of the first change after `seq`; `None` if not all changes since `seq` are kept.
     fn after(&self, seq: Seq) -> Option<u64> {
         let behind = self.changes.partition_point(|change| change.seq <= seq) as u64;
         (self.floor <= seq && seq <= self.seq).then(|| self.first + behind)

@@ -1,15 +1,15 @@
-//! What makes one list of another, as few changes as possible, each with its place; pure.
+//! Difference of two lists, as few changes as possible, each with its index. Pure.
 
 use diorama_core::record::{Body, Id};
 
-/// A row of a list, or a group.
+/// Row of a list, or group.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::events) struct Row {
     pub(super) id: Id,
     pub(super) body: Body,
 }
 
-/// One change of a list. Places are those of the moment: of the list as the changes before it have left it.
+/// Change of a list. Indexes refer to the list after the preceding changes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Change<'a> {
     Remove {
@@ -20,7 +20,7 @@ pub(super) enum Change<'a> {
         index: usize,
         row: &'a Row,
     },
-    /// The row at `from` is taken out, then put back at `index`; `changed` if it is another as well.
+    /// The row at `from` is removed and inserted at `index`. `changed` is true if its contents changed too.
     Move {
         from: usize,
         index: usize,
@@ -33,12 +33,12 @@ pub(super) enum Change<'a> {
     },
 }
 
-/// The changes that make `new` of `old`: first what goes, so that the list is never longer than the longer of both.
+/// Returns the changes from `old` to `new`. Removals come first, so that the list is never longer than the longer of both.
 pub(super) fn diff<'a>(old: &'a [Row], new: &'a [Row], same: impl Fn(&Row, &Row) -> bool) -> Vec<Change<'a>> {
     let place: std::collections::HashMap<&str, usize> =
         new.iter().enumerate().map(|(at, row)| (&*row.id, at)).collect();
     let mut changes = Vec::new();
-    // The rows that stay, in their old order, by their new place; and what they were, by new place.
+    // New indexes of the rows that stay, in their old order; and their old contents, by new index.
     let mut now: Vec<usize> = Vec::with_capacity(new.len());
     let mut was: Vec<Option<&Row>> = vec![None; new.len()];
     for row in old {
@@ -56,16 +56,16 @@ pub(super) fn diff<'a>(old: &'a [Row], new: &'a [Row], same: impl Fn(&Row, &Row)
     let mut next = 0;
     for (at, row) in new.iter().enumerate() {
         let changed = was[at].is_some_and(|was| !same(was, row));
-        let found = |now: &[usize]| now.iter().position(|other| *other == at).unwrap_or_default();
+        let index_of = |now: &[usize]| now.iter().position(|other| *other == at).unwrap_or_default();
         let index = match was[at] {
-            // Those that move and whose turn has not come yet may lie between.
+            // Rows that move later may be in between.
             Some(_) if stays[at] => {
-                let index = next + found(&now[next..]);
+                let index = next + index_of(&now[next..]);
                 changes.extend(changed.then_some(Change::Update { index, row }));
                 index
             }
             Some(_) => {
-                let from = found(&now);
+                let from = index_of(&now);
                 now.remove(from);
                 let index = if from < next { next - 1 } else { next };
                 now.insert(index, at);
@@ -87,9 +87,9 @@ pub(super) fn diff<'a>(old: &'a [Row], new: &'a [Row], same: impl Fn(&Row, &Row)
     changes
 }
 
-/// Which numbers below `end` are in a longest ascending part of `numbers`, which are different.
+/// Marks the numbers below `end` in a longest ascending subsequence of `numbers`, which are distinct.
 fn longest_ascending(numbers: &[usize], end: usize) -> Vec<bool> {
-    // Of each length, where the part ends that ends lowest; of each place, the place before it in its part.
+    // For each length, the end of the subsequence with the lowest last number; for each index, its predecessor.
     let (mut ends, mut before): (Vec<usize>, Vec<Option<usize>>) = (Vec::new(), Vec::with_capacity(numbers.len()));
     for (at, number) in numbers.iter().enumerate() {
         let length = ends.partition_point(|end| numbers[*end] < *number);
@@ -128,7 +128,7 @@ mod tests {
         a.body == b.body
     }
 
-    /// As a client does it.
+    /// Applies a change as a client does.
     fn apply(list: &mut Vec<Row>, change: &Change<'_>) {
         match change {
             Change::Remove { index, id } => assert_eq!(&*list.remove(*index).id, *id),

@@ -1,21 +1,21 @@
-//! Live queries: the rows of a list, or groups of an aggregate, and then every change of them with its place.
+//! Live queries: the rows of a list, or the groups of an aggregate, followed by all changes with their indexes.
 //!
-//! Equal ones of a Dio are one [`LiveQuery`], built on one scenery: whoever comes first when that has moved finds the changes and
-//! makes their frames, once for all. A subscription ([`LiveCursor`]) is a cursor on them. It gets, after its `hello`, either the
-//! rows as a snapshot does (`snapshot_begin` with `count` and `total`, `rows` in their order, `snapshot_end`), or, where it
-//! resumes, nothing; and then
+//! Equal live queries of a Dio share one [`LiveQuery`] with one scenery. The first subscription that sees a new version of the
+//! scenery computes the changes and their frames for all. A subscription is a [`LiveCursor`] in these changes. After its `hello`
+//! it gets the rows like a snapshot (`snapshot_begin` with `count` and `total`, `rows` in order, `snapshot_end`), unless it
+//! resumes, and then changes:
 //!
 //! ```text
-//! {"type":"window","op":"insert","index":3,"id":"7","record":{...}}          put it in at index
-//! {"type":"window","op":"update","index":3,"id":"7","record":{...}}          it is another now
-//! {"type":"window","op":"move","from":9,"index":3,"id":"7","record":{...}}   take it out at from, put it in at index
-//! {"type":"window","op":"remove","index":3,"id":"7"}                         take it out
-//! {"type":"window","total":1043,"seq":850}                                   nothing of it is in the window
+//! {"type":"window","op":"insert","index":3,"id":"7","record":{...}}          insert at index
+//! {"type":"window","op":"update","index":3,"id":"7","record":{...}}          replace at index
+//! {"type":"window","op":"move","from":9,"index":3,"id":"7","record":{...}}   remove at from, insert at index
+//! {"type":"window","op":"remove","index":3,"id":"7"}                         remove at index
+//! {"type":"window","total":1043,"seq":850}                                   change outside the window
 //! ```
 //!
-//! one after the other; a `move` has a `record` only if the row changed as well. The last frame of a change has `seq`: then
-//! the list is as it is at that position, and `total`, if how many rows there are in all has changed. Who has fallen behind
-//! what is kept, or when too much has changed at once, gets `reset` and the rows anew.
+//! Frames are applied in order. A `move` has a `record` only if the contents of the row changed too. The last frame of a change
+//! has `seq`, the position of the resulting list, and `total` if the number of all rows has changed. A subscription gets
+//! `reset` and all rows if it is behind the kept changes, or if a change is too large.
 
 mod cursor;
 mod diff;
@@ -35,7 +35,7 @@ use tokio::sync::{OnceCell, watch};
 use self::diff::{Change, Row, diff};
 use super::frame::{self, Encoding};
 use super::request::{LiveSubscription, LiveTarget};
-use super::view::prepared;
+use super::view::compile_filter;
 use crate::http::bounds::Bounds;
 use crate::http::budget::Lease;
 use crate::http::problem::{ApiError, Code};
@@ -47,18 +47,18 @@ use diorama_core::record::{Body, CborValue, Id, Layout, Record, value_to_json};
 use diorama_core::scenery::{Generation, ScenerySnapshot, TableScenery, ValueScenery};
 use diorama_core::vista::query::{Aggregation, CompiledQuery};
 
-/// Bytes of the frames of changes that are kept, at most.
+/// Maximum size of the frames of kept changes, in bytes.
 const MOST_KEPT: usize = 256 << 10;
-/// Changes that are kept, at most.
+/// Maximum number of kept changes.
 const MOST_CHANGES: usize = 256;
-/// Bytes of one change's frames, at most; the rows themselves are sent instead.
+/// Maximum size of the frames of one change, in bytes; beyond it, all rows are sent instead.
 const MOST_CHANGE: usize = 256 << 10;
-/// Rows larger than this are not sent with their change: whoever wants them reads them.
+/// Size in bytes beyond which a row is not sent with its change; clients can read it by id.
 const MOST_RECORD: usize = 256 << 10;
-/// Bytes of the compiled patterns of one live query, at most: they are compiled again when its rows are read anew.
+/// Maximum size of the compiled patterns of one live query, in bytes. They are compiled again when its rows are reread.
 const MOST_PATTERNS: usize = 4 << 20;
 
-/// What a live query shows, for all who ask for the same.
+/// Live query, shared by all subscriptions to the same query.
 #[derive(Debug)]
 pub(super) struct LiveQuery {
     scene: LiveSource,
@@ -67,7 +67,7 @@ pub(super) struct LiveQuery {
     records: bool,
     ring: Arc<Ring>,
     log: Mutex<Log>,
-    /// What it holds of the gateway's budgets, on the account of who asked first.
+    /// Shares of the gateway's budgets, charged to the caller of the first subscription.
     _leases: [Lease; 2],
 }
 
@@ -77,24 +77,24 @@ enum LiveSource {
     Groups { scenery: ValueScenery, aggregation: Arc<Aggregation>, layout: Arc<Layout> },
 }
 
-/// What was shown, and the changes that led to it.
+/// Current rows and the changes that led to them.
 #[derive(Debug)]
 struct Log {
     version: u64,
-    /// The position that the rows were last seen to be true at.
+    /// Latest position at which the rows are known to be current.
     seq: Seq,
     total: Option<u64>,
     rows: Arc<[Row]>,
     changes: VecDeque<ListChange>,
-    /// The number of the first change that is kept.
+    /// Number of the first kept change.
     first: u64,
-    /// The position before it.
+    /// Position before the first kept change.
     floor: Seq,
     bytes: usize,
 }
 
 impl Log {
-    /// Forgets changes that led to the list at `upto` or before: whoever has not got all of them gets the rows.
+    /// Drops the changes up to position `upto`. Subscriptions that have not got all of them get the rows.
     fn forget(&mut self, upto: Seq) {
         while self.changes.front().is_some_and(|oldest| oldest.seq <= upto) {
             self.drop_oldest();
@@ -109,7 +109,7 @@ impl Log {
     }
 }
 
-/// The frames of one change, which leads to the list at `seq`.
+/// Frames of one change, which result in the list at `seq`.
 #[derive(Debug)]
 struct ListChange {
     frames: Vec<Bytes>,
@@ -124,18 +124,18 @@ impl LiveQuery {
         encoding: Encoding,
         bounds: &Bounds,
     ) -> Result<LiveQuery, ApiError> {
-        let query = match &subscription.of {
+        let query = match &subscription.target {
             LiveTarget::Rows(query) => query,
             LiveTarget::Groups { rows, .. } => rows,
         };
         let place = bounds.lease_live()?;
-        let patterns = prepared(source, query, bounds).await?.as_ref().map_or(0, CompiledQuery::pattern_bytes);
+        let patterns = compile_filter(source, query, bounds).await?.as_ref().map_or(0, CompiledQuery::pattern_bytes);
         if patterns > MOST_PATTERNS {
-            return Err(ApiError::new(Code::LimitTooLarge, "the patterns of a live query are too big")
+            return Err(ApiError::new(Code::LimitTooLarge, "the patterns of the live query are too large")
                 .hint("use fewer or smaller patterns, and like in place of match"));
         }
         let leases = [place, bounds.lease_patterns(2 * patterns)?];
-        let scene = match &subscription.of {
+        let scene = match &subscription.target {
             LiveTarget::Rows(query) => {
                 let scenery = source.table_scenery(query).open().await?;
                 let range = query.offset..query.offset.saturating_add(query.limit.unwrap_or_default());
@@ -148,7 +148,7 @@ impl LiveQuery {
                 LiveSource::Groups { scenery, aggregation: Arc::clone(aggregation), layout }
             }
         };
-        let writer = match &subscription.of {
+        let writer = match &subscription.target {
             LiveTarget::Rows(query) => Writer::new(encoding.of_rows(), query, source.schema())?,
             LiveTarget::Groups { aggregation, .. } => {
                 Writer::new(encoding.of_rows(), &diorama_core::vista::Query::default(), &aggregation.schema())?
@@ -169,7 +169,7 @@ impl LiveQuery {
         })
     }
 
-    /// Moves when there may be something new.
+    /// Receiver that is notified when there may be changes.
     fn generation(&self) -> watch::Receiver<Generation> {
         match &self.scene {
             LiveSource::Rows { scenery, .. } => scenery.subscribe(),
@@ -177,15 +177,15 @@ impl LiveQuery {
         }
     }
 
-    /// Looks at what is shown now, and uses what is known of it.
-    fn look<T>(&self, with: impl FnOnce(&mut Log) -> T) -> T {
+    /// Updates the log from the scenery and calls `with` on it.
+    fn with_log<T>(&self, with: impl FnOnce(&mut Log) -> T) -> T {
         let mut log = self.log.lock();
         let (version, seq) = self.scene.version();
         match version == log.version {
             true => log.seq = seq,
             false => self.note(&mut log, self.scene.shown()),
         }
-        // They may have rows that were erased: whoever lacks some gets the rows anew.
+        // Changes up to an erasure may contain erased rows. Subscriptions that lack some of them get the rows.
         log.forget(self.ring.erased());
         with(&mut log)
     }
@@ -197,7 +197,7 @@ impl LiveQuery {
         (log.version, log.seq, log.total, log.rows) = (shown.version, shown.seq, shown.total, rows);
         let bytes: usize = frames.iter().map(Bytes::len).sum();
         if bytes > MOST_CHANGE {
-            // All are behind what is kept, and get the rows.
+            // All subscriptions are now behind the kept changes and get the rows.
             log.first += log.changes.len() as u64 + 1;
             log.changes.clear();
             (log.bytes, log.floor) = (0, shown.seq);
@@ -212,9 +212,9 @@ impl LiveQuery {
         }
     }
 
-    /// The frames that make `new` of `old`; none if what is shown of the rows is the same.
+    /// Builds the frames of the changes from `old` to `new`; empty if the visible parts of the rows are equal.
     fn frames(&self, old: &[Row], new: &[Row], total: Option<u64>, seq: Seq) -> Vec<Bytes> {
-        // What differs may not be shown.
+        // Rows may differ only in columns that are not shown.
         let same = |a: &Row, b: &Row| {
             a.body == b.body || !self.records || self.writer.one(&a.body) == self.writer.one(&b.body)
         };
@@ -274,7 +274,7 @@ impl LiveSource {
     }
 }
 
-/// A group under what tells it from all others, as a JSON array.
+/// Converts a group to a row. Its id is the group's key as a JSON array.
 fn group_row(group: &CborValue, aggregation: &Aggregation, layout: &Layout) -> (Id, Body) {
     let cells = group.as_map().into_iter().flatten();
     let record: Record = cells.filter_map(|(name, value)| Some((name.as_text()?.to_string(), value.clone()))).collect();
@@ -283,15 +283,15 @@ fn group_row(group: &CborValue, aggregation: &Aggregation, layout: &Layout) -> (
     (id.into(), Body::encode_plain(&record, layout))
 }
 
-/// The live queries of one Dio that somebody follows.
+/// Live queries of one Dio that have subscriptions.
 #[derive(Debug, Default)]
 pub(crate) struct LiveQueries(Mutex<HashMap<String, Weak<LiveQuerySlot>>>);
 
-/// Where a live query is while somebody has it, or is about to.
+/// Slot of a live query, which exists while it has subscriptions or is being opened.
 pub(super) type LiveQuerySlot = OnceCell<Arc<LiveQuery>>;
 
 impl LiveQueries {
-    /// What is asked for; equal queries are one.
+    /// Returns the live query of `subscription`, which is shared with equal ones, and its slot.
     pub(super) async fn get(
         &self,
         rows: &ScopedRows,
@@ -300,36 +300,37 @@ impl LiveQueries {
         encoding: Encoding,
         bounds: &Bounds,
     ) -> Result<(Arc<LiveQuerySlot>, Arc<LiveQuery>), ApiError> {
-        let key = format!("{encoding:?} {:?} {} {:?}", rows.id(), subscription.records, subscription.of);
-        let shelf = self.shelf(key, most)?;
-        let live = shelf
+        let key = format!("{encoding:?} {:?} {} {:?}", rows.id(), subscription.records, subscription.target);
+        let slot = self.slot(key, most)?;
+        let live = slot
             .get_or_try_init(|| async { LiveQuery::open(rows, subscription, encoding, bounds).await.map(Arc::new) })
             .await?;
         let live = Arc::clone(live);
-        Ok((shelf, live))
+        Ok((slot, live))
     }
 
-    fn shelf(&self, key: String, most: usize) -> Result<Arc<LiveQuerySlot>, ApiError> {
+    fn slot(&self, key: String, most: usize) -> Result<Arc<LiveQuerySlot>, ApiError> {
         let mut lives = self.0.lock();
-        if let Some(shelf) = lives.get(&key).and_then(Weak::upgrade) {
-            return Ok(shelf);
+        if let Some(slot) = lives.get(&key).and_then(Weak::upgrade) {
+            return Ok(slot);
         }
         if lives.len() >= most {
-            lives.retain(|_, shelf| shelf.strong_count() > 0);
+            lives.retain(|_, slot| slot.strong_count() > 0);
         }
         if lives.len() >= most {
-            let detail = format!("{most} different live queries of this resource are followed already");
-            return Err(ApiError::new(Code::TooManyViews, detail)
-                .hint("use a query that others use, or a filter on its events; max_live is the bound"));
+            let detail = format!("{most} different live queries of this resource are open already");
+            return Err(ApiError::new(Code::TooManyViews, detail).hint(
+                "use the same query as other clients, or subscribe to events with a filter; max_live sets the limit",
+            ));
         }
-        let shelf = Arc::new(OnceCell::new());
-        lives.insert(key, Arc::downgrade(&shelf));
-        Ok(shelf)
+        let slot = Arc::new(OnceCell::new());
+        lives.insert(key, Arc::downgrade(&slot));
+        Ok(slot)
     }
 
-    /// How many different ones there are.
+    /// Number of different live queries.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.lock().values().filter(|shelf| shelf.strong_count() > 0).count()
+        self.0.lock().values().filter(|slot| slot.strong_count() > 0).count()
     }
 }

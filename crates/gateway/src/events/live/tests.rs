@@ -1,4 +1,4 @@
-//! Live queries against fresh reads.
+//! Tests of live queries against fresh reads.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use diorama_core::dio::{Ticket, WriteOptions};
 use diorama_core::vista::WriteOp;
 use diorama_core::vista::query::Meter;
 
-/// A client's list, kept as the frames say.
+/// List of a client, updated by frames.
 #[derive(Debug, Default)]
 struct List {
     rows: Vec<(String, Value)>,
@@ -24,7 +24,7 @@ struct List {
 }
 
 impl List {
-    /// Applies a frame; gives the position, where the list is that of one.
+    /// Applies a frame; returns the position of the list after the last frame of a change.
     fn apply(&mut self, frame: &Value) -> Option<u64> {
         let at = |name: &str| frame[name].as_u64().map(|at| at as usize);
         let row = || (frame["id"].as_str().unwrap().to_string(), frame["record"].clone());
@@ -83,9 +83,10 @@ async fn follow(scope: &Scope, query: &str) -> LiveCursor {
     .unwrap()
 }
 
-/// What a fresh read gives.
+/// Rows and total of a fresh read.
 async fn fresh(scope: &Scope, query: &str) -> (Vec<(String, Value)>, u64) {
-    let LiveTarget::Rows(query) = LiveSubscription::parse(query, &scope.schema, &scope.options).unwrap().0.of else {
+    let LiveTarget::Rows(query) = LiveSubscription::parse(query, &scope.schema, &scope.options).unwrap().0.target
+    else {
         panic!("rows")
     };
     let state = scope.dio.state();
@@ -99,7 +100,7 @@ async fn fresh(scope: &Scope, query: &str) -> (Vec<(String, Value)>, u64) {
 enum Step {
     Put(u8, i64),
     Remove(u8),
-    /// The reader takes what there is, until it has what a fresh read has.
+    /// The reader reads until its list equals a fresh read.
     Read,
 }
 
@@ -112,7 +113,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-/// The live list is true at every position that it names, and catches up.
+/// Checks that the live list is correct at every position that it reports, and catches up.
 async fn check(query: &str, steps: &[Step]) {
     let scope = mounted().await;
     for id in 0..5 {
@@ -120,7 +121,7 @@ async fn check(query: &str, steps: &[Step]) {
     }
     let mut live = follow(&scope, query).await;
     let mut list = List::default();
-    // What a fresh read gave at the position of each write, and so at all positions before the next.
+    // Fresh reads by the position of each write; they are valid up to the next position.
     let mut read = BTreeMap::from([(0, fresh(&scope, query).await)]);
     for step in steps.iter().chain([&Step::Read]) {
         let written = match step {
@@ -157,7 +158,7 @@ async fn put(scope: &Scope, id: u8, price: i64) -> Option<Ticket> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]
-    fn the_frames_make_of_the_rows_what_a_fresh_read_gives(
+    fn applying_the_frames_gives_the_rows_of_a_fresh_read(
         steps in steps(),
         order in prop::sample::select(vec!["", "&order=price", "&order=price.desc,id", "&order=name,price"]),
         filter in prop::sample::select(vec!["", "&price=gte.3", "&or=(price.lt.2,price.gt.5)"]),
@@ -177,7 +178,7 @@ async fn rows_of(follow: &mut LiveCursor, list: &mut List) {
     }
 }
 
-/// Reads until the window has what a fresh read has.
+/// Reads until the window equals a fresh read.
 async fn catch_up(scope: &Scope, query: &str, follow: &mut LiveCursor, list: &mut List) {
     let want = fresh(scope, query).await;
     while (&list.rows, list.total) != (&want.0, want.1) {
@@ -187,7 +188,7 @@ async fn catch_up(scope: &Scope, query: &str, follow: &mut LiveCursor, list: &mu
 }
 
 #[tokio::test(start_paused = true)]
-async fn equal_queries_share_one_scenery_and_there_are_only_so_many() {
+async fn equal_queries_share_one_scenery_and_their_number_is_bounded() {
     let scope = scope_with(small_dio().await, MountOptions { max_live: 2, ..MountOptions::default() });
     let (one, two) = (follow(&scope, "price=gte.1&limit=3").await, follow(&scope, "limit=3&price=gte.1").await);
     assert!(Arc::ptr_eq(&one.live, &two.live));
@@ -200,13 +201,13 @@ async fn equal_queries_share_one_scenery_and_there_are_only_so_many() {
     drop((one, two));
     assert!(
         LiveCursor::open(&scope, subscription, Encoding::Json, 5, &Bounds::default()).await.is_ok(),
-        "nobody has the first any more"
+        "the first has no subscriptions any more"
     );
     drop(other);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_falls_behind_what_is_kept_gets_the_rows_anew() {
+async fn a_reader_behind_the_kept_changes_gets_a_reset_and_all_rows() {
     let scope = mounted().await;
     put(&scope, 0, 0).await;
     let (mut slow, mut quick) = (follow(&scope, "").await, follow(&scope, "").await);
@@ -218,14 +219,14 @@ async fn who_falls_behind_what_is_kept_gets_the_rows_anew() {
         catch_up(&scope, "", &mut quick, &mut new).await;
     }
     assert_eq!(new.resets, 0);
-    let kept = slow.live.look(|log| log.changes.len());
+    let kept = slow.live.with_log(|log| log.changes.len());
     assert!(kept <= MOST_CHANGES, "{kept}");
     catch_up(&scope, "", &mut slow, &mut old).await;
     assert_eq!((old.resets, &old.rows), (1, &new.rows));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_that_is_larger_than_its_rows_are_worth_is_told_by_them() {
+async fn a_change_that_is_too_large_is_sent_as_all_rows() {
     let scope = mounted().await;
     let mut live = follow(&scope, "").await;
     let mut list = List::default();
@@ -235,7 +236,7 @@ async fn a_change_that_is_larger_than_its_rows_are_worth_is_told_by_them() {
         scope.dio.write(op, WriteOptions::default()).await.unwrap();
     }
     catch_up(&scope, "", &mut live, &mut list).await;
-    let held = live.live.look(|log| log.bytes);
+    let held = live.live.with_log(|log| log.bytes);
     assert!(held <= MOST_KEPT && list.rows.len() == 3 && list.resets == 1, "{held} {}", list.resets);
 }
 
@@ -267,14 +268,14 @@ async fn a_list_resumes_from_its_own_position_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_shown_changes_nothing_but_the_bookmark() {
+async fn changes_of_hidden_columns_only_move_the_bookmark() {
     let scope = mounted().await;
     put(&scope, 0, 0).await;
     let mut live = follow(&scope, "select=name").await;
     let mut list = List::default();
     rows_of(&mut live, &mut list).await;
     let written = put(&scope, 0, 7).await.unwrap().position.seq;
-    // The scenery looks in its own time.
+    // The scenery updates in the background.
     while live.bookmark().unwrap().seq < written {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }

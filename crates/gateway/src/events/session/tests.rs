@@ -1,4 +1,4 @@
-//! Sessions over a pipe in place of a socket.
+//! Tests of sessions over a pipe in place of a socket.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,7 +15,7 @@ use crate::scope::Scope;
 use diorama_core::dio::Position;
 use serde_json::Value;
 
-/// The server's end of a socket whose client takes messages when it likes.
+/// Server's end of a socket whose client decides when it reads messages.
 struct Pipe {
     out: PollSender<Message>,
     incoming: mpsc::Receiver<Result<Message, PollSendError<Message>>>,
@@ -49,7 +49,7 @@ impl Sink<Message> for Pipe {
     }
 }
 
-/// A client and the session that serves it.
+/// Client and the session that serves it.
 struct Client {
     frames: mpsc::Receiver<Message>,
     say: mpsc::Sender<Result<Message, PollSendError<Message>>>,
@@ -92,7 +92,7 @@ impl Client {
         }
     }
 
-    /// Lets the session end as if the client were gone; gives the code it had closed with before.
+    /// Disconnects the client; returns the close code of the session, if it had closed before.
     async fn leave(self) -> Option<u16> {
         drop((self.say, self.frames));
         self.session.await.unwrap()
@@ -137,7 +137,7 @@ async fn since_replays_what_was_missed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_position_that_cannot_be_resumed_says_why() {
+async fn a_position_that_cannot_be_resumed_gets_a_reset_with_its_reason() {
     let scope = mounted().await;
     let dio = &scope.dio;
     let start = dio.position();
@@ -199,17 +199,17 @@ async fn a_socket_behind_the_ring_reads_on_from_the_journal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shutdown_says_goodbye() {
+async fn shutdown_sends_bye_and_closes_with_1001() {
     let scope = mounted().await;
     let mut client = Client::new(&scope, "").await;
     client.skip_to("hello").await;
     let sockets = client.sockets.clone();
-    let said = async {
+    let frames = async {
         assert_eq!(client.frame().await["type"], "bye");
         assert_eq!(client.frame().await, 1001);
         assert_eq!(client.leave().await, Some(1001));
     };
-    tokio::join!(sockets.close(), said);
+    tokio::join!(sockets.close(), frames);
 }
 #[allow(unused)]
 #[tokio::test(start_paused = true)]
@@ -224,7 +224,7 @@ async fn a_closed_dio_ends_its_sockets() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clients_may_ping_and_nothing_else() {
+async fn a_socket_of_one_resource_accepts_pings_only() {
     let scope = mounted().await;
     let mut client = Client::new(&scope, "").await;
     client.skip_to("hello").await;

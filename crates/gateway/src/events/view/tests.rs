@@ -1,4 +1,4 @@
-//! Who is told what of a row that changes.
+//! Tests of the events that views show of a changing row.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ fn view(scope: &Scope, query: &str) -> Arc<EventView> {
     let subscription = subscription(scope, query);
     let bounds = Bounds::default();
     let got = scope.views.get(&scope.rows, &subscription.query, subscription.records, Encoding::Json, &bounds);
-    got.now_or_never().expect("it waits for patterns only").unwrap()
+    got.now_or_never().expect("only patterns make it wait").unwrap()
 }
 
 fn newest(scope: &Scope) -> (u64, Arc<RingItem>) {
@@ -34,29 +34,29 @@ async fn price(scope: &Scope, price: i64) -> (u64, Arc<RingItem>) {
     newest(scope)
 }
 
-fn told(view: &EventView, item: &RingItem) -> Option<Value> {
-    view.tell(item, None).map(|told| serde_json::from_slice(&told.frame).unwrap())
+fn frame_of(view: &EventView, item: &RingItem) -> Option<Value> {
+    view.frame_of(item, None).map(|event| serde_json::from_slice(&event.frame).unwrap())
 }
 
 #[tokio::test]
 async fn rows_enter_stay_in_and_leave_a_filter() {
     let scope = mounted().await;
     let dear = view(&scope, "price=gte.100");
-    assert!(told(&dear, &price(&scope, 1).await.1).is_none(), "new, and does not match");
-    let entered = told(&dear, &price(&scope, 100).await.1).unwrap();
+    assert!(frame_of(&dear, &price(&scope, 1).await.1).is_none(), "new, and does not match");
+    let entered = frame_of(&dear, &price(&scope, 100).await.1).unwrap();
     assert_eq!((&entered["type"], &entered["entered"]), (&json!("RecordInserted"), &json!(true)));
     assert_eq!(entered["record"]["price"], 100);
-    let changed = told(&dear, &price(&scope, 200).await.1).unwrap();
+    let changed = frame_of(&dear, &price(&scope, 200).await.1).unwrap();
     assert_eq!((&changed["type"], &changed["entered"]), (&json!("RecordChanged"), &Value::Null));
-    let left = told(&dear, &price(&scope, 5).await.1).unwrap();
+    let left = frame_of(&dear, &price(&scope, 5).await.1).unwrap();
     assert_eq!((&left["type"], &left["left"]), (&json!("RecordRemoved"), &json!(true)));
-    assert_eq!((&left["record"], &left["etag"]), (&Value::Null, &Value::Null), "what is not seen is not shown");
-    assert!(told(&dear, &price(&scope, 6).await.1).is_none());
-    assert!(told(&view(&scope, "q=a"), &newest(&scope).1).is_some(), "search is part of the filter");
+    assert_eq!((&left["record"], &left["etag"]), (&Value::Null, &Value::Null), "a row that does not match is not sent");
+    assert!(frame_of(&dear, &price(&scope, 6).await.1).is_none());
+    assert!(frame_of(&view(&scope, "q=a"), &newest(&scope).1).is_some(), "search is part of the filter");
 }
 
 #[tokio::test]
-async fn a_row_whose_past_is_not_known_is_changed_or_left() {
+async fn a_row_with_an_unknown_prior_state_is_changed_or_left() {
     let scope = mounted().await;
     let dear = view(&scope, "price=gte.100");
     for (new, kind, left) in [(100, "RecordChanged", Value::Null), (1, "RecordRemoved", json!(true))] {
@@ -69,7 +69,7 @@ async fn a_row_whose_past_is_not_known_is_changed_or_left() {
             new: item.new.clone(),
             frame: Default::default(),
         };
-        let frame = told(&dear, &replayed).unwrap();
+        let frame = frame_of(&dear, &replayed).unwrap();
         assert_eq!((&frame["type"], &frame["left"]), (&json!(kind), &left));
     }
     scope.dio.invalidate_record("a");
@@ -78,23 +78,23 @@ async fn a_row_whose_past_is_not_known_is_changed_or_left() {
     {
         scope.dio.ring().watch().changed().await.unwrap();
     }
-    assert_eq!(told(&dear, &newest(&scope).1).unwrap()["left"], true, "somebody says that it may be another");
+    assert_eq!(frame_of(&dear, &newest(&scope).1).unwrap()["left"], true, "an invalidated row that does not match");
 }
 
 #[tokio::test]
-async fn equal_views_are_one_and_judge_an_event_once() {
+async fn equal_views_are_shared_and_evaluate_an_event_once() {
     let scope = mounted().await;
     let (one, two) = (view(&scope, "price=gte.100&select=id"), view(&scope, "select=id&price=gte.100"));
     assert!(Arc::ptr_eq(&one, &two));
     assert_eq!(scope.views.len(), 1);
     let (number, item) = price(&scope, 100).await;
-    let frames = [&one, &two].map(|view| view.tell(&item, Some(number)).unwrap().frame);
-    assert_eq!(frames[0].as_ptr(), frames[1].as_ptr(), "the frame is made once");
+    let frames = [&one, &two].map(|view| view.frame_of(&item, Some(number)).unwrap().frame);
+    assert_eq!(frames[0].as_ptr(), frames[1].as_ptr(), "the frame is built once");
     assert!(String::from_utf8_lossy(&frames[0]).contains(r#""record":{"id":"a"}"#));
     let (whole, matching) = (view(&scope, ""), view(&scope, "price=gte.100"));
     let (number, item) = price(&scope, 101).await;
-    let frames = [&whole, &matching].map(|view| view.tell(&item, Some(number)).unwrap().frame);
-    assert_eq!(frames[0].as_ptr(), frames[1].as_ptr(), "what goes out as it is is shared by all views");
+    let frames = [&whole, &matching].map(|view| view.frame_of(&item, Some(number)).unwrap().frame);
+    assert_eq!(frames[0].as_ptr(), frames[1].as_ptr(), "an unchanged frame is shared by all views");
     drop((one, two, whole, matching));
     assert_eq!(scope.views.len(), 0);
     let held: Vec<_> = (0..MOST_VIEWS).map(|n| view(&scope, &format!("price={n}"))).collect();
@@ -107,22 +107,22 @@ async fn equal_views_are_one_and_judge_an_event_once() {
 }
 
 #[tokio::test]
-async fn what_a_view_remembers_is_bounded() {
+async fn the_cached_frames_of_a_view_are_bounded() {
     let scope = mounted().await;
     let view = view(&scope, "select=name");
     for n in 0..20 {
         scope.dio.patched("a", record(&"x".repeat(100_000 + n), 1)).await.unwrap();
         let (number, item) = newest(&scope);
-        view.tell(&item, Some(number)).unwrap();
+        view.frame_of(&item, Some(number)).unwrap();
     }
     let recent = view.recent.lock();
-    let held: usize = recent.told.iter().map(|(_, told)| told.as_ref().map_or(0, |told| told.frame.len())).sum();
+    let held: usize = recent.frames.iter().map(|(_, event)| event.as_ref().map_or(0, |event| event.frame.len())).sum();
     assert_eq!(held, recent.bytes);
     assert!(held <= MOST_REMEMBERED, "{held}");
 }
 
 #[tokio::test]
-async fn a_newest_state_is_what_the_view_shows() {
+async fn a_newest_state_has_the_filter_and_projection_of_the_view() {
     let scope = mounted().await;
     let dear = view(&scope, "price=gte.100&select=price");
     let frame = |row: Option<&Body>| -> Value { serde_json::from_slice(&dear.newest("a", 7, row).frame).unwrap() };
@@ -147,7 +147,7 @@ async fn callers_with_different_scopes_have_different_views() {
     let all = Query::default();
     let get = |rows| {
         let got = scope.views.get(rows, &all, true, Encoding::Json, &bounds);
-        got.now_or_never().expect("it waits for patterns only").unwrap()
+        got.now_or_never().expect("only patterns make it wait").unwrap()
     };
     let (all, dear) = (get(&scope.rows), get(&narrowed));
     assert!(Arc::ptr_eq(&all, &get(&scope.rows)) && !Arc::ptr_eq(&all, &dear));

@@ -160,7 +160,7 @@ fn json_server_parameters_are_equivalent() {
     assert!(hit("meta.by.name=Ann", r#"{"meta":{"by":{"name":"Ann"}}}"#));
     assert_eq!(where_of("author.name=x"), r#"{"author.name":{"eq":"x"}}"#);
     assert!(error("_page=0").detail.contains("from 1"));
-    assert!(error("_page=1&limit=5").detail.contains("beside"));
+    assert!(error("_page=1&limit=5").detail.contains("cannot be combined"));
 }
 
 #[test]

@@ -263,7 +263,11 @@ fn streams() -> [Parameter; 8] {
         query("ops", ops, text().pattern(Some("^(insert|update|delete)(,(insert|update|delete))*$"))),
         query("heartbeat", heartbeat, count().minimum(Some(5)).maximum(Some(60)).default(Some(25.into()))),
         query("wait", wait, count().maximum(Some(30)).default(Some(0.into()))),
-        header("Last-Event-ID", "Position to continue from, as an event source sends it. Takes precedence over `since`.", text()),
+        header(
+            "Last-Event-ID",
+            "Position to continue from, as an event source sends it. Takes precedence over `since`.",
+            text(),
+        ),
         header(
             "Accept",
             "Format of the response: `text/event-stream`, `application/x-ndjson` or `application/json`.",

@@ -1,9 +1,10 @@
-//! Steps that every request passes, in this order: an id, bounds on the URL, host, origin, authentication, the handler (whose panics
-//! are caught), and the last word on the answer's headers. Each request is counted, and logged at the level `debug`.
+//! Steps of every request, in this order: request id, host, origin, limits on the head, authentication, the handler (whose panics are
+//! caught), content coding, and headers of the answer. Each request is counted, and logged at the level `debug`.
 //!
-//! Panics are caught by tower-http's `CatchPanic`, which costs one record 2 % more instructions. Its other layers go around the whole
-//! pipeline, whose future they move, and look the same headers up again: `set-header` costs 3 %, `sensitive-headers` 3 %, `request-id`
-//! 9 %, all of them together 15 %. So a few lines each do that here, in `http/request_id.rs` and in `http/auth.rs`.
+//! This code exists because most layers of tower-http cost too much: they wrap the whole pipeline, move its future, and look the same
+//! headers up again. One record needs 3 % more instructions with `SetResponseHeader`, 3 % with `SetSensitiveHeaders`, 9 % with the layers
+//! for request ids, and 15 % with all of them. A few lines each replace them here, in `http/request_id.rs` and in `http/auth.rs`. Panics
+//! are caught by tower-http's `CatchPanic`, which costs 2 %.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -31,20 +32,20 @@ use crate::metrics::RequestTimer;
 use crate::router::dispatch;
 use crate::state::GatewayState;
 
-/// Runs one request.
+/// Answers one request.
 pub(crate) async fn pipeline(gateway: Arc<GatewayState>, route: Route, mut request: Request) -> Response {
     let id = own_id(&request);
     request.headers_mut().insert(REQUEST_ID, id.clone());
     auth::hide(request.headers_mut());
     let caller = Caller::of(request.extensions());
-    let settled = gateway.origins.settle_host(&mut request);
-    // Events must not wait until there are enough of them.
-    let codes = gateway.compression && !matches!(route, Route::Events | Route::RowEvents | Route::ManyEvents);
-    let accepted = codes.then(|| coding::AcceptedCodings::of(request.headers_mut()));
+    let host = gateway.origins.settle_host(&mut request);
+    // Events must not wait in the buffer of an encoder.
+    let compress = gateway.compression && !matches!(route, Route::Events | Route::RowEvents | Route::ManyEvents);
+    let accepted = compress.then(|| coding::AcceptedCodings::of(request.headers_mut()));
     let method = request.method().clone();
     let dio = route.is_of_dio().then(|| gateway.dios.get_index_of(segments(request.uri().path()).0)).flatten();
     let running = gateway.metrics.http.begin(&method, route, dio);
-    let page = match (settled, route) {
+    let page = match (host, route) {
         (Err(error), _) => Err(ApiError::from(error)),
         (Ok(()), Route::Hook) => Ok(None),
         (Ok(()), _) => {
@@ -65,31 +66,31 @@ pub(crate) async fn pipeline(gateway: Arc<GatewayState>, route: Route, mut reque
             Err(error) => error.into_response(),
         },
     };
-    let refused = response.extensions_mut().remove::<ApiError>();
-    let refused = refused.map(|error| gateway.failures.judge(caller, error));
-    if let Some(error) = &refused {
+    let refusal = response.extensions_mut().remove::<ApiError>();
+    let refusal = refusal.map(|error| gateway.failures.limit(caller, error));
+    if let Some(error) = &refusal {
         response = problem(error, &method, &response, &id);
     }
     if let Some(accepted) = accepted {
         response = accepted.apply(response).await;
     }
-    log(&gateway, &running, &response, refused.as_ref(), &id);
+    log(&gateway, &running, &response, refusal.as_ref(), &id);
     finish(&mut response, id, page.ok().flatten().as_ref());
     if method == Method::HEAD { bare(response) } else { response }
 }
 
-/// The answer to `HEAD`: what `GET` would say, without the body.
+/// Returns the answer to `HEAD`: that to `GET` without the body.
 fn bare(mut response: Response) -> Response {
     let length = response.body().size_hint().exact();
     let headers = response.headers_mut();
-    if let (Some(length), header::Entry::Vacant(unsaid)) = (length, headers.entry(header::CONTENT_LENGTH)) {
-        unsaid.insert(HeaderValue::from(length));
+    if let (Some(length), header::Entry::Vacant(entry)) = (length, headers.entry(header::CONTENT_LENGTH)) {
+        entry.insert(HeaderValue::from(length));
     }
     *response.body_mut() = Body::empty();
     response
 }
 
-/// Who calls, if the request may reach a handler.
+/// Checks whether the request may reach its handler, and returns its principal.
 fn admit(gateway: &GatewayState, route: Route, request: &Request) -> Result<Principal, ApiError> {
     gateway.limits.check_head(request.uri(), request.headers())?;
     gateway.origins.check_host(request.headers())?;
@@ -100,11 +101,11 @@ fn admit(gateway: &GatewayState, route: Route, request: &Request) -> Result<Prin
     Ok(principal)
 }
 
-/// Refuses those who do not say who they are, where that is asked.
+/// Authenticates the caller, where the route requires it.
 fn check_caller(gateway: &GatewayState, route: Route, request: &Request) -> Result<Principal, ApiError> {
     match route {
         Route::Hook | Route::Live | Route::Asset => Ok(Principal::Anybody),
-        // Their pages say themselves that a token is needed, and ask for one.
+        // The pages themselves report that a token is required, and ask for one.
         Route::Index | Route::Docs if gateway.has_page(route) && negotiate::prefers_html(request.headers()) => {
             Ok(Principal::Anybody)
         }
@@ -119,18 +120,18 @@ async fn run(request: Request, route: Route, gateway: &Arc<GatewayState>) -> Res
     response.map(Body::new)
 }
 
-/// The answer to a request whose handler panicked. That is a bug: it is logged with the request, and costs this request only.
+/// Returns the answer to a request whose handler panicked. The panic is logged with the request, and other requests continue.
 #[expect(clippy::needless_pass_by_value, reason = "tower-http hands the panic over")]
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    let said = panic.downcast_ref::<&str>().copied();
-    let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or_default();
-    let error = ApiError::new(Code::Internal, "something is wrong inside");
-    error.cause(format!("a panic: {said}")).into_response()
+    let message = panic.downcast_ref::<&str>().copied();
+    let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or_default();
+    let error = ApiError::new(Code::Internal, "internal server error; the log has the cause");
+    error.cause(format!("a panic: {message}")).into_response()
 }
 
-/// A refusal with its body. `OPTIONS` asks what is allowed, and that is no refusal.
+/// Returns the answer for a refusal. An `OPTIONS` without a handler is answered 204 with `Allow`.
 fn problem(error: &ApiError, method: &Method, bare: &Response, id: &HeaderValue) -> Response {
-    // What the refusal says is more than what the table of routes knows.
+    // The refusal's own `Allow` is more precise than that of the table of routes.
     let allow = error.own_header(&header::ALLOW).or(bare.headers().get(header::ALLOW)).cloned();
     let asks = *method == Method::OPTIONS && error.code() == Code::MethodNotAllowed;
     let mut response = match asks {
@@ -143,20 +144,20 @@ fn problem(error: &ApiError, method: &Method, bare: &Response, id: &HeaderValue)
     response
 }
 
-/// Counts the request, and says what a person needs who was given its id; of requests that fail alike, only the first of five
-/// seconds is logged. Neither path nor query is: they may hold what is nobody's business.
+/// Counts the request and logs it with its id. Of requests with the same error, only the first in five seconds is logged as a failure.
+/// Path and query are never logged, because they may contain private data.
 fn log(
     gateway: &GatewayState,
     running: &RequestTimer<'_>,
     response: &Response,
-    refused: Option<&ApiError>,
+    refusal: Option<&ApiError>,
     id: &HeaderValue,
 ) {
     let (status, id) = (response.status(), text(id));
     let took = running.end(status);
     let (method, route) = (running.method(), running.route());
     let dio = || running.dio.and_then(|at| gateway.dios.get_index(at)).map(|(name, _)| &**name);
-    if let Some(error) = refused.filter(|error| error.code().status().is_server_error())
+    if let Some(error) = refusal.filter(|error| error.code().status().is_server_error())
         && let Some(left_out) = gateway.lines.pass((error.code().as_str(), running.dio))
     {
         let (code, detail, cause) = (error.code().as_str(), error.detail(), error.because());
@@ -186,7 +187,7 @@ fn log(
         route,
         dio = dio(),
         status = status.as_u16(),
-        code = refused.map(|error| error.code().as_str()),
+        code = refusal.map(|error| error.code().as_str()),
         duration_ms = took.as_secs_f64() * 1e3,
         "answered"
     );

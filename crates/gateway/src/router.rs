@@ -1,7 +1,7 @@
-//! The URL table: who answers the methods of each route.
+//! Table of routes: the handler for each method of each route.
 //!
-//! Paths are looked up by `http/route.rs` and not by axum's own router: so one enum knows a route's template, its handlers and what
-//! the other methods are told, and a request is spared a second level of boxed services.
+//! Paths are matched by `http/route.rs` and not by axum's router. So one enum determines the template of a route, its handlers and the
+//! answer to other methods, and a request needs no second level of boxed services.
 
 use std::future::ready;
 use std::pin::Pin;
@@ -26,7 +26,7 @@ use crate::{events, openapi, webhook};
 
 type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
-/// The answer to `request`, whose path is `route`.
+/// Answers `request`, whose path has matched `route`.
 pub(crate) fn dispatch(route: Route, request: Request, gateway: Arc<GatewayState>) -> Answer {
     let method = match request.method().as_str() {
         "HEAD" => "GET",
@@ -72,17 +72,17 @@ pub(crate) fn dispatch(route: Route, request: Request, gateway: Arc<GatewayState
         (Route::Row, "PATCH") => patch::patch.call(request, gateway),
         (Route::Row, "DELETE") => delete::delete.call(request, gateway),
         (Route::RowEvents, "GET") => events::subscribe_one.call(request, gateway),
-        (Route::None, _) => at_once(nothing(request.uri())),
-        _ => at_once(wrong_method(route, method, request.uri().path(), &gateway)),
+        (Route::None, _) => immediate(not_found(request.uri())),
+        _ => immediate(wrong_method(route, method, request.uri().path(), &gateway)),
     }
 }
 
-/// What is said to a method that has no handler.
+/// Returns the refusal of a method that has no handler.
 fn wrong_method(route: Route, method: &str, path: &str, gateway: &GatewayState) -> ApiError {
     let (dio, word) = segments(path);
     let changes = matches!(method, "POST" | "PUT" | "PATCH" | "DELETE");
     let allow = match route {
-        // A word of the URL where an id would stand: writes are told so, whatever else the word can do.
+        // A reserved word in the place of an id: a write is refused for that reason, whatever the word's own methods.
         Route::Events | Route::LiveRows | Route::Query | Route::Refresh | Route::Purge | Route::Schema if changes => {
             return write::reserved(word);
         }
@@ -101,41 +101,43 @@ fn wrong_method(route: Route, method: &str, path: &str, gateway: &GatewayState) 
         Route::Operation => HeaderValue::from_static("GET, HEAD, DELETE"),
         _ => HeaderValue::from_static("GET, HEAD"),
     };
-    ApiError::new(Code::MethodNotAllowed, "the method does not fit the path")
-        .hint("the header Allow says which do")
+    ApiError::new(Code::MethodNotAllowed, format!("{path} does not support this method"))
+        .hint("the header Allow lists the supported methods")
         .header(header::ALLOW, allow)
 }
 
-fn at_once(answer: impl IntoResponse) -> Answer {
+fn immediate(answer: impl IntoResponse) -> Answer {
     Box::pin(ready(answer.into_response()))
 }
 
-/// The resources. A nested root has no slash at its end; people write one.
+/// Answers `GET /`. The root of a nested gateway has no slash at its end; a URL with one is redirected.
 fn root(request: Request, gateway: Arc<GatewayState>) -> Answer {
     let original = request.extensions().get::<OriginalUri>().map_or("/", |uri| uri.path());
     match original.strip_suffix('/') {
         None | Some("") => index::index.call(request, gateway),
-        Some(bare) => at_once(Redirect::permanent(bare)),
+        Some(bare) => immediate(Redirect::permanent(bare)),
     }
 }
 
-fn nothing(uri: &Uri) -> ApiError {
-    ApiError::new(Code::NotFound, format!("there is nothing at {}", uri.path())).hint("GET / lists the resources")
+fn not_found(uri: &Uri) -> ApiError {
+    ApiError::new(Code::NotFound, format!("the path {} does not exist", uri.path())).hint("GET / lists the resources")
 }
 
-/// What a code means.
+/// Describes the code of a problem.
 async fn problem(Segment(code): Segment<1>) -> Result<Response, ApiError> {
-    let code = Code::ALL.iter().find(|known| known.as_str() == code);
-    let code = code.ok_or_else(|| ApiError::new(Code::NotFound, "there is no such problem"))?;
+    let known = Code::ALL.iter().find(|known| known.as_str() == code);
+    let code = known.ok_or_else(|| ApiError::new(Code::NotFound, format!("the code {code:?} does not exist")))?;
     let meaning = Meaning { code: code.as_str(), title: code.title(), status: code.status().as_u16() };
     Ok(response::json(&meaning))
 }
 
-/// The meaning of a code.
+/// Description of a code.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Meaning {
     code: &'static str,
+    /// Short description, for people.
     title: &'static str,
+    /// HTTP status of responses with this code.
     status: u16,
 }
 
@@ -151,9 +153,9 @@ mod tests {
     use diorama_inbound::{self as inbound, Scheme};
 
     #[test]
-    fn every_template_is_its_own_route() {
-        for (at, route) in Route::ALL.into_iter().enumerate() {
-            assert_eq!(route as usize, at);
+    fn every_template_matches_its_own_route() {
+        for (index, route) in Route::ALL.into_iter().enumerate() {
+            assert_eq!(route as usize, index);
             if route != Route::None {
                 assert_eq!(Route::of(route.template()), route, "{}", route.template());
             }
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_are_nothing_are_no_row_and_no_resource() {
+    fn malformed_paths_match_no_route() {
         for path in ["//", "/products/", "/products//", "/products/7/", "/products/7/8", "/products/7/events/", "//7"] {
             assert_eq!(Route::of(path), Route::None, "{path}");
         }

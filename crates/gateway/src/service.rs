@@ -1,4 +1,4 @@
-//! The gateway as a service of its own, and as an axum router around it.
+//! The gateway as a service and as an axum router.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,11 +19,11 @@ use crate::pipeline::pipeline;
 use crate::state::GatewayState;
 use crate::webhook;
 
-/// A gateway that answers requests without a router around it, for a server that serves nothing else. Cheap to clone.
+/// Gateway as a service without a router, for a server that serves nothing else. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct GatewayService {
     root: Entry,
-    /// Finds the base path, if there is one.
+    /// Router that matches the base path; `None` without a base path.
     nested: Option<Router>,
 }
 
@@ -43,16 +43,16 @@ impl GatewayService {
         GatewayService { root: entry(false), nested }
     }
 
-    /// A router with a route for each template, so that [`MatchedPath`](axum::extract::MatchedPath) tells whoever is around it which one
-    /// matched. All of them lead to the same service, which looks the path up itself. With a base path the gateway is nested already, as one
-    /// service.
+    /// Returns a router with a route for each template, so that an application around it can read
+    /// [`MatchedPath`](axum::extract::MatchedPath). All routes lead to the same service, which matches the path itself. With a base path,
+    /// the router has the gateway nested as one service.
     pub(crate) fn into_router(self) -> Router {
         if let Some(nested) = self.nested {
             return nested;
         }
         let mut routes = Router::new();
         for route in Route::ALL.into_iter().filter(|route| *route != Route::None) {
-            // What is below `/static` has folders.
+            // Files below `/static` may be in folders.
             let template = route.template().replace("{file}", "{*file}");
             routes = routes.route(&template, any_service(self.root.clone()));
         }
@@ -71,11 +71,11 @@ impl GatewayService {
     }
 }
 
-/// Answers every request for a path within the gateway.
+/// Service for all paths within the gateway.
 #[derive(Clone, Debug)]
 struct Entry {
     gateway: Arc<GatewayState>,
-    /// Whether paths begin outside of the base path: nothing is there.
+    /// True if paths are outside of the base path, where no route matches.
     outside: bool,
 }
 
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_nests_the_router_knows_which_route_matched() {
+    async fn a_nested_router_reports_the_matched_route() {
         let dio = small_dio().await;
         dio.patched("a", record("A", 1)).await.unwrap();
         let inner = Gateway::new().mount(dio).into_router().route_layer(from_fn(matched));
@@ -139,8 +139,8 @@ mod tests {
         ] {
             let answer = app.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
             assert_eq!(answer.status(), status, "{path}");
-            let said = axum::body::to_bytes(answer.into_body(), 1_000).await.unwrap();
-            assert_eq!(said, template, "{path}");
+            let matched = axum::body::to_bytes(answer.into_body(), 1_000).await.unwrap();
+            assert_eq!(matched, template, "{path}");
         }
         let nothing = app.oneshot(Request::get("/api/products/a/b/c").body(Body::empty()).unwrap()).await.unwrap();
         assert_eq!(nothing.status(), StatusCode::NOT_FOUND);

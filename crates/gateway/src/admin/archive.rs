@@ -1,4 +1,4 @@
-//! Backups: who makes them, and what is sent.
+//! Backups: the source of archives and the archive that is sent.
 
 use std::io;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use tokio::sync::Semaphore;
 
 use diorama_core::vista::Result;
 
-/// A backup that is ready to be sent.
+/// Backup that is ready to be sent.
 pub struct Archive {
-    /// Bytes of all pieces.
+    /// Total length in bytes.
     pub length: u64,
-    /// A tar file.
+    /// Tar file, in pieces.
     pub pieces: BoxStream<'static, io::Result<Bytes>>,
 }
 
@@ -26,7 +26,7 @@ impl std::fmt::Debug for Archive {
 
 pub(super) type Make = dyn Fn() -> BoxFuture<'static, Result<Archive>> + Send + Sync;
 
-/// Makes backups, one at a time.
+/// Source of backups, which makes one at a time.
 #[derive(Clone)]
 pub struct Backup {
     pub(super) make: Arc<Make>,
@@ -40,7 +40,7 @@ impl std::fmt::Debug for Backup {
 }
 
 impl Backup {
-    /// Backups as `make` makes them.
+    /// Creates a source that calls `make` for each backup.
     pub fn new(make: impl Fn() -> BoxFuture<'static, Result<Archive>> + Send + Sync + 'static) -> Backup {
         Backup { make: Arc::new(make), turn: Arc::new(Semaphore::new(1)) }
     }

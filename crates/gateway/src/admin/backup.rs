@@ -1,4 +1,4 @@
-//! `POST /_backup`: cache and journal of one moment as a tar file, while everything goes on.
+//! `POST /_backup`: a consistent copy of cache and journal as a tar file, made while the server runs.
 
 use std::sync::Arc;
 
@@ -12,15 +12,15 @@ use crate::http::origin;
 use crate::http::problem::{ApiError, Code};
 use crate::state::GatewayState;
 
-/// Sends a backup. No page of another origin gets one, whatever it may do otherwise.
+/// Sends a backup. Pages of other origins are refused, even allowed ones.
 pub(crate) async fn backup(State(gateway): State<Arc<GatewayState>>, headers: HeaderMap) -> Result<Response, ApiError> {
     origin::check_own(&headers)?;
     let Some(backup) = &gateway.backup else {
-        return Err(ApiError::new(Code::NotFound, "rows and writes are in memory: there is nothing to back up"));
+        return Err(ApiError::new(Code::NotFound, "there is nothing to back up: rows and writes are in memory only"));
     };
     let Ok(turn) = Arc::clone(&backup.turn).try_acquire_owned() else {
-        return Err(ApiError::new(Code::Busy, "another backup is under way")
-            .hint("one is made at a time: come again when it has been sent"));
+        return Err(ApiError::new(Code::Busy, "another backup is in progress")
+            .hint("one backup is made at a time: repeat when it has been sent"));
     };
     let archive = (backup.make)().await?;
     let pieces = archive.pieces.map(move |piece| {

@@ -1,4 +1,4 @@
-//! `/healthz` and `/readyz`.
+//! Health checks: `GET /healthz` and `GET /readyz`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::http::schemas::words;
 use crate::state::{GatewayState, Resource};
 use diorama_core::dio::{BreakerState, Reachability};
 
-/// The answer of a process that runs.
+/// Answer of a running process.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Alive {
     #[schema(schema_with = Alive::words)]
@@ -46,24 +46,27 @@ impl Readiness {
 /// State of a resource.
 #[derive(Serialize, ToSchema)]
 struct DioReadiness {
+    /// True if the resource can be read.
     ready: bool,
-    /// Everything that a person may want to know of, also what does not keep the resource from being read.
+    /// Problems of the resource, for people. Some do not prevent reads.
     reasons: Vec<String>,
+    /// Number of rows.
     rows: u64,
-    /// Seconds since the rows were compared with their source.
+    /// Seconds since the rows were last compared with their source; null if that is not known.
     #[schema(required)]
     age: Option<u64>,
-    /// Writes that wait for the source.
+    /// Number of writes that wait for the source.
     queued: usize,
+    /// True if accepted writes survive the process.
     durable: bool,
 }
 
-/// The process runs.
+/// Answers that the process runs.
 pub(crate) async fn live() -> Response {
     uncached(&Alive { status: "ok" })
 }
 
-/// Whether every resource can be read, and writes are taken.
+/// Answers 200 if every resource can be read and the server is not stopping, else 503.
 pub(crate) async fn ready(State(gateway): State<Arc<GatewayState>>) -> Response {
     let stopping = gateway.closing.is_cancelled();
     let all = !stopping && gateway.dios.values().all(|resource| resource.dio.is_ready());
@@ -92,48 +95,50 @@ fn describe(resource: &Resource, stopping: bool) -> DioReadiness {
         reasons.push("the first copy is being read".to_string());
     }
     if status.stale {
-        reasons.push("the rows are older than they should be".to_string());
+        reasons.push("the rows are stale: they are older than the resource allows".to_string());
     }
     if let Some(error) = &status.refresh_failed {
         reasons.push(format!("the last refresh failed: {error}"));
     }
     if let Some(why) = &status.withheld {
-        reasons.push(format!("the source holds its list back: {why}"));
+        reasons.push(format!("the source withholds its list: {why}"));
     }
-    for (what, reach) in
+    for (name, reach) in
         std::iter::once(("source", &status.source)).chain(status.route.iter().map(|at| ("write route", at)))
     {
-        reasons.extend(describe_reach(what, reach));
+        reasons.extend(describe_reach(name, reach));
     }
     if let Some(held) = &status.held_by {
         let (operation, seconds, error) = (held.operation, held.since.as_secs(), &held.error);
         reasons.push(format!("all writes wait for operation {operation}, which has failed for {seconds} s: {error}"));
     }
     for feed in status.feeds.iter().filter(|feed| !feed.connected) {
-        let why = feed.error.as_deref().unwrap_or("it is being connected");
+        let why = feed.error.as_deref().unwrap_or("the connection is being made");
         reasons.push(format!("the feed {} is not connected: {why}", feed.name));
     }
     if status.undecodable > 0 {
         let rows = status.undecodable;
-        reasons.push(format!("{rows} rows of the source cannot be decoded; what was known of them is kept"));
+        reasons.push(format!("{rows} rows of the source cannot be decoded; their last known values are kept"));
     }
     if let Some(error) = &status.journal_trouble {
-        reasons.push(format!("writes are refused, the journal cannot be written: {error}"));
+        reasons.push(format!("writes are refused because the journal cannot be written: {error}"));
     }
     if !status.durable {
-        reasons.push("writes that wait are in memory only: they end with the process".to_string());
+        reasons.push("pending writes are in memory only and are lost on exit".to_string());
     }
     let age = status.age.map(|age| age.as_secs());
     DioReadiness { ready, reasons, rows: status.rows, age, queued: status.queued, durable: status.durable }
 }
 
-/// What is to be said of a source that is left alone.
-fn describe_reach(what: &str, reach: &Reachability) -> Option<String> {
+/// Describes a circuit breaker that is not closed; `name` is that of its system.
+fn describe_reach(name: &str, reach: &Reachability) -> Option<String> {
     let error = reach.error.as_deref().unwrap_or_default();
     match (reach.state, reach.retry_in) {
         (BreakerState::Closed, _) => None,
-        (_, Some(rest)) => Some(format!("the {what} is left alone for {:.1} s: {error}", rest.as_secs_f32())),
-        (_, None) => Some(format!("the {what} is being tried again: {error}")),
+        (_, Some(wait)) => {
+            Some(format!("the {name} is unavailable, next attempt in {:.1} s: {error}", wait.as_secs_f32()))
+        }
+        (_, None) => Some(format!("the {name} is unavailable, an attempt is in progress: {error}")),
     }
 }
 

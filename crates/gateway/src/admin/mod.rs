@@ -1,4 +1,4 @@
-//! Routes for those who run the server: health, metrics, operations, backup, refresh and purge.
+//! Routes for operators of the server: health, metrics, operations, backup, refresh and purge.
 
 pub(crate) mod archive;
 pub(crate) mod backup;

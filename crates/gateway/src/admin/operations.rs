@@ -1,4 +1,4 @@
-//! `/operations`: following writes, and what a person may do about parked ones.
+//! `/operations`: accepted writes, and the retry and discard of parked ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,45 +26,49 @@ use diorama_core::state::{OpError, OpId};
 use diorama_core::vista::query::url::segment;
 use diorama_core::vista::{Error, WriteKind};
 
-/// Operations of one answer, at most.
+/// Maximum number of operations in one answer.
 const MOST: usize = 1_000;
-/// Operations of an answer that does not say.
+/// Number of operations in an answer without a `limit`.
 const USUAL: usize = 100;
-/// Operations of one piece of an answer.
+/// Number of operations in one piece of a streamed answer.
 const PIECE: usize = 256;
 
-/// An accepted write on its way to the source.
+/// Accepted write and the state of its delivery to the source.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Operation)]
 pub(crate) struct OperationBody {
     #[schema(pattern = "^op_[0-9A-Z]{26}$")]
     id: String,
-    /// The resource.
+    /// Name of the resource.
     dio: String,
-    /// The row, null for all of them.
+    /// Id of the row; null for a write to all rows.
     #[schema(required)]
     record: Option<String>,
     #[schema(schema_with = OperationBody::kinds)]
     op: WriteKind,
     #[schema(schema_with = OperationBody::states)]
     state: OperationState,
+    /// Number of attempts to deliver the write.
     attempts: u32,
+    /// Time of the next attempt; null if none is planned.
     #[schema(required)]
     next_attempt: Option<String>,
     #[schema(required, inline)]
     error: Option<Failure>,
+    /// Position of the write in the log of its resource.
     position: u64,
     #[schema(required, schema_with = moment)]
     created: Option<String>,
     #[schema(required, schema_with = moment)]
     updated: Option<String>,
+    /// Id of the operation that this one retries; null if it is not a retry.
     #[schema(required)]
     retry_of: Option<String>,
     #[schema(inline)]
     links: OperationLinks,
 }
 
-/// The error that the last delivery ended with.
+/// Error of the last attempt.
 #[derive(Serialize, ToSchema)]
 struct Failure {
     code: String,
@@ -90,7 +94,7 @@ impl OperationBody {
         words(OperationState::ALL.iter().map(|state| state.as_str()))
     }
 
-    /// `operation` as it is sent; links begin with `prefix`.
+    /// Converts `operation` to the form that is sent. Links begin with `prefix`.
     fn of(operation: &Operation, prefix: &str) -> OperationBody {
         let record = operation.record.as_ref().map(|id| format!("{prefix}/{}/{}", operation.dio, segment(id)));
         let failure = |error: &OpError| Failure { code: error.code.clone(), detail: error.detail.clone() };
@@ -115,7 +119,9 @@ impl OperationBody {
 /// Outcome of a retry of one parked operation: a new operation, or a problem.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Retried {
+    /// Id of the parked operation.
     id: String,
+    /// HTTP status that a retry of this operation alone would have: 202 if it was accepted.
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -130,12 +136,12 @@ pub(crate) struct Retried {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WaitParameters {
-    /// Seconds to wait for its end; goes before `Prefer: wait`.
+    /// Maximum time in seconds to wait until the operation has ended. Takes precedence over `Prefer: wait`.
     #[param(maximum = 30, nullable = false)]
     wait: Option<u64>,
 }
 
-/// Gives one operation; with `?wait=N` or `Prefer: wait=N`, when it has ended or the time is over.
+/// Returns one operation. With `?wait=N` or `Prefer: wait=N`, waits until it has ended or the time is over.
 pub(crate) async fn operation(
     State(gateway): State<Arc<GatewayState>>,
     Segment(id): Segment<1>,
@@ -148,8 +154,8 @@ pub(crate) async fn operation(
         None => prefer.patience(Duration::ZERO),
         Some(wait) if wait <= LONGEST => Duration::from_secs(wait),
         Some(_) => {
-            return Err(ApiError::new(Code::InvalidParameter, format!("wait: 0 to {LONGEST} seconds"))
-                .hint("ask again when the time is over"));
+            return Err(ApiError::new(Code::InvalidParameter, format!("wait: must be 0 to {LONGEST} seconds"))
+                .hint("repeat the request to wait longer"));
         }
     };
     let (resource, op) = find(&gateway, &id)?;
@@ -170,52 +176,52 @@ pub(crate) async fn operation(
     Ok(response)
 }
 
-/// Bounds of a list of operations.
+/// Filter and page of a list of operations.
 #[derive(Clone, Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OperationFilter {
-    /// Only of this resource.
+    /// Name of the resource of the operations.
     #[param(nullable = false)]
     dio: Option<String>,
-    /// Only in this state, or in one of these, separated by commas.
+    /// State of the operations, or several states separated by commas.
     #[param(nullable = false)]
     state: Option<String>,
-    /// Only about the row of this id.
+    /// Id of the row that the operations write.
     #[param(nullable = false)]
     record: Option<String>,
-    /// Operations, at most; without it NDJSON has them all.
+    /// Maximum number of operations. NDJSON without a limit has all.
     #[param(maximum = 1_000, default = 100, nullable = false)]
     limit: Option<usize>,
-    /// Only older than this operation.
+    /// Id of an operation; only older ones are returned.
     #[param(nullable = false)]
     after: Option<String>,
 }
 
 impl OperationFilter {
-    /// Parameters with these names of resources, which are known when the document is made.
+    /// Returns the parameters for the OpenAPI document; `dios` are the names of the resources.
     pub(crate) fn parameters(dios: &[&str]) -> Vec<Parameter> {
         let states = OperationState::ALL.iter().map(|state| state.as_str());
         let own = [("dio", words(dios.iter().copied())), ("state", list_of(states)), ("after", OperationFilter::id())];
         with_schemas(OperationFilter::into_params(|| None), own)
     }
 
-    /// The form of an operation's id.
+    /// Returns the schema of an operation's id.
     pub(crate) fn id() -> ObjectBuilder {
         text().pattern(Some("^op_[0-7][0-9A-HJKMNP-TV-Z]{25}$"))
     }
 
     fn query(&self, usual: usize) -> Result<OperationQuery, ApiError> {
-        let wrong = |what: String| ApiError::new(Code::InvalidParameter, what);
+        let invalid = |detail: String| ApiError::new(Code::InvalidParameter, detail);
         let after = self.after.as_deref().map(str::parse::<OpId>).transpose();
         Ok(OperationQuery {
             states: self.states()?,
             record: self.record.clone(),
-            after: after.map_err(|error| wrong(format!("after: {error}")))?,
+            after: after.map_err(|error| invalid(format!("after: {error}")))?,
             limit: match self.limit {
                 Some(limit) if limit > MOST => {
                     let error = ApiError::new(Code::LimitTooLarge, format!("limit: at most {MOST}"));
-                    return Err(error.hint("go on with after; NDJSON without a limit has them all"));
+                    return Err(error.hint("read further pages with after; NDJSON without a limit has all operations"));
                 }
                 limit => limit.unwrap_or(usual),
             },
@@ -228,8 +234,8 @@ impl OperationFilter {
             let known = OperationState::ALL.iter().find(|state| state.as_str() == word).copied();
             known.ok_or_else(|| {
                 let all: Vec<_> = OperationState::ALL.iter().map(|state| state.as_str()).collect();
-                let error = ApiError::new(Code::InvalidParameter, format!("state: there is no state {word:?}"));
-                error.hint(format!("states are {}; several are separated by commas", all.join(", ")))
+                let error = ApiError::new(Code::InvalidParameter, format!("state: {word:?} is not a valid state"));
+                error.hint(format!("the states are {}; separate several by commas", all.join(", ")))
             })
         };
         words.map(read).collect()
@@ -244,16 +250,16 @@ pub(crate) async fn operations(
     Prefix(prefix): Prefix,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let narrowed = parameters(query)?;
+    let filter = parameters(query)?;
     let format = negotiate::of_log(&headers)?;
-    let query = narrowed.query(if format == Format::Ndjson { usize::MAX } else { USUAL })?;
-    let (shown, total, more) = list(&gateway, narrowed.dio.as_deref(), &query)?;
-    let next = shown.last().filter(|_| more).map(|last| next_page(uri.path(), &narrowed, query.limit, last.id));
+    let query = filter.query(if format == Format::Ndjson { usize::MAX } else { USUAL })?;
+    let (page, total, more) = list(&gateway, filter.dio.as_deref(), &query)?;
+    let next = page.last().filter(|_| more).map(|last| next_page(uri.path(), &filter, query.limit, last.id));
     let mut response = match format {
-        Format::Ndjson => Response::new(lines(shown, prefix)),
+        Format::Ndjson => Response::new(lines(page, prefix)),
         _ => {
-            let shown = shown.iter().map(|operation| OperationBody::of(operation, &prefix));
-            response::json(&shown.collect::<Vec<_>>())
+            let bodies = page.iter().map(|operation| OperationBody::of(operation, &prefix));
+            response::json(&bodies.collect::<Vec<_>>())
         }
     };
     let headers = response.headers_mut();
@@ -265,35 +271,35 @@ pub(crate) async fn operations(
     Ok(response)
 }
 
-/// One page of all Dios together, how many operations there are on all pages, and whether another page follows.
+/// Returns one page of the operations of all Dios, the number of operations on all pages, and true if another page follows.
 fn list(
     gateway: &GatewayState,
     dio: Option<&str>,
     query: &OperationQuery,
 ) -> Result<(Vec<Operation>, usize, bool), ApiError> {
-    let (mut found, mut total) = (Vec::new(), 0);
-    // One more than is shown tells whether there are more.
+    let (mut page, mut total) = (Vec::new(), 0);
+    // One operation more than the page has shows whether another page follows.
     let query = OperationQuery { limit: query.limit.saturating_add(1), ..query.clone() };
-    for resource in chosen(gateway, dio)? {
-        let (operations, of_dio) = resource.dio.operations_by(&query);
-        found.extend(operations);
-        total += of_dio;
+    for resource in select(gateway, dio)? {
+        let (operations, count) = resource.dio.operations_by(&query);
+        page.extend(operations);
+        total += count;
     }
-    found.sort_by_key(|operation| std::cmp::Reverse(operation.id));
-    let more = found.len() >= query.limit;
-    found.truncate(query.limit - 1);
-    Ok((found, total, more))
+    page.sort_by_key(|operation| std::cmp::Reverse(operation.id));
+    let more = page.len() >= query.limit;
+    page.truncate(query.limit - 1);
+    Ok((page, total, more))
 }
 
-fn next_page(path: &str, narrowed: &OperationFilter, limit: usize, last: OpId) -> HeaderValue {
-    let given = [("dio", &narrowed.dio), ("state", &narrowed.state), ("record", &narrowed.record)];
-    let given = given.iter().filter_map(|(name, value)| Some(format!("{name}={}&", segment(value.as_deref()?))));
-    response::text(format!("<{path}?{}limit={limit}&after={last}>; rel=\"next\"", given.collect::<String>()))
+fn next_page(path: &str, filter: &OperationFilter, limit: usize, last: OpId) -> HeaderValue {
+    let filters = [("dio", &filter.dio), ("state", &filter.state), ("record", &filter.record)];
+    let filters = filters.iter().filter_map(|(name, value)| Some(format!("{name}={}&", segment(value.as_deref()?))));
+    response::text(format!("<{path}?{}limit={limit}&after={last}>; rel=\"next\"", filters.collect::<String>()))
 }
 
-/// Operations as NDJSON, made while they are sent.
-fn lines(shown: Vec<Operation>, prefix: String) -> Body {
-    let pieces = stream::unfold((shown.into_iter(), prefix), |(mut rest, prefix)| async move {
+/// Returns operations as NDJSON, encoded while they are sent.
+fn lines(page: Vec<Operation>, prefix: String) -> Body {
+    let pieces = stream::unfold((page.into_iter(), prefix), |(mut rest, prefix)| async move {
         let mut piece = String::new();
         for operation in rest.by_ref().take(PIECE) {
             piece.push_str(&describe(&operation, &prefix).to_string());
@@ -304,94 +310,95 @@ fn lines(shown: Vec<Operation>, prefix: String) -> Body {
     Body::from_stream(pieces)
 }
 
-/// Gives a parked operation another try: a new operation at the end of the queue.
+/// Retries a parked operation as a new operation at the end of the queue.
 pub(crate) async fn retry(
     State(gateway): State<Arc<GatewayState>>,
     Segment(id): Segment<1>,
     Prefix(prefix): Prefix,
 ) -> Result<Response, ApiError> {
     let (resource, op) = find(&gateway, &id)?;
-    let operation = again(resource, op).await?;
+    let operation = retry_one(resource, op).await?;
     let mut response = response::json(&OperationBody::of(&operation, &prefix));
     *response.status_mut() = StatusCode::ACCEPTED;
-    let place = response::text(format!("{prefix}/operations/{}", operation.id));
-    response.headers_mut().insert(header::LOCATION, place);
+    let location = response::text(format!("{prefix}/operations/{}", operation.id));
+    response.headers_mut().insert(header::LOCATION, location);
     Ok(response)
 }
 
-/// Gives parked operations another try, in the order in which they were accepted; what became of each is told.
+/// Retries parked operations in the order in which they were accepted, and returns the outcome of each.
 pub(crate) async fn retry_many(
     State(gateway): State<Arc<GatewayState>>,
     query: QueryParameters<OperationFilter>,
     Prefix(prefix): Prefix,
 ) -> Result<Response, ApiError> {
-    let narrowed = parameters(query)?;
-    let query = narrowed.query(MOST)?;
+    let filter = parameters(query)?;
+    let query = filter.query(MOST)?;
     if query.states.iter().any(|state| *state != OperationState::Parked) || query.after.is_some() {
-        return Err(ApiError::new(Code::InvalidParameter, "only parked operations can be tried again")
-            .hint("write state=parked, and perhaps dio, record and limit"));
+        return Err(ApiError::new(Code::InvalidParameter, "only parked operations can be retried")
+            .hint("the parameters are state=parked, dio, record and limit"));
     }
     let all = OperationQuery { states: vec![OperationState::Parked], limit: usize::MAX, ..query.clone() };
-    let (mut parked, total, _) = list(&gateway, narrowed.dio.as_deref(), &all)?;
+    let (mut parked, total, _) = list(&gateway, filter.dio.as_deref(), &all)?;
     parked.sort_by_key(|operation| operation.id);
-    let mut told = Vec::new();
+    let mut outcomes = Vec::new();
     for operation in parked.iter().take(query.limit) {
         let resource = gateway.dio(&operation.dio)?;
-        let refused = match again(resource, operation.id).await {
+        let refusal = match retry_one(resource, operation.id).await {
             Ok(new) => {
                 let new = OperationBody::of(&new, &prefix);
                 let (id, status) = (operation.id.to_string(), StatusCode::ACCEPTED.as_u16());
-                told.push(Retried { id, status, operation: Some(new), problem: None });
+                outcomes.push(Retried { id, status, operation: Some(new), problem: None });
                 continue;
             }
-            Err(refused) => refused,
+            Err(refusal) => refusal,
         };
-        let status = refused.code().status();
-        if status.is_server_error() && told.is_empty() {
-            return Err(refused);
+        let status = refusal.code().status();
+        if status.is_server_error() && outcomes.is_empty() {
+            return Err(refusal);
         }
-        let (id, problem) = (operation.id.to_string(), Some(refused.problem(None)));
-        told.push(Retried { id, status: status.as_u16(), operation: None, problem });
+        let (id, problem) = (operation.id.to_string(), Some(refusal.problem(None)));
+        outcomes.push(Retried { id, status: status.as_u16(), operation: None, problem });
         if status.is_server_error() {
-            // Nothing can be accepted now, whichever comes next.
+            // The others would be refused too.
             break;
         }
     }
-    let mut response = response::json(&told);
+    let mut response = response::json(&outcomes);
     response.headers_mut().insert(TOTAL, HeaderValue::from(total));
     Ok(response)
 }
 
-async fn again(resource: &Resource, op: OpId) -> Result<Operation, ApiError> {
-    let new = resource.dio.retry(op).await.map_err(|error| refused(op, error))?;
+async fn retry_one(resource: &Resource, op: OpId) -> Result<Operation, ApiError> {
+    let new = resource.dio.retry(op).await.map_err(|error| refusal(op, error))?;
     resource.dio.operation(new).ok_or_else(|| unknown(&new.to_string()))
 }
 
-/// Gives a parked operation up.
+/// Discards a parked operation.
 pub(crate) async fn discard(
     State(gateway): State<Arc<GatewayState>>,
     Segment(id): Segment<1>,
 ) -> Result<Response, ApiError> {
     let (resource, op) = find(&gateway, &id)?;
-    resource.dio.discard(op).await.map_err(|error| refused(op, error))?;
+    resource.dio.discard(op).await.map_err(|error| refusal(op, error))?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// What stands against mending `op`: its own state, or the row.
-fn refused(op: OpId, error: Error) -> ApiError {
+/// Converts the error of a retry or discard of `op`, which concerns the operation itself or its row.
+fn refusal(op: OpId, error: Error) -> ApiError {
     let own = op.to_string();
     match error {
         Error::Conflict { id, detail } if id == own => {
             ApiError::new(Code::Conflict, format!("operation {id} {detail}"))
         }
-        error @ Error::Conflict { .. } => ApiError::from(error)
-            .hint("the write does not fit the row any more: change the row first, or discard the write"),
+        error @ Error::Conflict { .. } => {
+            ApiError::from(error).hint("the write no longer fits the row: change the row first, or discard the write")
+        }
         Error::NotFound { id } if id == own => unknown(&id),
         error => error.into(),
     }
 }
 
-fn chosen<'a>(gateway: &'a GatewayState, dio: Option<&str>) -> Result<Vec<&'a Arc<Resource>>, ApiError> {
+fn select<'a>(gateway: &'a GatewayState, dio: Option<&str>) -> Result<Vec<&'a Arc<Resource>>, ApiError> {
     match dio {
         Some(name) => gateway.dio(name).map(|at| vec![at]),
         None => Ok(gateway.dios.values().collect()),
@@ -406,10 +413,10 @@ fn find<'a>(gateway: &'a GatewayState, id: &str) -> Result<(&'a Arc<Resource>, O
 
 fn unknown(id: &str) -> ApiError {
     ApiError::new(Code::NotFound, format!("there is no operation {id:?}, or it ended long ago"))
-        .hint("what has ended is remembered for a day, and the newest 10,000 of a resource")
+        .hint("ended operations are kept for one day, at most the newest 10,000 of each resource")
 }
 
-/// An operation as it is sent; links begin with `prefix`.
+/// Returns an operation as the JSON that is sent. Links begin with `prefix`.
 pub fn describe(operation: &Operation, prefix: &str) -> Value {
     response::document(&OperationBody::of(operation, prefix))
 }

@@ -1,4 +1,4 @@
-//! `POST /{dio}/_purge`: everything that is kept of some rows goes, except at the source.
+//! `POST /{dio}/_purge`: erases all stored data of rows, except at the source.
 
 use axum::response::Response;
 use serde::Serialize;
@@ -16,23 +16,23 @@ use diorama_core::vista::Error;
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Purged {
     position: String,
-    /// Rows that were removed from what readers see.
+    /// Number of rows that were removed.
     rows: u64,
-    /// Entries of the log that were rewritten.
+    /// Number of entries of the log that were rewritten.
     entries: u64,
-    /// Settled writes whose values were erased.
+    /// Number of ended operations whose values were erased.
     operations: u64,
-    /// Kept deliveries that named one of the rows and were dropped.
+    /// Number of kept deliveries that named one of the rows and were dropped.
     deliveries: u64,
-    /// Ids that readers see again.
+    /// Ids that readers see again, because an event, a read or a write has brought the row back meanwhile.
     returned: Vec<String>,
     /// Ids that the source still has; null if it was not asked or did not answer.
     in_source: Option<Vec<String>>,
 }
 
-/// Erases the rows whose ids the body has, and says what that did.
+/// Erases the rows with the ids in the body.
 pub(crate) async fn purge(PathScope(scope): PathScope, change: Change) -> Result<Response, ApiError> {
-    let purged = scope.dio.purge(ids(change.value()?)?).await.map_err(refused)?;
+    let purged = scope.dio.purge(ids(change.value()?)?).await.map_err(refusal)?;
     Ok(response::json(&Purged {
         position: purged.position.to_string(),
         rows: purged.rows,
@@ -44,41 +44,43 @@ pub(crate) async fn purge(PathScope(scope): PathScope, change: Change) -> Result
     }))
 }
 
-/// The ids in `{"ids": ["42", ..]}`.
+/// Parses the body, `{"ids": ["42", ..]}`.
 fn ids(body: CborValue) -> Result<Vec<String>, ApiError> {
-    let wrong = |detail: &str| {
+    let invalid = |detail: &str| {
         let error = ApiError::new(Code::ValidationFailed, detail.to_string());
-        error.hint(format!("send {{\"ids\": [\"42\"]}} with 1 to {MOST_IDS} ids, each a text as in the row's URL"))
+        error.hint(format!("send {{\"ids\": [\"42\"]}} with 1 to {MOST_IDS} ids, each a string as in the row's URL"))
     };
-    let CborValue::Map(members) = body else { return Err(wrong("the body is not an object")) };
+    let CborValue::Map(members) = body else { return Err(invalid("the body is not an object")) };
     let mut members = members.into_iter();
     let (Some((CborValue::Text(name), CborValue::Array(ids))), None) = (members.next(), members.next()) else {
-        return Err(wrong("the body does not have the one member \"ids\", a list"));
+        return Err(invalid("the body must have one member \"ids\", an array"));
     };
     if name != "ids" {
-        return Err(wrong("the body does not have the one member \"ids\", a list"));
+        return Err(invalid("the body must have one member \"ids\", an array"));
     }
     if ids.is_empty() || ids.len() > MOST_IDS {
-        return Err(wrong(&format!("there are {} ids", ids.len())));
+        return Err(invalid(&format!("the array \"ids\" has {} ids", ids.len())));
     }
     let text = |id| match id {
         CborValue::Text(id) => Ok(id),
-        _ => Err(wrong("an id is not a text")),
+        _ => Err(invalid("an id is not a string")),
     };
     ids.into_iter().map(text).collect()
 }
 
-fn refused(error: Error) -> ApiError {
+fn refusal(error: Error) -> ApiError {
     match error {
         Error::Conflict { .. } => ApiError::from(error).hint(
-            "nothing was erased: wait until the write or the delivery is applied, or settle it (GET /operations?record=ID; \
-             DELETE /operations/ID discards a parked one), then ask again",
+            "nothing was erased: wait until the write or the delivery is applied, or discard a parked write \
+             (GET /operations?record=ID, DELETE /operations/ID), then repeat",
         ),
-        Error::Unsupported { .. } => ApiError::from(error).hint("nothing was erased: the journal has to be one that can"),
+        Error::Unsupported { .. } => {
+            ApiError::from(error).hint("nothing was erased: use a journal that supports the erasure of rows")
+        }
         Error::Storage { ref detail, full: false } => {
             let detail = detail.clone();
-            let error = ApiError::new(Code::StoreUnavailable, "the purge could not be finished now");
-            error.cause(detail).hint("what has begun is finished by the next purge or the next start; ask again to be sure")
+            let error = ApiError::new(Code::StoreUnavailable, "the purge could not be completed");
+            error.cause(detail).hint("repeat the purge; otherwise the next purge or start completes it")
         }
         other => other.into(),
     }

@@ -1,4 +1,4 @@
-//! `POST /{dio}/_refresh`: the master is read now.
+//! `POST /{dio}/_refresh`: reads the master now.
 
 use axum::extract::RawQuery;
 use axum::response::Response;
@@ -13,23 +13,29 @@ use diorama_core::vista::{Error, ErrorKind};
 /// Outcome of a refresh.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Refreshed {
+    /// Position after the refresh.
     #[schema(required)]
     position: Option<String>,
+    /// Number of new rows.
     inserted: u64,
+    /// Number of changed rows.
     changed: u64,
+    /// Number of removed rows.
     removed: u64,
+    /// Number of rows of the source that could not be decoded.
     undecodable: u64,
+    /// Duration of the refresh in seconds.
     seconds: f64,
 }
 
-/// Refreshes, or joins the refresh under way, and says what changed.
+/// Refreshes, or joins a refresh in progress, and returns the numbers of changes.
 pub(crate) async fn refresh(PathScope(scope): PathScope, RawQuery(raw): RawQuery) -> Result<Response, ApiError> {
     let refreshed = match raw.as_deref().unwrap_or_default() {
         "" | "allow_shrink=false" => scope.dio.refresh().await,
         "allow_shrink=true" => scope.dio.refresh_allowing_shrink().await,
         _ => {
-            let error = ApiError::new(Code::UnknownParameter, "a refresh takes no such parameter");
-            return Err(error.hint("there is one: allow_shrink=true, for a source that lost most of its rows"));
+            let error = ApiError::new(Code::UnknownParameter, "the query has an unknown parameter");
+            return Err(error.hint("the only parameter is allow_shrink=true, for a source that lost most of its rows"));
         }
     };
     let report = refreshed.map_err(failed)?;
@@ -45,15 +51,16 @@ pub(crate) async fn refresh(PathScope(scope): PathScope, RawQuery(raw): RawQuery
 
 fn failed(error: Error) -> ApiError {
     match error {
-        Error::Suspicious { .. } => ApiError::from(error)
-            .hint("if the source really shrank: POST /{dio}/_refresh?allow_shrink=true, or allow_shrink = true in its settings"),
-        // Whoever asks for a refresh is there to find out why it fails.
+        Error::Suspicious { .. } => ApiError::from(error).hint(
+            "if the list is correct: POST /{dio}/_refresh?allow_shrink=true, or allow_shrink = true in its settings",
+        ),
+        // The source's own message is sent, because the caller of a refresh has to find out why it fails.
         Error::Source { message, kind, retry_after, .. } => {
-            let (code, what) = match kind {
-                ErrorKind::Unknown => (Code::UpstreamTimeout, "the source did not answer"),
+            let (code, failure) = match kind {
+                ErrorKind::Unknown => (Code::UpstreamTimeout, "the source did not answer in time"),
                 ErrorKind::Transient | ErrorKind::Permanent => (Code::RefreshFailed, "the source could not be read"),
             };
-            ApiError::new(code, format!("{what}: {message}; the rows are as they were")).retry_after(retry_after)
+            ApiError::new(code, format!("{failure}: {message}; the rows are unchanged")).retry_after(retry_after)
         }
         other => other.into(),
     }

@@ -1,4 +1,4 @@
-//! One look at everything, as Prometheus reads it.
+//! `GET /metrics`: all metrics in the text format of Prometheus.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ use diorama_core::dio::{BreakerState, Counters, FeedStatus, Reachability, Status
 use diorama_core::journal::{Changes, DeliveryState, InboxUse};
 use diorama_core::state::State as Rows;
 
-/// Gives all metrics.
+/// Returns all metrics.
 pub(crate) async fn scrape(State(gateway): State<Arc<GatewayState>>) -> Response {
     let mut text = Text::default();
     process(&mut text, &gateway.metrics);
@@ -33,57 +33,64 @@ pub(crate) async fn scrape(State(gateway): State<Arc<GatewayState>>) -> Response
 }
 
 fn process(text: &mut Text, metrics: &Metrics) {
-    text.gauge("diorama_build_info", "Always 1; the labels say what runs.")
+    text.gauge("diorama_build_info", "Always 1; the label is the version.")
         .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
-    text.gauge("diorama_process_start_time_seconds", "Unix time at which the gateway was made.")
+    text.gauge("diorama_process_start_time_seconds", "Unix time of the start of the gateway.")
         .sample(&[], unix(metrics.started).as_secs_f64());
     if let Some(bytes) = resident() {
-        text.gauge("diorama_process_resident_memory_bytes", "Memory of the process that is in RAM.").sample(&[], bytes);
+        text.gauge("diorama_process_resident_memory_bytes", "Resident memory of the process.").sample(&[], bytes);
     }
 }
 
 fn http(text: &mut Text, gateway: &GatewayState) {
     let http = &gateway.metrics.http;
-    let seen: Vec<_> = http.seen().collect();
+    let requests: Vec<_> = http.seen().collect();
     let name = |dio: Option<usize>| dio.and_then(|at| gateway.dios.get_index(at)).map_or("", |(name, _)| &**name);
     let mut family = text.counter(
         "diorama_http_requests_total",
-        "Requests that were answered, by template of the route (none for unknown paths), method, status and resource.",
+        "Answered requests, by template of the route (none for unknown paths), method, status and resource.",
     );
-    for seen in &seen {
-        for (status, count) in &seen.statuses {
+    for request in &requests {
+        for (status, count) in &request.statuses {
             let status = status.map_or("other".to_string(), |status| status.to_string());
-            let labels =
-                [("route", seen.route), ("method", seen.method), ("status", status.as_str()), ("dio", name(seen.dio))];
+            let labels = [
+                ("route", request.route),
+                ("method", request.method),
+                ("status", status.as_str()),
+                ("dio", name(request.dio)),
+            ];
             family.sample(&labels, count);
         }
     }
     let mut family = text.histogram(
         "diorama_http_request_duration_seconds",
-        "Time from a request's head to its answer's; what a stream sends afterwards is not in it.",
+        "Time from the head of a request to the head of its answer, without the body of a stream.",
     );
-    for seen in &seen {
-        family.times(&[("route", seen.route), ("method", seen.method), ("dio", name(seen.dio))], &seen.times);
+    for request in &requests {
+        family
+            .times(&[("route", request.route), ("method", request.method), ("dio", name(request.dio))], &request.times);
     }
-    text.gauge("diorama_http_requests_in_flight", "Requests that are being answered, this one among them.")
+    text.gauge("diorama_http_requests_in_flight", "Requests in progress, including this one.")
         .sample(&[], http.in_flight());
     if let Some(connections) = &gateway.connections {
-        text.gauge("diorama_http_connections", "Open connections, those of sockets among them.")
+        text.gauge("diorama_http_connections", "Open connections, including those of WebSockets.")
             .sample(&[], connections.len());
     }
 }
 
 fn budgets(text: &mut Text, gateway: &GatewayState) {
     let budgets = gateway.budgets.all();
-    let gauge = text.gauge("diorama_budget_held", "What callers hold of a budget, by its key in [server.limits].");
+    let gauge =
+        text.gauge("diorama_budget_held", "Amount of a budget that callers hold, by its key in [server.limits].");
     each(gauge, &budgets, |budget| budget.held() as u64);
-    let gauge = text.gauge("diorama_budget_limit", "The most that they may hold.");
+    let gauge = text.gauge("diorama_budget_limit", "Maximum amount of a budget.");
     each(gauge, &budgets, |budget| budget.most() as u64);
-    let counter = text.counter("diorama_budget_refused_total", "Requests that were refused because it was used up.");
+    let counter =
+        text.counter("diorama_budget_refused_total", "Requests that were refused because a budget was exhausted.");
     each(counter, &budgets, Budget::refused);
     let mut family = text.counter(
         "diorama_auth_failures_total",
-        "Requests without a valid token or signature, by what they were answered: 429 beyond server.limits.auth_failures.",
+        "Requests without a valid token or signature, by status of the answer: 429 beyond server.limits.auth_failures.",
     );
     for (status, count) in gateway.failures.counts() {
         family.sample(&[("status", status)], count);
@@ -91,15 +98,15 @@ fn budgets(text: &mut Text, gateway: &GatewayState) {
     workers(text, gateway);
 }
 
-/// The workers of all resources; those of one Lens share theirs.
+/// Writes the metrics of the workers of all resources. The resources of one Lens share their workers.
 fn workers(text: &mut Text, gateway: &GatewayState) {
     let mut all: Vec<&Workers> = gateway.dios.values().map(|resource| resource.dio.workers()).collect();
     all.sort_by_key(|workers| std::ptr::from_ref(*workers));
     all.dedup_by_key(|workers| std::ptr::from_ref(*workers));
     let sum = |of: fn(&Workers) -> usize| all.iter().map(|workers| of(workers)).sum::<usize>();
-    text.gauge("diorama_workers", "Threads for queries over many rows.").sample(&[], sum(Workers::count));
-    text.gauge("diorama_workers_busy", "Those of them that work.").sample(&[], sum(Workers::busy));
-    text.gauge("diorama_workers_waiting", "Queries that wait for one of them.").sample(&[], sum(Workers::waiting));
+    text.gauge("diorama_workers", "Worker threads for queries over many rows.").sample(&[], sum(Workers::count));
+    text.gauge("diorama_workers_busy", "Worker threads that are busy.").sample(&[], sum(Workers::busy));
+    text.gauge("diorama_workers_waiting", "Queries that wait for a worker thread.").sample(&[], sum(Workers::waiting));
 }
 
 fn each(mut family: MetricFamily<'_>, budgets: &[&Budget], value: fn(&Budget) -> u64) {
@@ -108,7 +115,7 @@ fn each(mut family: MetricFamily<'_>, budgets: &[&Budget], value: fn(&Budget) ->
     }
 }
 
-/// What one Dio says in one look.
+/// State of one Dio at the time of a scrape.
 struct DioSample<'a> {
     resource: &'a Resource,
     rows: Arc<Rows>,
@@ -128,7 +135,7 @@ impl DioSample<'_> {
         }
     }
 
-    /// Seconds since the oldest operation that waits was accepted; 0 if none does.
+    /// Returns the seconds since the oldest waiting operation was accepted; 0 if none waits.
     fn oldest(&self) -> f64 {
         let created = self.rows.queue().next().map(|op| Duration::from_millis(op.created));
         created.map_or(0.0, |created| unix(SystemTime::now()).saturating_sub(created).as_secs_f64())
@@ -137,154 +144,164 @@ impl DioSample<'_> {
 
 type Value = fn(&DioSample<'_>) -> Option<f64>;
 
-/// Gauges of a Dio: name, meaning, value. A value that is not known (yet) has no sample.
+/// Gauges of a Dio: name, help text, value. A value that is not known has no sample.
 const GAUGES: &[(&str, &str, Value)] = &[
-    ("diorama_dio_ready", "Whether reads can be answered.", |dio| Some(truth(dio.resource.dio.is_ready()))),
-    ("diorama_dio_rows", "Rows that readers see.", |dio| Some(dio.status.rows as f64)),
-    ("diorama_dio_resident_bytes", "Memory of the rows, about.", |dio| Some(dio.rows.table().bytes() as f64)),
-    ("diorama_dio_indexes", "Indexes of the rows.", |dio| Some(dio.rows.table().indexes().len() as f64)),
-    ("diorama_dio_index_bytes", "Memory of the indexes, about; in diorama_dio_resident_bytes too.", |dio| {
+    ("diorama_dio_ready", "1 if the resource can be read, else 0.", |dio| Some(flag(dio.resource.dio.is_ready()))),
+    ("diorama_dio_rows", "Number of rows that readers see.", |dio| Some(dio.status.rows as f64)),
+    ("diorama_dio_resident_bytes", "Approximate memory of the rows and indexes.", |dio| {
+        Some(dio.rows.table().bytes() as f64)
+    }),
+    ("diorama_dio_indexes", "Number of indexes of the rows.", |dio| Some(dio.rows.table().indexes().len() as f64)),
+    ("diorama_dio_index_bytes", "Approximate memory of the indexes; diorama_dio_resident_bytes includes it.", |dio| {
         Some(dio.rows.table().indexes().iter().map(|index| index.bytes()).sum::<usize>() as f64)
     }),
-    ("diorama_dio_position", "Number of the newest change in the log.", |dio| Some(dio.rows.seq() as f64)),
-    ("diorama_dio_age_seconds", "Time since the source was last listed completely.", |dio| {
+    ("diorama_dio_position", "Position of the newest change in the log.", |dio| Some(dio.rows.seq() as f64)),
+    ("diorama_dio_age_seconds", "Seconds since the source was last listed completely.", |dio| {
         dio.status.age.map(|age| age.as_secs_f64())
     }),
-    ("diorama_dio_complete", "Whether the rows are a whole copy of the source.", |dio| {
-        Some(truth(dio.status.complete))
+    ("diorama_dio_complete", "1 if the rows are a complete copy of the source, else 0.", |dio| {
+        Some(flag(dio.status.complete))
     }),
-    ("diorama_dio_stale", "Whether the rows are older than they should be.", |dio| Some(truth(dio.status.stale))),
-    ("diorama_dio_doubtful_rows", "Rows that are going to be read from the source again.", |dio| {
+    ("diorama_dio_stale", "1 if the rows are older than the resource allows, else 0.", |dio| {
+        Some(flag(dio.status.stale))
+    }),
+    ("diorama_dio_doubtful_rows", "Rows that will be read from the source again.", |dio| {
         Some(dio.rows.dirty().count() as f64)
     }),
-    ("diorama_dio_refresh_failing", "Whether the last refresh failed.", |dio| {
-        Some(truth(dio.status.refresh_failed.is_some()))
+    ("diorama_dio_refresh_failing", "1 if the last refresh failed, else 0.", |dio| {
+        Some(flag(dio.status.refresh_failed.is_some()))
     }),
-    ("diorama_dio_undecodable_rows", "Rows of the last whole list of the source that could not be decoded.", |dio| {
-        Some(dio.status.undecodable as f64)
-    }),
-    ("diorama_dio_source_breaker", "Whether the source is asked: 0 yes, 1 one probe, 2 left alone.", |dio| {
+    (
+        "diorama_dio_undecodable_rows",
+        "Rows of the last complete list of the source that could not be decoded.",
+        |dio| Some(dio.status.undecodable as f64),
+    ),
+    ("diorama_dio_source_breaker", "Circuit breaker of the source: 0 closed, 1 half-open, 2 open.", |dio| {
         Some(breaker(&dio.status.source))
     }),
-    ("diorama_dio_route_breaker", "Whether the write route is asked: 0 yes, 1 one probe, 2 left alone.", |dio| {
+    ("diorama_dio_route_breaker", "Circuit breaker of the write route: 0 closed, 1 half-open, 2 open.", |dio| {
         dio.status.route.as_ref().map(breaker)
     }),
-    ("diorama_dio_last_refresh_timestamp_seconds", "Unix time of the end of the last refresh that went well.", |dio| {
+    ("diorama_dio_last_refresh_timestamp_seconds", "Unix time of the end of the last successful refresh.", |dio| {
         dio.counters.last_refresh.map(|at| at as f64 / 1_000.0)
     }),
-    ("diorama_dio_durable", "Whether an accepted write survives the process.", |dio| Some(truth(dio.status.durable))),
+    ("diorama_dio_durable", "1 if accepted writes survive the process, else 0.", |dio| Some(flag(dio.status.durable))),
     ("diorama_dio_queue_operations", "Writes that wait for the source.", |dio| Some(dio.rows.backlog().0 as f64)),
     ("diorama_dio_queue_bytes", "Bytes of the writes that wait.", |dio| Some(dio.rows.backlog().1 as f64)),
-    ("diorama_dio_queue_oldest_seconds", "How long the oldest write that waits has done so.", |dio| Some(dio.oldest())),
-    ("diorama_dio_parked_operations", "Writes that were given up until somebody retries or discards them.", |dio| {
-        Some(dio.rows.parked().0 as f64)
+    ("diorama_dio_queue_oldest_seconds", "Seconds since the oldest waiting write was accepted.", |dio| {
+        Some(dio.oldest())
     }),
-    ("diorama_dio_sockets", "Event sockets and streams that are open.", |dio| Some(dio.sockets as f64)),
+    (
+        "diorama_dio_parked_operations",
+        "Writes that failed for good and wait to be retried or discarded by a person.",
+        |dio| Some(dio.rows.parked().0 as f64),
+    ),
+    ("diorama_dio_sockets", "Open event sockets and streams.", |dio| Some(dio.sockets as f64)),
     ("diorama_dio_receivers", "Subscribers inside the process: receivers of events and sceneries.", |dio| {
         Some((dio.resource.dio.ring().watchers() as i64 - dio.sockets).max(0) as f64)
     }),
-    ("diorama_dio_feeds", "Feeds that are connected.", |dio| {
-        fed(dio, |feeds| feeds.iter().filter(|feed| feed.connected).count() as f64)
+    ("diorama_dio_feeds", "Number of connected feeds.", |dio| {
+        feed_value(dio, |feeds| feeds.iter().filter(|feed| feed.connected).count() as f64)
     }),
-    ("diorama_dio_feed_silence_seconds", "Time since a feed sent something.", |dio| {
+    ("diorama_dio_feed_silence_seconds", "Seconds since the last message of any feed.", |dio| {
         dio.status.feeds.iter().filter_map(|feed| feed.last_message).min().map(|silence| silence.as_secs_f64())
     }),
-    ("diorama_dio_feed_connects", "How often feeds were connected since the start.", |dio| {
-        fed(dio, |feeds| feeds.iter().map(|feed| feed.connects).sum::<u64>() as f64)
+    ("diorama_dio_feed_connects", "Connections of feeds since the start.", |dio| {
+        feed_value(dio, |feeds| feeds.iter().map(|feed| feed.connects).sum::<u64>() as f64)
     }),
     ("diorama_dio_feed_messages", "Messages of feeds since the start.", |dio| {
-        fed(dio, |feeds| feeds.iter().map(|feed| feed.messages).sum::<u64>() as f64)
+        feed_value(dio, |feeds| feeds.iter().map(|feed| feed.messages).sum::<u64>() as f64)
     }),
-    ("diorama_dio_feed_undecodable", "Messages of feeds that could not be understood since the start.", |dio| {
-        fed(dio, |feeds| feeds.iter().map(|feed| feed.undecodable).sum::<u64>() as f64)
+    ("diorama_dio_feed_undecodable", "Messages of feeds that could not be decoded since the start.", |dio| {
+        feed_value(dio, |feeds| feeds.iter().map(|feed| feed.undecodable).sum::<u64>() as f64)
     }),
-    ("diorama_dio_tasks", "Tasks that run.", |dio| Some(dio.status.tasks as f64)),
+    ("diorama_dio_tasks", "Running background tasks.", |dio| Some(dio.status.tasks as f64)),
 ];
 
-/// Of the feeds, if there are any.
-fn fed(dio: &DioSample<'_>, of: fn(&[FeedStatus]) -> f64) -> Option<f64> {
+/// Returns a value of the feeds; `None` for a Dio without feeds.
+fn feed_value(dio: &DioSample<'_>, of: fn(&[FeedStatus]) -> f64) -> Option<f64> {
     (!dio.status.feeds.is_empty()).then(|| of(&dio.status.feeds))
 }
 
 fn dios(text: &mut Text, gateway: &GatewayState) {
-    let looks: Vec<(&str, DioSample<'_>)> =
+    let samples: Vec<(&str, DioSample<'_>)> =
         gateway.dios.iter().map(|(name, resource)| (&**name, DioSample::of(resource))).collect();
     for (name, help, value) in GAUGES {
         let mut family = text.gauge(name, help);
-        for (dio, look) in &looks {
-            if let Some(value) = value(look) {
+        for (dio, sample) in &samples {
+            if let Some(value) = value(sample) {
                 family.sample(&[("dio", dio)], value);
             }
         }
     }
-    counted(text, &looks, "diorama_dio_operations_accepted_total", "Writes that were accepted.", |of| of.accepted);
-    let help = "Writes that ended; one that is retried ends as discarded and is accepted anew.";
+    counters(text, &samples, "diorama_dio_operations_accepted_total", "Writes that were accepted.", |of| of.accepted);
+    let help = "Writes that ended. A retried write ends as discarded, and its retry is accepted as a new one.";
     let mut family = text.counter("diorama_dio_operations_ended_total", help);
-    for (dio, DioSample { counters: of, .. }) in &looks {
+    for (dio, DioSample { counters: of, .. }) in &samples {
         let states =
             [("applied", of.applied), ("failed", of.failed), ("parked", of.parked), ("discarded", of.discarded)];
         for (state, count) in states {
             family.sample(&[("dio", dio), ("state", state)], count);
         }
     }
-    counted(text, &looks, "diorama_dio_events_total", "Events that subscribers were told of.", |of| of.events);
-    let mut family =
-        text.counter("diorama_dio_refreshes_total", "Refreshes that ended, the first copy not among them.");
-    for (dio, DioSample { counters: of, .. }) in &looks {
+    counters(text, &samples, "diorama_dio_events_total", "Events that were sent to subscribers.", |of| of.events);
+    let mut family = text.counter("diorama_dio_refreshes_total", "Refreshes that ended, without the first copy.");
+    for (dio, DioSample { counters: of, .. }) in &samples {
         family.sample(&[("dio", dio), ("result", "ok")], of.refreshed.count);
         family.sample(&[("dio", dio), ("result", "failed")], of.refresh_failed.count);
     }
-    let mut family = text.histogram("diorama_dio_refresh_duration_seconds", "Time that refreshes took.");
-    for (dio, DioSample { counters: of, .. }) in &looks {
+    let mut family = text.histogram("diorama_dio_refresh_duration_seconds", "Duration of refreshes.");
+    for (dio, DioSample { counters: of, .. }) in &samples {
         family.times(&[("dio", dio), ("result", "ok")], &of.refreshed);
         family.times(&[("dio", dio), ("result", "failed")], &of.refresh_failed);
     }
-    let help = "Time that appends to the journal took that carried a change of the resource.";
+    let help = "Duration of appends to the journal that contained a change of the resource.";
     let mut family = text.histogram("diorama_dio_journal_append_duration_seconds", help);
-    looks.iter().for_each(|(dio, look)| family.times(&[("dio", dio)], &look.counters.appends));
+    samples.iter().for_each(|(dio, sample)| family.times(&[("dio", dio)], &sample.counters.appends));
     let help = "Appends to the journal that failed.";
-    counted(text, &looks, "diorama_dio_journal_append_failures_total", help, |of| of.append_failures);
-    let help = "Event sockets that ended, by close code; none if the client went by itself, 4008 if it was too slow.";
+    counters(text, &samples, "diorama_dio_journal_append_failures_total", help, |of| of.append_failures);
+    let help =
+        "Event sockets that ended, by close code: none if the client closed the connection, 4008 if it was too slow.";
     let mut family = text.counter("diorama_dio_socket_closes_total", help);
-    for (dio, look) in &looks {
+    for (dio, sample) in &samples {
         let names = CLOSES.iter().map(|code| if *code == 0 { "none".to_string() } else { code.to_string() });
-        for (code, count) in names.chain(["other".to_string()]).zip(&look.resource.sockets.closes) {
+        for (code, count) in names.chain(["other".to_string()]).zip(&sample.resource.sockets.closes) {
             family.sample(&[("dio", dio), ("code", &code)], count.load(Ordering::Relaxed));
         }
     }
 }
 
-fn counted(
+fn counters(
     text: &mut Text,
-    looks: &[(&str, DioSample<'_>)],
+    samples: &[(&str, DioSample<'_>)],
     name: &'static str,
     help: &'static str,
     of: fn(&Counters) -> u64,
 ) {
     let mut family = text.counter(name, help);
-    looks.iter().for_each(|(dio, look)| family.sample(&[("dio", dio)], of(&look.counters)));
+    samples.iter().for_each(|(dio, sample)| family.sample(&[("dio", dio)], of(&sample.counters)));
 }
 
 type Fill = fn(&InboxUse) -> f64;
 
-/// What is kept of deliveries. Resources of one journal share an inbox: each says the same of it.
+/// Gauges of the inbox of deliveries. Resources of one journal share an inbox, and so have the same values.
 const INBOX: &[(&str, &str, Fill)] = &[
     ("diorama_inbox_deliveries", "Deliveries that the journal keeps.", |inbox| inbox.count as f64),
     ("diorama_inbox_bytes", "Bytes of the deliveries that the journal keeps.", |inbox| inbox.bytes as f64),
-    ("diorama_inbox_waiting", "Deliveries that were acknowledged and are still to be applied.", |inbox| {
-        inbox.received as f64
-    }),
+    ("diorama_inbox_waiting", "Acknowledged deliveries that are not applied yet.", |inbox| inbox.received as f64),
     ("diorama_inbox_dropped", "Failed or undecodable deliveries dropped since the start to make room.", |inbox| {
         inbox.dropped as f64
     }),
 ];
 
-/// Idempotency keys and ids of deliveries. Resources of one journal share them: each says the same of them.
+/// Gauges of idempotency keys and ids of deliveries. Resources of one journal share them, and so have the same values.
 const CLAIMS: &[(&str, &str, Fill)] = &[
     ("diorama_claims", "Idempotency keys and ids of deliveries that the journal remembers.", |inbox| {
         inbox.claims as f64
     }),
-    ("diorama_claims_limit", "How many of them the journal may remember.", |inbox| inbox.claims_limit as f64),
+    ("diorama_claims_limit", "Maximum number of idempotency keys and ids of deliveries in the journal.", |inbox| {
+        inbox.claims_limit as f64
+    }),
 ];
 
 fn claims(text: &mut Text, gateway: &GatewayState) {
@@ -298,12 +315,12 @@ fn claims(text: &mut Text, gateway: &GatewayState) {
 }
 
 fn inbox(text: &mut Text, gateway: &GatewayState) {
-    let fed =
+    let inboxes =
         gateway.dios.values().filter(|resource| gateway.hooks.values().any(|hook| hook.dio == resource.dio.name()));
-    let fed: Vec<_> = fed.map(|resource| (resource.dio.name(), resource.dio.inbox())).collect();
+    let inboxes: Vec<_> = inboxes.map(|resource| (resource.dio.name(), resource.dio.inbox())).collect();
     for (name, help, fill) in INBOX {
         let mut family = text.gauge(name, help);
-        fed.iter().for_each(|(dio, inbox)| family.sample(&[("dio", dio)], fill(inbox)));
+        inboxes.iter().for_each(|(dio, inbox)| family.sample(&[("dio", dio)], fill(inbox)));
     }
 }
 
@@ -311,11 +328,11 @@ fn hooks(text: &mut Text, gateway: &GatewayState) {
     claims(text, gateway);
     inbox(text, gateway);
     let all = || gateway.hooks.values().map(|hook| (hook.name.as_str(), hook.dio.as_str())).zip(&gateway.metrics.hooks);
-    let mut family = text.counter("diorama_webhook_deliveries_total", "Deliveries that were taken.");
+    let mut family = text.counter("diorama_webhook_deliveries_total", "Deliveries that were accepted.");
     for ((hook, dio), counts) in all() {
         family.sample(&[("hook", hook), ("dio", dio)], counts.taken.load(Ordering::Relaxed));
     }
-    let help = "Deliveries that were taken, by what their sender was told.";
+    let help = "Deliveries that were accepted, by the state in the answer to their sender.";
     let mut family = text.counter("diorama_webhook_outcomes_total", help);
     for ((hook, dio), counts) in all() {
         for (state, count) in DeliveryState::ALL.iter().zip(&counts.states) {
@@ -323,7 +340,7 @@ fn hooks(text: &mut Text, gateway: &GatewayState) {
             family.sample(&labels, count.load(Ordering::Relaxed));
         }
     }
-    let help = "Changes that deliveries carried, by what became of them.";
+    let help = "Changes in deliveries, by result.";
     let mut family = text.counter("diorama_webhook_changes_total", help);
     for ((hook, dio), counts) in all() {
         for ((result, _), count) in results(&Changes::default()).into_iter().zip(&counts.changes) {
@@ -350,7 +367,7 @@ fn breaker(reach: &Reachability) -> f64 {
     }
 }
 
-fn truth(yes: bool) -> f64 {
+fn flag(yes: bool) -> f64 {
     f64::from(u8::from(yes))
 }
 
@@ -358,7 +375,7 @@ fn unix(at: SystemTime) -> Duration {
     at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)
 }
 
-/// Memory in RAM, where the system says it.
+/// Returns the resident memory of the process in bytes, where the system reports it.
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

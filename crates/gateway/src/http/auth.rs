@@ -1,4 +1,4 @@
-//! Who may call: bearer tokens, compared in constant time.
+//! Authentication by bearer tokens, which are compared in constant time.
 
 use std::sync::Arc;
 
@@ -8,35 +8,35 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use subtle::{Choice, ConstantTimeEq as _};
 use thiserror::Error;
 
-/// Reason why a caller is not let in.
+/// Reason why a caller is not authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum AuthError {
-    /// Whoever stands in between may have looked at another one.
-    #[error("there are several Authorization headers")]
+    /// Refused because a proxy in between may have checked another header than this server would.
+    #[error("the request has several Authorization headers")]
     Several,
-    #[error("the Authorization header is no bearer token")]
+    #[error("the Authorization header is not a valid bearer token")]
     NotBearer,
-    #[error("a token is required")]
+    #[error("the request has no token")]
     Missing,
     #[error("the token is not known")]
     Unknown,
 }
 
-/// Who calls.
+/// Identity of a caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Principal {
-    /// Anybody whom the server lets in.
+    /// Any caller that the server admits.
     #[default]
     Anybody,
 }
 
 impl Principal {
-    /// Who sent the request that has these extensions.
+    /// Returns the principal of the request that has these extensions.
     pub(crate) fn of(extensions: &Extensions) -> Principal {
         extensions.get().copied().unwrap_or_default()
     }
 
-    /// Name under which the log keeps what the caller did.
+    /// Returns the name under which the log records the caller's actions; `None` for an anonymous caller.
     pub(crate) fn name(self) -> Option<Arc<str>> {
         match self {
             Principal::Anybody => None,
@@ -44,13 +44,13 @@ impl Principal {
     }
 }
 
-/// Who may call.
+/// Authentication of callers.
 #[derive(Clone, Default)]
 pub enum Auth {
-    /// Anybody.
+    /// No authentication: every caller is admitted.
     #[default]
     None,
-    /// Whoever sends one of these as `Authorization: Bearer TOKEN`, or offers it as the WebSocket subprotocol `bearer.TOKEN`.
+    /// Tokens, one of which is sent as `Authorization: Bearer TOKEN` or offered as the WebSocket subprotocol `bearer.TOKEN`.
     Tokens(Vec<String>),
 }
 
@@ -64,24 +64,27 @@ impl std::fmt::Debug for Auth {
 }
 
 impl Auth {
-    /// Who sent the request of `headers`, if it may pass.
+    /// Authenticates the request of `headers` and returns its principal.
+    ///
+    /// # Errors
+    /// The request has no valid token, or several `Authorization` headers.
     pub(crate) fn check(&self, headers: &HeaderMap) -> Result<Principal, AuthError> {
         let Auth::Tokens(tokens) = self else { return Ok(Principal::Anybody) };
-        let mut given = headers.get_all(header::AUTHORIZATION).iter();
-        let one = given.next();
-        if given.next().is_some() {
+        let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
+        let first = authorizations.next();
+        if authorizations.next().is_some() {
             return Err(AuthError::Several);
         }
-        let known = match one {
+        let known = match first {
             Some(value) => match value.as_bytes().split_at_checked(7) {
                 Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => {
                     is_known(tokens, token.trim_ascii())
                 }
                 _ => return Err(AuthError::NotBearer),
             },
-            None => match offered(headers) {
+            None => match subprotocol_token(headers) {
                 Some(token) => {
-                    // Tokens with characters that a subprotocol cannot have come as base64url.
+                    // Tokens with characters that a subprotocol cannot contain are sent as base64url.
                     let decoded = URL_SAFE_NO_PAD.decode(token).unwrap_or_default();
                     is_known(tokens, token) | is_known(tokens, &decoded)
                 }
@@ -92,22 +95,24 @@ impl Auth {
     }
 }
 
-/// The token among the subprotocols that a WebSocket handshake offers: browsers can set no other header.
-fn offered(headers: &HeaderMap) -> Option<&[u8]> {
+/// Returns the token among the subprotocols that a WebSocket handshake offers. Browsers can set no other header.
+fn subprotocol_token(headers: &HeaderMap) -> Option<&[u8]> {
     let handshake = headers.contains_key(header::UPGRADE);
     let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter(|_| handshake);
     let mut offers = offers.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     offers.find_map(|offer| offer.trim_ascii().strip_prefix(b"bearer."))
 }
 
-/// Compares with every token, so that the time says nothing of which one was close.
+/// Compares `given` with every token, so that the time does not reveal which one was close.
 fn is_known(tokens: &[String], given: &[u8]) -> Choice {
     let known = tokens.iter().fold(Choice::from(0), |known, token| known | token.as_bytes().ct_eq(given));
     known & Choice::from(u8::from(!given.is_empty()))
 }
 
-/// Keeps headers that may hold a token out of whatever prints headers. tower-http's `sensitive-headers` does the same for 3 % more
-/// instructions of one record: it moves the future of the whole pipeline.
+/// Marks the headers that may contain a token as sensitive, so that debug output of headers omits them.
+///
+/// tower-http's `SetSensitiveHeaders` does the same, but moves the future of the whole pipeline. That costs one record 3 % more
+/// instructions.
 pub(crate) fn hide(headers: &mut HeaderMap) {
     for (name, value) in headers.iter_mut() {
         if name == header::AUTHORIZATION || name == header::SEC_WEBSOCKET_PROTOCOL {
@@ -130,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn only_known_tokens_pass_and_an_empty_one_never() {
+    fn only_known_tokens_are_accepted_and_never_an_empty_one() {
         let check = |value| check(header::AUTHORIZATION, value);
         assert!(check(Some("Bearer two")) && check(Some("bearer one")));
         for refused in [None, Some("Bearer "), Some("Bearer"), Some("Bearer three"), Some("Basic one"), Some("on")] {
@@ -139,17 +144,17 @@ mod tests {
     }
 
     #[test]
-    fn two_credentials_are_no_credential() {
+    fn several_authorization_headers_are_refused() {
         let mut headers = HeaderMap::new();
         headers.append(header::AUTHORIZATION, "Bearer two".parse().unwrap());
         headers.append(header::AUTHORIZATION, "Bearer two".parse().unwrap());
         let refused = Auth::Tokens(vec!["two".into()]).check(&headers).unwrap_err();
         assert_eq!(refused, AuthError::Several);
-        assert!(Auth::None.check(&headers).is_ok(), "nobody is asked who they are");
+        assert!(Auth::None.check(&headers).is_ok(), "there is no authentication");
     }
 
     #[test]
-    fn a_browser_offers_its_token_as_a_subprotocol() {
+    fn a_browser_sends_its_token_as_a_subprotocol() {
         let check = |value: &str| check(header::SEC_WEBSOCKET_PROTOCOL, Some(value));
         let encoded = format!("diorama.v1+json,bearer.{}", URL_SAFE_NO_PAD.encode("a/b="));
         assert!(check("diorama.v1+json, bearer.two") && check("bearer.one") && check(&encoded));
@@ -158,7 +163,10 @@ mod tests {
         }
         let mut headers = HeaderMap::new();
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, "bearer.two".parse().unwrap());
-        assert!(Auth::Tokens(vec!["two".into()]).check(&headers).is_err(), "only a handshake has subprotocols");
+        assert!(
+            Auth::Tokens(vec!["two".into()]).check(&headers).is_err(),
+            "subprotocols are read from handshakes only"
+        );
         hide(&mut headers);
         assert!(!format!("{headers:?}").contains("two"));
     }

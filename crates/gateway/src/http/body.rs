@@ -1,7 +1,7 @@
-//! Reading of a whole body, within the limits and on the account of its caller.
+//! Reads a whole request body within the limits and the caller's budget.
 //!
-//! tower-http's `RequestBodyLimit` and axum's `Bytes` bound the length only. Here one deadline is for the whole body, a lease on the
-//! caller's budget grows as the body arrives, and the bytes are handed on with that lease and without a copy.
+//! This code exists because tower-http's `RequestBodyLimit` and axum's `Bytes` bound the length only. Here one deadline covers the whole
+//! body, a lease on the caller's budget grows as the body arrives, and the bytes keep that lease without a copy.
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, header};
@@ -11,14 +11,14 @@ use thiserror::Error;
 use crate::http::budget::{BudgetError, Lease};
 use crate::http::limits::Limits;
 
-/// Reason why a body is not read to its end.
+/// Reason why a body could not be read.
 #[derive(Debug, Error)]
 pub(crate) enum BodyError {
     #[error("the body is larger than {0} bytes")]
     TooLarge(usize),
     #[error("the body did not arrive in time")]
     TooSlow,
-    #[error("the body broke off: {0}")]
+    #[error("the body ended early: {0}")]
     Broken(#[source] axum::Error),
     #[error(transparent)]
     Budget(#[from] BudgetError),
@@ -28,10 +28,10 @@ impl Limits {
     /// Reads a whole body. Its bytes hold `lease`, which grows as they arrive.
     ///
     /// # Errors
-    /// The body is larger than [`Limits::body`], takes longer than [`Limits::body_timeout`] or breaks off, and as [`Lease::grow`].
+    /// The body is larger than [`Limits::body`], takes longer than [`Limits::body_timeout`] or ends early. Also as [`Lease::grow`].
     pub(crate) async fn read(&self, headers: &HeaderMap, body: Body, lease: Lease) -> Result<Bytes, BodyError> {
-        let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        if announced.is_some_and(|length: usize| length > self.body) {
+        let content_length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        if content_length.is_some_and(|length: usize| length > self.body) {
             return Err(BodyError::TooLarge(self.body));
         }
         match tokio::time::timeout(self.body_timeout, self.collect(body, lease)).await {

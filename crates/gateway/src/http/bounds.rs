@@ -1,4 +1,4 @@
-//! The bounds within which one request is answered: its caller's budgets, and the time and memory of its query.
+//! Bounds of one request: its caller's budgets, and the time and memory of its query.
 
 use std::sync::Arc;
 
@@ -11,29 +11,29 @@ use diorama_core::dio::Workers;
 use diorama_core::vista::query::Meter;
 use diorama_core::vista::query::url::percent_decoded;
 
-/// The bounds within which one request is answered, or one command of a socket obeyed.
+/// Bounds of one request, or of one command of a WebSocket.
 pub(crate) struct Bounds {
     budgets: Arc<Budgets>,
     caller: Caller,
-    /// Who calls.
+    /// Identity of the caller.
     pub(crate) principal: Principal,
-    /// Time and memory of its query.
+    /// Time and memory of the query.
     pub(crate) meter: Arc<Meter>,
 }
 
 impl Bounds {
-    /// Bounds of `principal`, who calls from the address of `caller`.
+    /// Creates the bounds for `principal`, which calls from the address of `caller`.
     pub(crate) fn new(budgets: &Arc<Budgets>, caller: Caller, principal: Principal) -> Bounds {
         let meter = Arc::new(Meter::new(budgets.query_time, budgets.query_memory));
         Bounds { budgets: Arc::clone(budgets), caller, principal, meter }
     }
 
-    /// The same caller's, with the time of a new query.
+    /// Returns bounds of the same caller, with the time of a new query.
     pub(crate) fn again(&self) -> Bounds {
         Bounds::new(&self.budgets, self.caller, self.principal)
     }
 
-    /// `body` as the body of an answer; see [`Budgets::answer`].
+    /// Returns `body` as the body of an answer; see [`Budgets::answer`].
     ///
     /// # Errors
     /// As [`Budget::take`].
@@ -41,7 +41,7 @@ impl Bounds {
         self.budgets.answer(self.caller, body)
     }
 
-    /// Takes `bytes` of the answers under way.
+    /// Takes `bytes` of the budget for answers in flight.
     ///
     /// # Errors
     /// As [`Budget::take`].
@@ -49,7 +49,7 @@ impl Bounds {
         self.budgets.answers.take(self.caller, bytes)
     }
 
-    /// Takes `bytes` of the bodies in memory.
+    /// Takes `bytes` of the budget for bodies in memory.
     ///
     /// # Errors
     /// As [`Budget::take`].
@@ -57,7 +57,7 @@ impl Bounds {
         self.budgets.bodies.take(self.caller, bytes)
     }
 
-    /// Takes `bytes` of the bodies in temporary files.
+    /// Takes `bytes` of the budget for bodies in temporary files.
     ///
     /// # Errors
     /// As [`Budget::take`].
@@ -75,7 +75,7 @@ impl Bounds {
         Ok(lease)
     }
 
-    /// Takes a place for one more live query or filter.
+    /// Takes one unit of the budget for live queries and filters.
     ///
     /// # Errors
     /// As [`Budget::take`].
@@ -83,7 +83,7 @@ impl Bounds {
         self.budgets.live.take(self.caller, 1)
     }
 
-    /// Takes what the compiled patterns of a subscriber's filter hold.
+    /// Takes `bytes` for the compiled patterns of a subscriber's filter.
     ///
     /// # Errors
     /// As [`Budget::take`].
@@ -91,8 +91,8 @@ impl Bounds {
         self.budgets.patterns.take(self.caller, bytes)
     }
 
-    /// Runs `read`, which reads a query from `text`; off the async threads if it may hold regular expressions, which take long
-    /// to compile.
+    /// Runs `read`, which parses a query from `text`. It runs off the async threads if `text` may contain regular expressions,
+    /// which take long to compile.
     ///
     /// # Errors
     /// As [`Workers::run`](diorama_core::dio::Workers).
@@ -121,7 +121,7 @@ impl Bounds {
     }
 }
 
-/// Whether a URL's query or a JSON body may name the operators of regular expressions, perhaps with escaped letters.
+/// Returns true if a URL's query or a JSON body may contain an operator of regular expressions, perhaps with escaped letters.
 pub(crate) fn may_hold_regex(text: &[u8]) -> bool {
     let holds = |text: &[u8]| text.windows(5).any(|word| word.eq_ignore_ascii_case(b"match"));
     let escaped = || match std::str::from_utf8(text).ok().and_then(|text| percent_decoded(text, false)) {
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn regular_expressions_are_seen_however_they_are_written() {
+    fn regular_expressions_are_detected_in_every_spelling() {
         for text in ["a=match.b", "a=imatch.b", "a=m%61tch.b", r#"{"m\u0061tch":1}"#, "%6D%41%54%43%48"] {
             assert!(may_hold_regex(text.as_bytes()), "{text}");
         }

@@ -1,8 +1,8 @@
-//! Budgets: what callers may hold of the server at a time, all together and each address.
+//! Budgets: amounts that all callers together, and each address, may hold at a time.
 //!
-//! A [`Budget`] counts bytes or things that are held. Whoever takes some holds a [`Lease`], which gives it back when dropped.
-//! Each budget has a bound (a key of `[server.limits]`), a gauge and a counter of refusals in `/metrics`, and two outcomes when it is
-//! used up: 503 `busy` where the whole server is, 429 `rate-limited` where one address holds its share. Both say when to come again.
+//! A [`Budget`] counts bytes or things in use. Taking some yields a [`Lease`], which returns the amount when dropped.
+//! Each budget has a limit (a key of `[server.limits]`), and a gauge and a counter of refusals in `/metrics`. A request is refused with
+//! 503 `busy` if the whole budget is in use, and with 429 `rate-limited` if one address uses its share. Both have `Retry-After`.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,25 +18,25 @@ use thiserror::Error;
 use crate::http::limits::Limits;
 use diorama_inbound::MOST_BYTES;
 
-/// Bodies of answers up to this size are not counted: the socket takes them.
+/// Size up to which the body of an answer is not counted, because the socket's buffer takes it at once.
 const SMALL_ANSWER: usize = 64 << 10;
-/// Bytes of memory that a delivery takes while it is decoded and applied, for each byte of its body. Measured: 4 for long texts, 11
-/// to 56 for rows, 67 for the densest JSON.
+/// Bytes of memory that a delivery needs while it is decoded and applied, for each byte of its body. Measured: 4 for long texts,
+/// 11 to 56 for rows, 67 for the densest JSON.
 const DELIVERY_BYTE: usize = 64;
-/// The same for each change: a short delivery may make many rows of one. Measured: 0.8 to 3.4 KiB.
+/// Bytes of memory for each change of a delivery: a short delivery can expand to many rows. Measured: 0.8 to 3.4 KiB.
 const DELIVERY_CHANGE: usize = 4 << 10;
-/// What the smallest delivery takes.
+/// Bytes of memory for the smallest delivery.
 const DELIVERY_FLOOR: usize = 16 << 10;
 
-/// The address that a request came from, as far as budgets tell addresses apart: an IPv6 address stands for its /64 network, which
-/// one client has whole.
+/// Address that a request came from, as budgets distinguish addresses. An IPv6 address is reduced to its /64 network, because one
+/// client usually has all of that network.
 ///
-/// The server puts it into the extensions of each request; without one, all callers share one.
+/// The server inserts it into the extensions of each request. Requests without one share one caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Caller(IpAddr);
 
 impl Caller {
-    /// The caller at `address`.
+    /// Creates the caller at `address`.
     pub fn new(address: IpAddr) -> Caller {
         Caller(match address.to_canonical() {
             IpAddr::V6(address) => {
@@ -47,35 +47,35 @@ impl Caller {
         })
     }
 
-    /// The caller of the request that has these extensions.
+    /// Returns the caller of the request that has these extensions.
     pub(crate) fn of(extensions: &Extensions) -> Caller {
         extensions.get().copied().unwrap_or(Caller(IpAddr::from([0, 0, 0, 0])))
     }
 }
 
-/// Reason why a [`Budget`] gives nothing. `key` is that of `[server.limits]` that sets it.
+/// Error of a [`Budget`] that is exhausted. `key` is the key of `[server.limits]` that sets its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BudgetError {
-    /// The caller's address holds its share: 429 `rate-limited`.
-    #[error("this address has its share of the {name}")]
-    #[expect(missing_docs, reason = "said above")]
+    /// The caller's address uses its whole share: 429 `rate-limited`.
+    #[error("this address uses its whole share of the {name}")]
+    #[expect(missing_docs, reason = "explained above")]
     Share { name: &'static str, key: &'static str },
-    /// Everything is taken: 503 `busy`.
-    #[error("all of the {name} are taken")]
-    #[expect(missing_docs, reason = "said above")]
+    /// The whole budget is in use: 503 `busy`.
+    #[error("all of the {name} are in use")]
+    #[expect(missing_docs, reason = "explained above")]
     All { name: &'static str, key: &'static str },
 }
 
-/// An amount that callers share.
+/// Amount that callers share.
 #[derive(Debug)]
 pub struct Budget {
-    /// As metrics and refusals name it.
+    /// Name in refusals.
     name: &'static str,
-    /// The key of `[server.limits]` that sets it.
+    /// Key of `[server.limits]` that sets the limit.
     key: &'static str,
     most: usize,
-    /// The most that one address may hold.
+    /// Maximum amount for one address.
     share: usize,
     held: Mutex<Holdings>,
     refused: AtomicU64,
@@ -88,7 +88,7 @@ struct Holdings {
 }
 
 impl Budget {
-    /// A budget of `most`, of which one address may hold `share`.
+    /// Creates a budget of `most`, of which one address may hold `share`.
     pub fn new(name: &'static str, key: &'static str, most: usize, share: usize) -> Arc<Budget> {
         Arc::new(Budget { name, key, most, share, held: Mutex::default(), refused: AtomicU64::new(0) })
     }
@@ -96,7 +96,7 @@ impl Budget {
     /// Takes `amount` for `caller`.
     ///
     /// # Errors
-    /// The caller's address holds its share, or all is taken.
+    /// The caller's address would exceed its share, or all callers together the budget.
     pub fn take(self: &Arc<Budget>, caller: Caller, amount: usize) -> Result<Lease, BudgetError> {
         self.add(caller, amount)?;
         Ok(Lease { budget: Arc::clone(self), caller, amount })
@@ -130,30 +130,30 @@ impl Budget {
         }
     }
 
-    /// Its name for metrics.
+    /// Returns the key of `[server.limits]`, which is the budget's name in metrics.
     pub fn key(&self) -> &'static str {
         self.key
     }
 
-    /// The most that may be held.
+    /// Returns the maximum amount that may be held.
     pub fn most(&self) -> usize {
         self.most
     }
 
-    /// What is held now.
+    /// Returns the amount that is held now.
     pub fn held(&self) -> usize {
         self.held.lock().all
     }
 
-    /// How often it was refused.
+    /// Returns the number of refusals so far.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 }
 
-/// A part of a [`Budget`], given back when dropped.
+/// Part of a [`Budget`], returned to it on drop.
 #[derive(Debug)]
-#[must_use = "a lease that is dropped is given back"]
+#[must_use = "dropping a lease returns its amount"]
 pub struct Lease {
     budget: Arc<Budget>,
     caller: Caller,
@@ -161,17 +161,17 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Takes `more`.
+    /// Takes `more` in addition.
     ///
     /// # Errors
-    /// As [`Budget::take`]; what was held stays held.
+    /// As [`Budget::take`]; the lease keeps the amount that it had.
     pub fn grow(&mut self, more: usize) -> Result<(), BudgetError> {
         self.budget.add(self.caller, more)?;
         self.amount += more;
         Ok(())
     }
 
-    /// Holds at least `amount` from now on.
+    /// Grows the lease to at least `amount`.
     ///
     /// # Errors
     /// As [`Budget::take`].
@@ -179,8 +179,8 @@ impl Lease {
         self.grow(amount.saturating_sub(self.amount))
     }
 
-    /// Holds at least what a delivery of `size` bytes and `changes` changes takes from now on, or the share of one address if that is
-    /// less: the largest delivery passes when nothing else is there.
+    /// Grows the lease to the estimate for a delivery of `size` bytes and `changes` changes, or to the share of one address if that
+    /// is less. So the largest delivery is accepted when no other is in flight.
     ///
     /// # Errors
     /// As [`Budget::take`].
@@ -188,7 +188,7 @@ impl Lease {
         self.grow_to(delivery_memory(size, changes).min(self.budget.share))
     }
 
-    /// Gives back all but `amount`.
+    /// Returns all but `amount` to the budget.
     pub fn shrink_to(&mut self, amount: usize) {
         let less = self.amount.saturating_sub(amount);
         self.budget.give_back(self.caller, less);
@@ -202,20 +202,20 @@ impl Drop for Lease {
     }
 }
 
-/// The budgets of one gateway.
+/// Budgets of one gateway.
 #[derive(Debug)]
 pub struct Budgets {
-    /// Bytes of request bodies that are held in memory.
+    /// Bytes of request bodies in memory.
     pub bodies: Arc<Budget>,
     /// Bytes of request bodies in temporary files.
     pub spooled: Arc<Budget>,
-    /// Bytes of memory in which the deliveries of webhooks are decoded and applied, as estimated from their length.
+    /// Bytes of memory for decoding and applying the deliveries of webhooks, as estimated from their length.
     pub deliveries: Arc<Budget>,
-    /// Bytes of large answers until the socket has taken them, and of the places of rows that are still to be sent.
+    /// Bytes of large answers until the socket has taken them, and of the positions of rows that are still to be sent.
     pub answers: Arc<Budget>,
-    /// Different live queries and filters of subscribers, on the account of the address that brought them.
+    /// Distinct live queries and filters of subscribers, counted for the address that opened them.
     pub live: Arc<Budget>,
-    /// Bytes of the compiled patterns that subscribers' filters keep.
+    /// Bytes of the compiled patterns in subscribers' filters.
     pub patterns: Arc<Budget>,
     pub(super) query_time: Duration,
     pub(super) query_memory: usize,
@@ -228,10 +228,10 @@ impl Default for Budgets {
 }
 
 impl Budgets {
-    /// Budgets as `limits` say, of a gateway whose webhooks take deliveries of up to `delivery` bytes.
+    /// Creates budgets with these limits, for a gateway whose webhooks take deliveries of up to `delivery` bytes.
     pub fn new(limits: &Limits, delivery: usize) -> Budgets {
         let quarter = |most: usize| (most / 4).max(1);
-        // One body of the largest size passes, whatever the budget is.
+        // One body of the maximum size is accepted, whatever the budget is.
         let body_share = quarter(limits.bodies).max(limits.body.max(delivery).saturating_mul(2));
         let spooled_share = quarter(limits.spooled).max(delivery);
         let delivery_share = quarter(limits.deliveries).max(delivery_memory(delivery, 0).min(limits.deliveries));
@@ -249,7 +249,7 @@ impl Budgets {
                 limits.deliveries.max(delivery_share),
                 delivery_share,
             ),
-            answers: Budget::new("bytes of answers under way", "answers", limits.answers, quarter(limits.answers)),
+            answers: Budget::new("bytes of answers in flight", "answers", limits.answers, quarter(limits.answers)),
             live: Budget::new("live queries", "live_queries", limits.live_queries, limits.live_per_address),
             patterns: Budget::new("bytes of patterns", "patterns", limits.patterns, quarter(limits.patterns)),
             query_time: limits.query_time,
@@ -257,12 +257,12 @@ impl Budgets {
         }
     }
 
-    /// All of them, for metrics.
+    /// Returns all budgets, for metrics.
     pub fn all(&self) -> [&Budget; 6] {
         [&self.bodies, &self.spooled, &self.deliveries, &self.answers, &self.live, &self.patterns]
     }
 
-    /// `body` as the body of an answer to `caller`. A large one holds a lease until the socket has taken it.
+    /// Returns `body` as the body of an answer to `caller`. A large body holds a lease until the socket has taken it.
     ///
     /// # Errors
     /// As [`Budget::take`].
@@ -275,19 +275,19 @@ impl Budgets {
     }
 }
 
-/// The memory that a delivery of `size` bytes and `changes` changes is estimated to take.
+/// Estimates the memory for a delivery of `size` bytes and `changes` changes.
 fn delivery_memory(size: usize, changes: usize) -> usize {
     size.saturating_mul(DELIVERY_BYTE).max(changes.saturating_mul(DELIVERY_CHANGE)).max(DELIVERY_FLOOR)
 }
 
-/// Bytes with the lease that they hold.
+/// Bytes with their lease.
 struct LeasedBytes {
     body: Vec<u8>,
     _lease: Lease,
 }
 
 impl Lease {
-    /// `body`, with this lease as long as its bytes are there.
+    /// Returns `body` as bytes that hold this lease until they are dropped.
     pub(crate) fn bytes(self, body: Vec<u8>) -> Bytes {
         Bytes::from_owner(LeasedBytes { body, _lease: self })
     }
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_gets_its_share_and_all_get_what_there_is() {
+    fn one_address_is_limited_to_its_share_and_all_to_the_budget() {
         let budget = Budget::new("things", "things", 10, 4);
         let key = "things";
         let (share, all) = (BudgetError::Share { name: key, key }, BudgetError::All { name: key, key });
@@ -328,14 +328,14 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_one_caller() {
+    fn addresses_of_one_ipv6_network_are_one_caller() {
         assert_eq!(caller("2001:db8::1"), caller("2001:db8::2:1"));
         assert_ne!(caller("2001:db8::1"), caller("2001:db8:0:1::1"));
         assert_eq!(caller("::ffff:10.0.0.1"), caller("10.0.0.1"));
     }
 
     #[test]
-    fn a_large_answer_is_counted_until_its_bytes_are_gone() {
+    fn a_large_answer_is_counted_until_its_bytes_are_dropped() {
         let budgets = Budgets::default();
         let small = budgets.answer(caller("10.0.0.1"), vec![0; 100]).unwrap();
         assert_eq!(budgets.answers.held(), 0);

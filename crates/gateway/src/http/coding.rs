@@ -1,10 +1,10 @@
-//! Content codings: bodies are sent as zstd, br or gzip to who accepts it.
+//! Content codings: sends bodies as zstd, br or gzip to clients that accept it.
 //!
-//! A coded answer is another representation: its strong ETag has a suffix of its own, and `Vary` says what it depends on. A
-//! handler knows nothing of this: it sees the tags of what it makes itself, whichever coding the client got them with.
+//! This code exists because tower-http's `Compression` keeps the ETag, so that one strong tag would name several representations. It
+//! also drops the length of bodies that are complete in memory, and encodes on the async threads.
 //!
-//! tower-http's `Compression` leaves the ETag as it is, so that one tag would stand for several representations; it drops the length of
-//! bodies that are there as a whole, and codes on the async threads.
+//! An encoded answer is another representation: its strong ETag has a suffix for the coding, and `Vary` lists `Accept-Encoding`.
+//! Handlers are not aware of codings: they see and set ETags without the suffix.
 
 use std::io;
 
@@ -21,12 +21,12 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use crate::http::negotiate;
 use crate::http::response::tags;
 
-/// Smaller bodies gain less than they cost.
+/// Minimum size of a body in bytes; encoding a smaller one costs more than it saves.
 const LEAST: u64 = 1_024;
-/// From here on a piece is coded off the async threads: it takes milliseconds.
+/// Size in bytes from which a piece is encoded off the async threads, because it takes milliseconds.
 const HEAVY: usize = 32 * 1024;
 
-/// How a body is coded.
+/// Content coding of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Coding {
     Zstd,
@@ -34,7 +34,7 @@ pub(crate) enum Coding {
     Gzip,
 }
 
-/// All of them; of those that a client likes equally, the first is taken: it costs the least for the same size.
+/// All codings, in order of preference: the first costs the least for the same size.
 const ALL: [Coding; 3] = [Coding::Zstd, Coding::Brotli, Coding::Gzip];
 
 impl Coding {
@@ -46,7 +46,7 @@ impl Coding {
         }
     }
 
-    /// What a strong ETag ends in.
+    /// Returns the end of a strong ETag.
     fn suffix(self) -> &'static str {
         match self {
             Coding::Zstd => "-zs\"",
@@ -55,7 +55,7 @@ impl Coding {
         }
     }
 
-    /// The coding that the client likes best, if it likes none less than no coding.
+    /// Returns the client's preferred coding; `None` if it accepts none or prefers `identity`.
     fn accepted(headers: &HeaderMap) -> Option<Coding> {
         let accepted = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
         let ranges: Vec<(&str, f32)> = accepted.flat_map(|value| value.split(',')).map(negotiate::range).collect();
@@ -64,7 +64,7 @@ impl Coding {
             let alias = if *coding == Coding::Gzip { named("x-gzip") } else { None };
             named(coding.name()).or(alias).or(named("*")).unwrap_or(0.0)
         };
-        // Nobody says that it takes a body as it is; who does, prefers it that way.
+        // Clients rarely list `identity`; one that does prefers it.
         let least = named("identity").unwrap_or(0.0);
         let mut best: Option<(Coding, f32)> = None;
         for coding in ALL {
@@ -77,20 +77,20 @@ impl Coding {
     }
 }
 
-/// What a request says of codings, kept until it is answered.
+/// Headers of a request that concern codings, kept until its answer is ready.
 #[derive(Debug, Default)]
 pub(crate) struct AcceptedCodings {
     coding: Option<Coding>,
-    /// `If-None-Match` as it came, if tags in it name codings.
-    known: Vec<HeaderValue>,
+    /// Original values of `If-None-Match`, if some of their tags have a suffix of a coding.
+    if_none_match: Vec<HeaderValue>,
 }
 
-/// The body of a request has a coding.
+/// Error of a request whose body has a content coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("bodies with a Content-Encoding are not taken here")]
+#[error("a body with a Content-Encoding is not supported here")]
 pub(crate) struct CodedBody;
 
-/// Refuses a request whose body is coded: only webhooks take such bodies, and judge them by themselves.
+/// Refuses a request whose body is encoded. Only webhooks support such bodies, and check them themselves.
 ///
 /// # Errors
 /// The body has a coding other than `identity`.
@@ -107,27 +107,27 @@ pub(crate) fn check_request(method: &Method, headers: &HeaderMap) -> Result<(), 
 }
 
 impl AcceptedCodings {
-    /// Takes from `headers` what handlers need not know.
+    /// Reads the accepted codings, and removes the suffixes of codings from the ETags in `headers`.
     pub(crate) fn of(headers: &mut HeaderMap) -> AcceptedCodings {
         let coding = Coding::accepted(headers);
-        let known: Vec<HeaderValue> = headers.get_all(header::IF_NONE_MATCH).iter().cloned().collect();
-        if !known.iter().flat_map(tags).any(|tag| plain(tag).is_some()) {
-            return AcceptedCodings { coding, known: Vec::new() };
+        let if_none_match: Vec<HeaderValue> = headers.get_all(header::IF_NONE_MATCH).iter().cloned().collect();
+        if !if_none_match.iter().flat_map(tags).any(|tag| without_suffix(tag).is_some()) {
+            return AcceptedCodings { coding, if_none_match: Vec::new() };
         }
         headers.remove(header::IF_NONE_MATCH);
-        for value in &known {
-            let plain: Vec<_> = tags(value).map(|tag| plain(tag).unwrap_or_else(|| tag.to_vec())).collect();
+        for value in &if_none_match {
+            let plain: Vec<_> = tags(value).map(|tag| without_suffix(tag).unwrap_or_else(|| tag.to_vec())).collect();
             if let Ok(value) = HeaderValue::from_bytes(&plain.join(&b", "[..])) {
                 headers.append(header::IF_NONE_MATCH, value);
             }
         }
-        AcceptedCodings { coding, known }
+        AcceptedCodings { coding, if_none_match }
     }
 
-    /// `response` in the coding that was asked for, if it is worth it.
+    /// Encodes `response` with the client's preferred coding, if that is worthwhile.
     pub(crate) async fn apply(self, mut response: Response) -> Response {
         let not_modified = response.status() == axum::http::StatusCode::NOT_MODIFIED;
-        if !not_modified && !can_be_coded(&response) {
+        if !not_modified && !is_compressible(&response) {
             return response;
         }
         vary(response.headers_mut());
@@ -137,35 +137,35 @@ impl AcceptedCodings {
         }
         let size = response.body().size_hint();
         match self.coding {
-            Some(coding) if size.exact().is_none_or(|size| size >= LEAST) => code(response, coding).await,
+            Some(coding) if size.exact().is_none_or(|size| size >= LEAST) => encode(response, coding).await,
             _ => response,
         }
     }
 
-    /// The client keeps what it has, under the tag that it knows.
+    /// Sets the ETag of a 304 to the tag with which the client knows the representation.
     fn name_as_known(&self, headers: &mut HeaderMap) {
         let Some(etag) = headers.get(header::ETAG) else { return };
-        let mut tags = self.known.iter().flat_map(tags);
-        let known = tags.find(|tag| plain(tag).is_some_and(|plain| plain == etag.as_bytes()));
+        let mut tags = self.if_none_match.iter().flat_map(tags);
+        let known = tags.find(|tag| without_suffix(tag).is_some_and(|plain| plain == etag.as_bytes()));
         if let Some(known) = known.and_then(|known| HeaderValue::from_bytes(known).ok()) {
             headers.insert(header::ETAG, known);
         }
     }
 }
 
-/// A tag without the suffix of a coding, if it has one.
-fn plain(tag: &[u8]) -> Option<Vec<u8>> {
+/// Returns `tag` without the suffix of a coding; `None` if it has none.
+fn without_suffix(tag: &[u8]) -> Option<Vec<u8>> {
     ALL.iter().find_map(|coding| tag.strip_suffix(coding.suffix().as_bytes())).map(|tag| [tag, b"\""].concat())
 }
 
-/// Whether the answer is of a kind that gets smaller, is not coded yet, and is not a stream of events, which must not wait.
-fn can_be_coded(response: &Response) -> bool {
+/// Returns true if the answer's type compresses well, it is not encoded yet, and it is not an event stream, which must not be delayed.
+fn is_compressible(response: &Response) -> bool {
     let headers = response.headers();
     if headers.contains_key(header::CONTENT_ENCODING) {
         return false;
     }
     let is = |name: header::HeaderName, value: &str| headers.get(name).is_some_and(|own| own == value);
-    // What nearly all answers are.
+    // Fast path: nearly all answers are of this kind.
     if is(header::CONTENT_TYPE, "application/json") && is(header::CACHE_CONTROL, "no-cache") {
         return true;
     }
@@ -188,7 +188,7 @@ fn vary(headers: &mut HeaderMap) {
     }
 }
 
-async fn code(response: Response, coding: Coding) -> Response {
+async fn encode(response: Response, coding: Coding) -> Response {
     let (mut parts, body) = response.into_parts();
     parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
     parts.headers.remove(header::CONTENT_LENGTH);
@@ -199,30 +199,30 @@ async fn code(response: Response, coding: Coding) -> Response {
         parts.headers.insert(header::ETAG, etag);
     }
     let body = match body.size_hint().exact() {
-        Some(_) => whole(body, coding).await,
-        None => streamed(body, coding),
+        Some(_) => encode_whole(body, coding).await,
+        None => encode_stream(body, coding),
     };
     Response::from_parts(parts, body)
 }
 
-/// A body that is there, coded in one piece, so that its length is known.
-async fn whole(body: Body, coding: Coding) -> Body {
-    let coded = async {
+/// Encodes a complete body in one piece, so that its length is known.
+async fn encode_whole(body: Body, coding: Coding) -> Body {
+    let encoded = async {
         let body = axum::body::to_bytes(body, usize::MAX).await?;
         let coder = Coder::new(coding);
         let (_, out) = coder.put(body, true).await.map_err(axum::Error::new)?;
         Ok::<_, axum::Error>(out)
     };
-    match coded.await {
+    match encoded.await {
         Ok(out) => out.into(),
         Err(error) => Body::from_stream(stream::once(std::future::ready(Err::<Bytes, _>(error)))),
     }
 }
 
-/// A body that is coded while it is made. Without its end it is broken for the client too.
-fn streamed(body: Body, coding: Coding) -> Body {
+/// Encodes a body while it is produced. If the body fails, the encoded one fails for the client too.
+fn encode_stream(body: Body, coding: Coding) -> Body {
     let state = Some((Coder::new(coding), body.into_data_stream()));
-    let coded = stream::try_unfold(state, |state| async {
+    let encoded = stream::try_unfold(state, |state| async {
         let Some((mut coder, mut pieces)) = state else { return Ok(None) };
         loop {
             let piece = pieces.next().await.transpose()?;
@@ -235,10 +235,10 @@ fn streamed(body: Body, coding: Coding) -> Body {
             }
         }
     });
-    Body::from_stream(coded)
+    Body::from_stream(encoded)
 }
 
-/// Writes into memory, so it never waits.
+/// Encoder that writes into memory, and so never waits.
 enum Coder {
     Zstd(ZstdEncoder<Vec<u8>>),
     Brotli(Box<BrotliEncoder<Vec<u8>>>),
@@ -246,7 +246,7 @@ enum Coder {
 }
 
 impl Coder {
-    /// The levels at which rows get about as small as at any: more effort doubles the time for a few hundredths of the size.
+    /// Creates an encoder. A higher level would double the time and save only a few percent of the size of rows.
     fn new(coding: Coding) -> Coder {
         let out = Vec::new();
         match coding {
@@ -256,14 +256,14 @@ impl Coder {
         }
     }
 
-    /// Takes `piece`, perhaps the last one, and gives what is coded so far.
+    /// Encodes `piece`, which is the last one if `last`, and returns the output so far.
     async fn put(mut self, piece: Bytes, last: bool) -> io::Result<(Coder, Vec<u8>)> {
         if piece.len() < HEAVY {
             return self.put_here(&piece, last).map(|out| (self, out));
         }
         #[expect(clippy::disallowed_methods, reason = "coding a large piece keeps a thread busy for milliseconds")]
-        let done = tokio::task::spawn_blocking(move || self.put_here(&piece, last).map(|out| (self, out))).await;
-        done.map_err(io::Error::other)?
+        let result = tokio::task::spawn_blocking(move || self.put_here(&piece, last).map(|out| (self, out))).await;
+        result.map_err(io::Error::other)?
     }
 
     fn put_here(&mut self, piece: &[u8], last: bool) -> io::Result<Vec<u8>> {
@@ -285,7 +285,7 @@ fn write(coder: &mut (impl AsyncWrite + Unpin), piece: &[u8], last: bool) -> io:
         coder.write_all(piece).await?;
         if last { coder.shutdown().await } else { Ok(()) }
     };
-    written.now_or_never().unwrap_or_else(|| Err(io::Error::other("memory does not wait")))
+    written.now_or_never().unwrap_or_else(|| Err(io::Error::other("the encoder waits, though it writes into memory")))
 }
 
 #[cfg(test)]
@@ -293,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_best_liked_coding_is_taken_and_none_where_none_is_wanted() {
+    fn the_preferred_coding_is_used_and_none_if_none_is_accepted() {
         for (accept, expected) in [
             ("gzip, deflate, br, zstd", Some(Coding::Zstd)),
             ("gzip, deflate, br", Some(Coding::Brotli)),
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn handlers_see_the_tags_of_what_they_make() {
+    fn handlers_see_etags_without_the_suffixes_of_codings() {
         let tags = r#"W/"a-gz", "b" , "c-n-br","d-zs""#;
         let mut headers = HeaderMap::from_iter([(header::IF_NONE_MATCH, tags.parse().unwrap())]);
         let accepted = AcceptedCodings::of(&mut headers);

@@ -1,4 +1,4 @@
-//! Parts of the request that handlers ask for: segments of the path, its prefix, the query.
+//! Extractors for parts of the request: segments of the path, its prefix, the query.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use crate::http::problem::{ApiError, Code};
 use diorama_core::dio::Dio;
 use diorama_core::vista::query::url::percent_decoded;
 
-/// One segment of the path, the first is number 0.
+/// Decoded segment number `AT` of the path, counted from 0.
 pub(crate) struct Segment<const AT: usize>(pub(crate) String);
 
 impl<S: Send + Sync, const AT: usize> FromRequestParts<S> for Segment<AT> {
@@ -21,7 +21,7 @@ impl<S: Send + Sync, const AT: usize> FromRequestParts<S> for Segment<AT> {
     }
 }
 
-/// What links begin with: everything before the gateway's own paths, wherever it is nested.
+/// Prefix of links: the part of the path before the gateway's own paths, empty unless the gateway is nested.
 pub(crate) struct Prefix(pub(crate) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Prefix {
@@ -32,7 +32,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Prefix {
         let original = OriginalUri::from_request_parts(parts, state).await.map(|uri| uri.path().to_string());
         let original = original.unwrap_or_default();
         let prefix = match own.as_str() {
-            // The root of a nested router is asked for without its slash.
+            // The root of a nested router is requested without its slash.
             "/" => Some(original.trim_end_matches('/')),
             own => original.strip_suffix(own),
         };
@@ -40,18 +40,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Prefix {
     }
 }
 
-/// Refuses while there is no first copy.
+/// Refuses requests while the first copy of the resource is being read.
 pub(crate) fn check_ready(dio: &Dio) -> Result<(), ApiError> {
-    dio.check_ready().map_err(|error| ApiError::from(error).hint("GET /readyz says how far it is"))
+    dio.check_ready().map_err(|error| ApiError::from(error).hint("repeat the request; GET /readyz shows the progress"))
 }
 
-/// The first two segments of a path that a route has matched; the router has cut off what the gateway is nested under.
+/// Returns the first two segments of a path within the gateway. The router has already removed the prefix of a nested gateway.
 pub(crate) fn segments(path: &str) -> (&str, &str) {
     let (first, rest) = cut(path.trim_start_matches('/'));
     (first, rest.map(cut).unwrap_or_default().0)
 }
 
-/// A path up to its first slash, and what follows that. Byte by byte: segments are short.
+/// Splits a path at its first slash. Searches byte by byte, because segments are short.
 pub(crate) fn cut(path: &str) -> (&str, Option<&str>) {
     match path.bytes().position(|byte| byte == b'/') {
         Some(at) => (&path[..at], Some(&path[at + 1..])),
@@ -61,13 +61,13 @@ pub(crate) fn cut(path: &str) -> (&str, Option<&str>) {
 
 pub(crate) fn decoded(segment: &str) -> Result<Cow<'_, str>, ApiError> {
     percent_decoded(segment, false)
-        .ok_or_else(|| ApiError::new(Code::InvalidParameter, "the path cannot be read: it is not UTF-8"))
+        .ok_or_else(|| ApiError::new(Code::InvalidParameter, "the percent-decoded path is not valid UTF-8"))
 }
 
-/// The parameters of the query, or why they cannot be read.
+/// Extractor for the parameters of the query, or the reason why they are not valid.
 pub(crate) type QueryParameters<T> = Result<Query<T>, axum::extract::rejection::QueryRejection>;
 
-/// The parameters of the query.
+/// Returns the parameters of the query.
 pub(crate) fn parameters<T>(query: QueryParameters<T>) -> Result<T, ApiError> {
     match query {
         Ok(Query(parameters)) => Ok(parameters),
@@ -80,7 +80,7 @@ mod tests {
     use diorama_core::vista::query::url::segment;
 
     #[test]
-    fn an_id_is_one_segment_whatever_is_in_it() {
+    fn an_id_with_special_characters_is_one_segment() {
         let id = "a/b ü?#%+";
         assert_eq!(segment(id), "a%2Fb%20%C3%BC%3F%23%25%2B");
         assert_eq!(super::decoded(&segment(id)).unwrap(), id);

@@ -1,4 +1,4 @@
-//! Bounds on what a request may be.
+//! Limits on the size, time and memory of requests.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use diorama_core::record::JsonLimits;
 
-/// A request's head is larger than the limits say.
+/// Error of a request whose URL or headers exceed the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum HeadError {
     #[error("the URL is longer than {0} bytes")]
@@ -16,45 +16,45 @@ pub(crate) enum HeadError {
     Headers(usize),
 }
 
-/// Bounds on what a request may be.
+/// Limits on requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of one row or query (default: 1 MiB).
+    /// Maximum size of the body of one row or query, in bytes (default: 1 MiB).
     pub body: usize,
-    /// Bytes of a bulk insert (default: 256 MiB).
+    /// Maximum size of the body of a bulk insert, in bytes (default: 256 MiB).
     pub bulk: usize,
-    /// Bytes of path and query (default: 8 KiB).
+    /// Maximum size of path and query, in bytes (default: 8 KiB).
     pub uri: usize,
-    /// Bytes of the names and values of all headers (default: 64 KiB).
+    /// Maximum size of the names and values of all headers, in bytes (default: 64 KiB).
     pub header_bytes: usize,
-    /// Nesting of a document (default: 64).
+    /// Maximum nesting depth of a document (default: 64).
     pub depth: usize,
-    /// Values in a document (default: 100,000).
+    /// Maximum number of values in a document (default: 100,000).
     pub nodes: usize,
-    /// Time to send a body (default: 30 s).
+    /// Timeout for receiving a whole body (default: 30 s).
     pub body_timeout: Duration,
     /// Time that event streams and sockets wait for the first copy of a resource (default: 20 s).
     pub start_wait: Duration,
-    /// Time that one query may take, waiting for its turn included (default: 2 s).
+    /// Timeout of one query, including the wait for a worker (default: 2 s).
     pub query_time: Duration,
-    /// Bytes that one query may hold for its groups and for what it sorts by (default: 256 MiB).
+    /// Maximum memory of one query for groups and sort keys, in bytes (default: 256 MiB).
     pub query_memory: usize,
-    /// Bytes of request bodies in memory at a time; a quarter of them for one address (default: 128 MiB).
+    /// Maximum bytes of request bodies in memory at a time; a quarter of them for one address (default: 128 MiB).
     pub bodies: usize,
-    /// Bytes of the bodies of webhooks in temporary files at a time; a quarter of them for one address (default: 1 GiB).
+    /// Maximum bytes of webhook bodies in temporary files at a time; a quarter of them for one address (default: 1 GiB).
     pub spooled: usize,
-    /// Bytes of memory in which deliveries of webhooks are decoded and applied at a time, as estimated from their length; a
-    /// quarter of them, or what the largest one takes, for one address (default: 128 MiB).
+    /// Maximum memory for decoding and applying deliveries of webhooks at a time, in bytes, as estimated from their length. One
+    /// address may use a quarter of it, or the estimate for the largest delivery if that is more (default: 128 MiB).
     pub deliveries: usize,
-    /// Bytes of large answers under way at a time; a quarter of them for one address (default: 256 MiB).
+    /// Maximum bytes of large answers in flight at a time; a quarter of them for one address (default: 256 MiB).
     pub answers: usize,
-    /// Different live queries and filters of subscribers at a time (default: 1,000).
+    /// Maximum number of distinct live queries and filters of subscribers at a time (default: 1,000).
     pub live_queries: usize,
-    /// Those of them that one address may bring (default: 250).
+    /// Maximum number of distinct live queries and filters of one address (default: 250).
     pub live_per_address: usize,
-    /// Bytes of the compiled patterns of subscribers' filters; a quarter of them for one address (default: 64 MiB).
+    /// Maximum bytes of compiled patterns in subscribers' filters; a quarter of them for one address (default: 64 MiB).
     pub patterns: usize,
-    /// Requests without a valid token or signature in a second, of one address (default: 10); more are told to come again.
+    /// Maximum number of requests a second that fail authentication, of one address (default: 10). Further ones are answered 429.
     pub auth_failures: u32,
 }
 
@@ -90,7 +90,7 @@ impl Limits {
         if length > self.uri {
             return Err(HeadError::Uri(self.uri));
         }
-        // What reads requests stops some way behind the bound.
+        // The HTTP parser has a bound of its own, which is somewhat larger.
         let length: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
         if length > self.header_bytes { Err(HeadError::Headers(self.header_bytes)) } else { Ok(()) }
     }

@@ -1,4 +1,4 @@
-//! The HTTP side of every request, whatever it asks for: identity, origin, bounds, content negotiation, refusals.
+//! Steps and types that all requests share: authentication, origins, limits, content negotiation, refusals.
 
 pub(crate) mod auth;
 pub(crate) mod body;

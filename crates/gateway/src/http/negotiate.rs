@@ -1,13 +1,13 @@
-//! Which format an answer has, by `Accept`.
+//! Content negotiation: the format of an answer, by `Accept`.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use thiserror::Error;
 
-/// None of the formats that a client accepts can be sent.
+/// Error of a request that accepts none of the formats that can be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("none of the formats in Accept can be sent")]
+#[error("none of the formats in Accept is supported here")]
 pub(crate) struct NotAcceptable {
-    /// Those that can.
+    /// Supported formats.
     pub(crate) formats: &'static [Format],
 }
 
@@ -38,7 +38,7 @@ impl Format {
         })
     }
 
-    /// What a strong ETag ends in, so that representations of one URL differ in theirs.
+    /// Returns the end of a strong ETag, so that the representations of one URL have different tags.
     pub(crate) fn suffix(self) -> &'static str {
         match self {
             Format::Json => "",
@@ -48,12 +48,13 @@ impl Format {
         }
     }
 
-    /// Whether lists without a limit are sent whole.
+    /// Returns true if a list without a limit is sent whole.
     pub(crate) fn is_streamed(self) -> bool {
         self != Format::Json
     }
 
-    fn answers(self, range: &str) -> Option<u8> {
+    /// Returns how specifically the media range matches this format, from 0 for `*/*` to 2; `None` if it does not match.
+    fn matches(self, range: &str) -> Option<u8> {
         let own: &[&str] = match self {
             Format::Json => &["application/json"],
             Format::Ndjson => &["application/x-ndjson", "application/jsonl", "application/ndjson"],
@@ -88,7 +89,7 @@ pub(crate) fn of_record(headers: &HeaderMap) -> Result<Format, NotAcceptable> {
     choose(headers, RECORDS)
 }
 
-/// Whether the client asks for HTML by name, and likes it no less than JSON.
+/// Returns true if the client lists `text/html`, with a quality not lower than that of JSON.
 pub(crate) fn prefers_html(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let ranges: Vec<(&str, f32)> = accepted.flat_map(|value| value.split(',')).map(range).collect();
@@ -99,7 +100,7 @@ pub(crate) fn prefers_html(headers: &HeaderMap) -> bool {
     quality("text/html") > 0.0 && quality("text/html") >= quality("application/json")
 }
 
-/// The format that the client likes best; of those it likes equally, the first of `formats`.
+/// Returns the format with the highest quality. Of several with the same quality, the first of `formats` is chosen.
 fn choose(headers: &HeaderMap, formats: &'static [Format]) -> Result<Format, NotAcceptable> {
     let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
     if accepted.peek().is_none_or(|first| *first == "*/*" || *first == "application/json") {
@@ -111,7 +112,7 @@ fn choose(headers: &HeaderMap, formats: &'static [Format]) -> Result<Format, Not
         return Ok(Format::Json);
     }
     let quality = |format: Format| {
-        let fits = ranges.iter().filter_map(|(range, q)| Some((format.answers(range)?, *q)));
+        let fits = ranges.iter().filter_map(|(range, q)| Some((format.matches(range)?, *q)));
         fits.max_by_key(|(rank, _)| *rank).map_or(0.0, |(_, q)| q)
     };
     let mut best: Option<(Format, f32)> = None;
@@ -137,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_specific_range_decides_and_json_wins_ties() {
+    fn the_most_specific_range_applies_and_json_is_preferred_among_equals() {
         for (accept, expected) in [
             ("*/*", Some(Format::Json)),
             ("text/html,application/xhtml+xml,*/*;q=0.8", Some(Format::Json)),

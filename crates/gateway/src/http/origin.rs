@@ -1,8 +1,9 @@
-//! Hosts and web pages that may call. CORS tells browsers; the checks here also stop what browsers send without asking.
+//! Checks of the host and of the web page behind a request. CORS informs browsers; the checks also refuse the requests that browsers
+//! send without a preflight.
 //!
-//! tower-http's `Cors` is not used. It answers every `OPTIONS` itself with 200, also those that ask for `Allow` and the handshakes of
-//! webhooks, and preflights are answered 204 here. It refuses nobody, so the checks would stay. It writes the names of headers in
-//! lower case, and `Vary` into answers to requests without an `Origin`.
+//! This code exists because tower-http's `Cors` answers every `OPTIONS` itself with 200: also a request for `Allow`, the handshakes of
+//! webhooks, and preflights, which are answered 204 here. It refuses no request, so the checks would remain. It writes header names in
+//! lower case, and adds `Vary` to answers to requests without an `Origin`.
 
 use axum::extract::Request;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -11,42 +12,43 @@ use axum::http::{Method, Version};
 
 use thiserror::Error;
 
-/// Reason why a request is refused for its host or the page behind it.
+/// Reason why a request is refused for its host or for the page behind it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum OriginError {
-    #[error("there are several Host headers")]
+    #[error("the request has several Host headers")]
     SeveralHosts,
-    #[error("the Host header is not a host")]
+    #[error("the Host header is not a valid host")]
     NotAHost,
-    #[error("there is no Host header")]
+    #[error("the request has no Host header")]
     NoHost,
-    #[error("the URL does not name a host")]
+    #[error("the host in the URL is not valid")]
     NoHostInUrl,
-    #[error("this server does not answer for {0:?}")]
+    #[error("this server does not answer for the host {0:?}")]
     OtherHost(String),
-    #[error("pages of {0:?} may not do this")]
+    #[error("pages of the origin {0:?} are not allowed to send this request")]
     Page(String),
-    #[error("pages of other sites may not do this")]
+    #[error("pages of other sites are not allowed to send this request")]
     OtherSite,
-    #[error("pages of other origins may not do this")]
+    #[error("pages of other origins are not allowed to send this request")]
     OtherOrigin,
 }
 
-/// A server that binds loopback answers loopback names only: a page elsewhere cannot point its own name at it.
+/// Host check of a server that binds loopback. It answers loopback names only, so that a foreign page cannot reach it by pointing its
+/// own name at it (DNS rebinding).
 #[derive(Clone, Debug, Default)]
 pub struct Loopback {
-    /// Names that are answered as well.
+    /// Further names that are answered.
     pub names: Vec<String>,
 }
 
-/// Which pages may call.
+/// Origins of pages that may call, and the host check.
 #[derive(Clone, Debug, Default)]
 pub struct Origins {
-    /// `https://shop.example`, or `null`.
+    /// Allowed origins, such as `https://shop.example` or `null`.
     pub listed: Vec<String>,
-    /// Set on loopback binds.
+    /// Host check; set on loopback binds.
     pub loopback: Option<Loopback>,
-    /// Whether requests of HTTP/1.1 need a `Host`, which those that a program makes within itself lack.
+    /// True if requests of HTTP/1.1 need a `Host`. Requests that a program makes within itself lack it.
     pub host_required: bool,
 }
 
@@ -57,11 +59,11 @@ const EXPOSED: &str = "ETag, Link, Location, Content-Location, Content-Range, Re
      X-Total-Count, Age, Cache-Status, Dio-Position, Dio-Operation, Dio-Durable, Idempotency-Replayed";
 
 impl Origins {
-    /// Makes the header `Host` name the host that the request is for: that of an absolute URL wins over the header.
+    /// Sets the header `Host` to the host that the request is for. The host of an absolute URL takes precedence over the header.
     ///
     /// # Errors
-    /// 400 for what RFC 9112, section 3.2, has refused: several `Host` headers, one that is not a host, and none where
-    /// [`Origins::host_required`] asks for one.
+    /// 400 for the requests that RFC 9112, section 3.2, requires to refuse: with several `Host` headers, with one that is not a valid
+    /// host, and without one if [`Origins::host_required`] is set.
     pub(crate) fn settle_host(&self, request: &mut Request) -> Result<(), OriginError> {
         let mut hosts = request.headers().get_all(header::HOST).iter();
         match (hosts.next(), hosts.next()) {
@@ -72,8 +74,8 @@ impl Origins {
             }
             _ => {}
         }
-        let Some(meant) = request.uri().authority().map(|authority| authority.as_str()) else { return Ok(()) };
-        match HeaderValue::from_str(meant) {
+        let Some(authority) = request.uri().authority().map(|authority| authority.as_str()) else { return Ok(()) };
+        match HeaderValue::from_str(authority) {
             Ok(host) if is_host(host.as_bytes()) => {
                 request.headers_mut().insert(header::HOST, host);
                 Ok(())
@@ -82,7 +84,7 @@ impl Origins {
         }
     }
 
-    /// Refuses a `Host` that is not one of ours; see [`Origins::settle_host`].
+    /// Refuses a `Host` that is not a name of this server; see [`Origins::settle_host`].
     pub(crate) fn check_host(&self, headers: &HeaderMap) -> Result<(), OriginError> {
         let Some(loopback) = &self.loopback else { return Ok(()) };
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
@@ -93,11 +95,11 @@ impl Origins {
         Err(OriginError::OtherHost(name.to_string()))
     }
 
-    /// The page behind the request, if it may read the answer.
+    /// Returns the origin of the page behind the request; `None` if there is no page or it may not read the answer.
     ///
     /// # Errors
-    /// 403 for what a browser sends on behalf of a foreign page, but for a person who follows a link: even an answer that the
-    /// page cannot read costs work. Browsers say it by `Origin`, or by `Sec-Fetch-Site` where they send none.
+    /// 403 for a request that a browser sends on behalf of a foreign page, because even an answer that the page cannot read costs work.
+    /// Following a link is allowed. Browsers send `Origin`, or else `Sec-Fetch-Site`.
     pub(crate) fn check_origin<'a>(
         &self,
         method: &Method,
@@ -109,7 +111,7 @@ impl Origins {
             return Ok(origin);
         }
         let guarded = self.loopback.is_some() || !self.listed.is_empty();
-        let foreign = origin.is_some() || said(headers, SEC_FETCH_SITE) == "cross-site";
+        let foreign = origin.is_some() || header_text(headers, SEC_FETCH_SITE) == "cross-site";
         if !guarded || !foreign || is_visit(method, headers) {
             return Ok(None);
         }
@@ -125,15 +127,15 @@ impl Origins {
     }
 }
 
-/// Refuses what a page of another origin sends, whatever is allowed to it otherwise.
+/// Refuses a request of a page of another origin, even of an allowed one.
 ///
 /// # Errors
-/// 403 for it.
+/// 403 for such a request.
 pub(crate) fn check_own(headers: &HeaderMap) -> Result<(), OriginError> {
     let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
     let foreign = match origin {
         Some(origin) => !is_same(origin, headers),
-        None => matches!(said(headers, SEC_FETCH_SITE), "cross-site" | "same-site"),
+        None => matches!(header_text(headers, SEC_FETCH_SITE), "cross-site" | "same-site"),
     };
     if foreign { Err(OriginError::OtherOrigin) } else { Ok(()) }
 }
@@ -144,12 +146,12 @@ pub(crate) fn allow(origin: &HeaderValue, headers: &mut HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
 }
 
-/// Whether a request is a browser's question before the real one.
+/// Returns true if the request is a CORS preflight.
 pub(crate) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// The headers of the answer to that question.
+/// Returns the headers of the answer to a preflight.
 pub(crate) fn preflight() -> [(HeaderName, HeaderValue); 3] {
     [
         (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS)),
@@ -162,28 +164,29 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-fn said(headers: &HeaderMap, name: HeaderName) -> &str {
+fn header_text(headers: &HeaderMap, name: HeaderName) -> &str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// Whether a person follows a link to us: a tab shows the answer, and no page gets at it.
+/// Returns true if the request is the navigation of a tab. The tab shows the answer, and no page can read it.
 fn is_visit(method: &Method, headers: &HeaderMap) -> bool {
-    let shown = said(headers, SEC_FETCH_MODE) == "navigate" && said(headers, SEC_FETCH_DEST) == "document";
-    shown && matches!(*method, Method::GET | Method::HEAD) && !headers.contains_key(header::UPGRADE)
+    let navigation =
+        header_text(headers, SEC_FETCH_MODE) == "navigate" && header_text(headers, SEC_FETCH_DEST) == "document";
+    navigation && matches!(*method, Method::GET | Method::HEAD) && !headers.contains_key(header::UPGRADE)
 }
 
-/// Whether a page asks the server that it came from.
+/// Returns true if the page was served by this host.
 fn is_same(origin: &str, headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     origin.split_once("://").is_some_and(|(_, own)| host.is_some_and(|host| host.eq_ignore_ascii_case(own)))
 }
 
-/// Whether `text` can be the value of a `Host` header: a host with or without a port, or nothing.
+/// Returns true if `text` is a valid value of a `Host` header: a host with an optional port, or nothing.
 fn is_host(text: &[u8]) -> bool {
     text.is_empty() || !text.contains(&b'@') && Authority::try_from(text).is_ok()
 }
 
-/// A host without its port and brackets.
+/// Returns a host without its port and brackets.
 fn host_name(host: &str) -> &str {
     if let Some(rest) = host.strip_prefix('[') {
         return rest.split(']').next().unwrap_or(rest);
@@ -222,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_for_the_host_of_its_url_or_of_its_only_host_header() {
+    fn the_host_is_that_of_the_url_or_of_the_only_host_header() {
         let settled = |origins: &Origins, version: Version, uri: &str, hosts: &[&str]| {
             let mut request = Request::builder().version(version).uri(uri);
             for host in hosts {
@@ -255,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_page_gets_nothing_done_unless_a_person_follows_its_link() {
+    fn requests_of_a_foreign_page_are_refused_except_navigation() {
         let guarded = Origins { loopback: Some(Loopback::default()), ..Origins::default() };
         let sent = |method: Method, pairs: &[(&'static str, &'static str)]| {
             let pair = |(name, value): &(&'static str, &'static str)| {
@@ -272,14 +275,14 @@ mod tests {
         }
         let framed = [cross, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")];
         assert!(sent(Method::GET, &framed).is_err() && sent(Method::POST, &visit).is_err());
-        assert!(sent(Method::OPTIONS, &[evil]).is_err(), "the question before is answered alike");
+        assert!(sent(Method::OPTIONS, &[evil]).is_err(), "a preflight is refused as well");
         assert_eq!(sent(Method::GET, &visit).unwrap(), None);
         assert_eq!(sent(Method::GET, &[]).unwrap(), None, "curl");
-        assert_eq!(sent(Method::GET, &[("sec-fetch-site", "none")]).unwrap(), None, "an address that was typed");
+        assert_eq!(sent(Method::GET, &[("sec-fetch-site", "none")]).unwrap(), None, "a typed address");
         assert_eq!(sent(Method::GET, &[("sec-fetch-site", "same-origin")]).unwrap(), None);
         let own = sent(Method::POST, &[("origin", "http://localhost:3000"), ("sec-fetch-site", "same-site")]);
         assert_eq!(own.unwrap().unwrap(), "http://localhost:3000");
-        // A part of somebody's app leaves it to the app.
+        // A gateway nested in an application leaves the check to the application.
         let nested = Origins::default();
         let headers = HeaderMap::from_iter([(header::ORIGIN, HeaderValue::from_static("http://evil.example"))]);
         assert!(nested.check_origin(&Method::GET, &headers).is_ok());

@@ -1,4 +1,4 @@
-//! `Prefer` (RFC 7240): how long to wait for the master, whether the row is sent back, and how strictly a request is read.
+//! `Prefer` (RFC 7240): the time to wait for the master, the content of the answer, and strict handling of a request.
 
 use std::time::Duration;
 
@@ -7,38 +7,38 @@ use thiserror::Error;
 
 use crate::http::response;
 
-/// The longest wait there is.
+/// Maximum wait in seconds.
 pub(crate) const LONGEST: u64 = 30;
 
-/// A strict request prefers something that is not understood.
+/// Error of a request with `handling=strict` and an unknown preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("Prefer has something that is not understood")]
+#[error("the header Prefer has a preference that is not known, or a value that is not valid")]
 pub(crate) struct UnclearPreference;
 
-/// What a request prefers. The first of a name counts. Unknown preferences are ignored, as the RFC says, unless the request
-/// says `handling=strict`.
+/// Preferences of a request. The first one of each name applies. Unknown preferences are ignored, as the RFC requires, unless the
+/// request has `handling=strict`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Prefer {
     /// Seconds to wait for the master.
     pub(crate) wait: Option<u64>,
-    /// Answer at once, whatever the resource's habit.
+    /// True to answer at once, whatever the default of the resource.
     pub(crate) respond_async: bool,
-    /// Whether the row is sent back; `None` is the default, yes.
+    /// True to leave the row out of the answer; `None` is the default, which sends it.
     pub(crate) minimal: Option<bool>,
-    /// Lowers the bound on rows that one write may touch.
+    /// Lower bound than the resource's on the rows that one write may change.
     pub(crate) max_affected: Option<u64>,
-    /// `handling=strict` or `lenient`; `None` is the default, lenient.
+    /// True for `handling=strict`, false for `lenient`; `None` is the default, lenient.
     strict: Option<bool>,
-    /// Whether something in it is not understood.
+    /// True if a preference is unknown or its value is not valid.
     unclear: bool,
 }
 
-/// A kind of request, which can follow some preferences and not others.
+/// Kind of a request, which determines the preferences that it can follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A write of one row.
     One,
-    /// A row that the master makes at once.
+    /// An insert that the master executes at once.
     Made,
     /// A write by filter.
     Filter,
@@ -73,7 +73,7 @@ impl Prefer {
         prefer
     }
 
-    /// Refuses what is not understood, if the request asks for that.
+    /// Refuses unknown preferences if the request has `handling=strict`.
     pub(crate) fn check(self) -> Result<Prefer, UnclearPreference> {
         match self.is_strict() && self.unclear {
             false => Ok(self),
@@ -81,17 +81,17 @@ impl Prefer {
         }
     }
 
-    /// Whether everything must be right before anything is done.
+    /// Returns true if the request has `handling=strict`: it is executed as a whole or not at all.
     pub(crate) fn is_strict(&self) -> bool {
         self.strict == Some(true)
     }
 
-    /// How long to wait for the master, where the resource waits for `habit` otherwise.
-    pub(crate) fn patience(&self, habit: Duration) -> Duration {
+    /// Returns the time to wait for the master; `default` is that of the resource.
+    pub(crate) fn patience(&self, default: Duration) -> Duration {
         match (self.wait, self.respond_async) {
             (Some(wait), _) => Duration::from_secs(wait),
             (None, true) => Duration::ZERO,
-            (None, false) => habit,
+            (None, false) => default,
         }
     }
 
@@ -99,7 +99,7 @@ impl Prefer {
         self.minimal == Some(true)
     }
 
-    /// The preferences that a request of this kind follows.
+    /// Returns the value of `Preference-Applied` for a request of this kind; `None` if it follows none.
     pub(crate) fn applied(&self, kind: Kind) -> Option<HeaderValue> {
         let (waits, shows) = (kind != Kind::Made, matches!(kind, Kind::One | Kind::Made));
         let word = |yes: bool, then: &str, or: &str| if yes { then.to_string() } else { or.to_string() };
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_of_a_name_counts_and_unknown_ones_do_not() {
+    fn the_first_preference_of_a_name_applies_and_unknown_ones_are_ignored() {
         let headers = HeaderMap::from_iter([(
             "prefer".parse().unwrap(),
             "wait=500, RETURN=\"minimal\"; x=1, colour=red".parse().unwrap(),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused_where_that_is_asked_for() {
+    fn unknown_preferences_are_refused_with_strict_handling() {
         let check = |value: &str| {
             Prefer::of(&HeaderMap::from_iter([("prefer".parse().unwrap(), value.parse().unwrap())])).check().is_ok()
         };

@@ -1,7 +1,7 @@
-//! Refusals and their form, RFC 9457's problem+json. `http/refusals.rs` makes them of errors.
+//! Refusals in the format of RFC 9457, `application/problem+json`. `http/refusals.rs` converts errors to refusals.
 //!
-//! A handler returns an [`ApiError`]; it travels in the response's extensions to the pipeline, which knows the request's id and
-//! writes the body. So every refusal has the same form, whoever made it.
+//! A handler returns an [`ApiError`]. The pipeline takes it from the response's extensions and writes the body with the request's id,
+//! so that all refusals have the same format.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use crate::http::schemas::{text, words};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $slug:literal, $status:ident, $title:literal;)*) => {
-        /// What kind of refusal it is: a word that is part of the HTTP contract.
+        /// Kind of a refusal. Its code is part of the HTTP contract and never changes.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum Code {
@@ -30,17 +30,17 @@ macro_rules! codes {
             /// Every code.
             pub const ALL: &[Code] = &[$(Code::$name,)*];
 
-            /// Its word.
+            /// Returns the code as it is sent, such as `not-found`.
             pub fn as_str(self) -> &'static str {
                 match self { $(Code::$name => $slug,)* }
             }
 
-            /// Its status.
+            /// Returns the HTTP status.
             pub fn status(self) -> StatusCode {
                 match self { $(Code::$name => StatusCode::$status,)* }
             }
 
-            /// Its meaning in a few words.
+            /// Returns a short description for people, the `title` of the problem.
             pub fn title(self) -> &'static str {
                 match self { $(Code::$name => $title,)* }
             }
@@ -52,51 +52,51 @@ codes! {
     MalformedRequest = "malformed-request", BAD_REQUEST, "The request is not HTTP/1.1";
     HeadersTooLarge = "headers-too-large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too large";
     MalformedBody = "malformed-body", BAD_REQUEST, "The body cannot be read";
-    InvalidParameter = "invalid-parameter", BAD_REQUEST, "A parameter cannot be read";
-    UnknownParameter = "unknown-parameter", BAD_REQUEST, "There is no such parameter";
-    UnknownColumn = "unknown-column", BAD_REQUEST, "There is no such column";
-    LimitTooLarge = "limit-too-large", BAD_REQUEST, "More is asked for than is allowed";
-    MaxAffected = "max-affected", BAD_REQUEST, "The write touches too many rows";
-    InvalidHeader = "invalid-header", BAD_REQUEST, "A header cannot be read";
-    Unauthenticated = "unauthenticated", UNAUTHORIZED, "Say who you are";
-    SignatureInvalid = "signature-invalid", UNAUTHORIZED, "The signature does not fit";
+    InvalidParameter = "invalid-parameter", BAD_REQUEST, "A parameter is not valid";
+    UnknownParameter = "unknown-parameter", BAD_REQUEST, "Unknown parameter";
+    UnknownColumn = "unknown-column", BAD_REQUEST, "Unknown column";
+    LimitTooLarge = "limit-too-large", BAD_REQUEST, "The request exceeds a limit";
+    MaxAffected = "max-affected", BAD_REQUEST, "The write would change too many rows";
+    InvalidHeader = "invalid-header", BAD_REQUEST, "A header is not valid";
+    Unauthenticated = "unauthenticated", UNAUTHORIZED, "Authentication required";
+    SignatureInvalid = "signature-invalid", UNAUTHORIZED, "The signature is not valid";
     Forbidden = "forbidden", FORBIDDEN, "Not allowed";
     OriginNotAllowed = "origin-not-allowed", FORBIDDEN, "Pages of this origin are not allowed";
-    NotFound = "not-found", NOT_FOUND, "There is no such thing";
-    DioNotFound = "dio-not-found", NOT_FOUND, "There is no such resource";
-    MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "The method does not fit the path";
-    Unsupported = "unsupported", METHOD_NOT_ALLOWED, "The source cannot do that";
-    NotAcceptable = "not-acceptable", NOT_ACCEPTABLE, "No format that is accepted can be sent";
+    NotFound = "not-found", NOT_FOUND, "Not found";
+    DioNotFound = "dio-not-found", NOT_FOUND, "Resource not found";
+    MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "Method not allowed";
+    Unsupported = "unsupported", METHOD_NOT_ALLOWED, "Not supported by the resource";
+    NotAcceptable = "not-acceptable", NOT_ACCEPTABLE, "No accepted format is supported";
     RequestTimeout = "request-timeout", REQUEST_TIMEOUT, "The request did not arrive in time";
-    AlreadyExists = "already-exists", CONFLICT, "There is such a row already";
-    IdMismatch = "id-mismatch", CONFLICT, "The body has another id than the path";
-    ReservedId = "reserved-id", CONFLICT, "The id is a word of the URL";
-    Conflict = "conflict", CONFLICT, "It contradicts what is there";
+    AlreadyExists = "already-exists", CONFLICT, "The row already exists";
+    IdMismatch = "id-mismatch", CONFLICT, "The ids in the body and in the path differ";
+    ReservedId = "reserved-id", CONFLICT, "The id is reserved";
+    Conflict = "conflict", CONFLICT, "Conflicts with the current state";
     InProgress = "in-progress", CONFLICT, "The same delivery is being applied";
     RefreshSuspicious = "refresh-suspicious", CONFLICT, "The source lists suspiciously few rows";
     HookRetired = "hook-retired", GONE, "The webhook is retired";
-    PreconditionFailed = "precondition-failed", PRECONDITION_FAILED, "The row is another version";
+    PreconditionFailed = "precondition-failed", PRECONDITION_FAILED, "The row has another version";
     PayloadTooLarge = "payload-too-large", PAYLOAD_TOO_LARGE, "The body is too large";
     UriTooLong = "uri-too-long", URI_TOO_LONG, "The URL is too long";
-    UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The body's type is not understood";
-    MisdirectedHost = "misdirected-host", MISDIRECTED_REQUEST, "Another host was meant";
-    ValidationFailed = "validation-failed", UNPROCESSABLE_ENTITY, "The body has the wrong shape";
-    UndecodableEvent = "undecodable-event", UNPROCESSABLE_ENTITY, "The event cannot be understood";
-    IdempotencyKeyReused = "idempotency-key-reused", UNPROCESSABLE_ENTITY, "The key was used for another request";
-    DuplicateKey = "duplicate-key", UNPROCESSABLE_ENTITY, "An id stands twice";
-    UpgradeRequired = "upgrade-required", UPGRADE_REQUIRED, "This needs a WebSocket";
-    PreconditionRequired = "precondition-required", PRECONDITION_REQUIRED, "Say which version is meant";
+    UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The type of the body is not supported";
+    MisdirectedHost = "misdirected-host", MISDIRECTED_REQUEST, "The host is not a name of this server";
+    ValidationFailed = "validation-failed", UNPROCESSABLE_ENTITY, "The body is not valid for the resource";
+    UndecodableEvent = "undecodable-event", UNPROCESSABLE_ENTITY, "The delivery cannot be decoded";
+    IdempotencyKeyReused = "idempotency-key-reused", UNPROCESSABLE_ENTITY, "The idempotency key was used for another request";
+    DuplicateKey = "duplicate-key", UNPROCESSABLE_ENTITY, "Duplicate id";
+    UpgradeRequired = "upgrade-required", UPGRADE_REQUIRED, "A valid WebSocket handshake is required";
+    PreconditionRequired = "precondition-required", PRECONDITION_REQUIRED, "The version of the row is required";
     RateLimited = "rate-limited", TOO_MANY_REQUESTS, "Too many requests";
     DeliveryFailed = "delivery-failed", INTERNAL_SERVER_ERROR, "The delivery could not be applied";
-    Internal = "internal", INTERNAL_SERVER_ERROR, "Something is wrong inside";
+    Internal = "internal", INTERNAL_SERVER_ERROR, "Internal server error";
     UpstreamError = "upstream-error", BAD_GATEWAY, "The source failed";
-    WriteFailed = "write-failed", BAD_GATEWAY, "The source did not take the write";
+    WriteFailed = "write-failed", BAD_GATEWAY, "The source refused the write";
     RefreshFailed = "refresh-failed", BAD_GATEWAY, "The source could not be read";
-    Busy = "busy", SERVICE_UNAVAILABLE, "Too much is under way";
+    Busy = "busy", SERVICE_UNAVAILABLE, "The server is busy";
     QueryTimeout = "query-timeout", SERVICE_UNAVAILABLE, "The query takes too long";
     NotReady = "not-ready", SERVICE_UNAVAILABLE, "The first copy is still being read";
-    QueueFull = "queue-full", SERVICE_UNAVAILABLE, "Too many writes wait";
-    InboxFull = "inbox-full", SERVICE_UNAVAILABLE, "Too many deliveries wait";
+    QueueFull = "queue-full", SERVICE_UNAVAILABLE, "The write queue is full";
+    InboxFull = "inbox-full", SERVICE_UNAVAILABLE, "The inbox of deliveries is full";
     TooManyViews = "too-many-views", SERVICE_UNAVAILABLE, "Subscribers have too many different filters";
     ShuttingDown = "shutting-down", SERVICE_UNAVAILABLE, "The server is stopping";
     StoreUnavailable = "store-unavailable", SERVICE_UNAVAILABLE, "The journal cannot be written";
@@ -104,44 +104,49 @@ codes! {
     InsufficientStorage = "insufficient-storage", INSUFFICIENT_STORAGE, "The disk is full";
 }
 
-/// A refusal (RFC 9457).
+/// Description of an error (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Problem {
     #[serde(rename = "type")]
     #[schema(schema_with = Problem::reference)]
     kind: String,
+    /// Short description of the code, for people. It may change.
     title: &'static str,
+    /// HTTP status of the response.
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// Description of this error, for people. It may change.
     detail: Cow<'static, str>,
     #[schema(schema_with = Problem::code)]
     code: &'static str,
-    /// The same as `detail`.
+    /// Same text as `detail`.
     message: Cow<'static, str>,
-    /// Advice to the caller.
+    /// Advice on how to avoid the error.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     hint: Option<String>,
+    /// Id of the request, which the server's log has too.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     request_id: Option<String>,
-    /// Mistakes per column or parameter.
+    /// Error of each column or parameter, by its name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     errors: BTreeMap<String, String>,
 }
 
 impl Problem {
     fn reference() -> ObjectBuilder {
-        text().format(Some(SchemaFormat::Custom("uri-reference".into())))
+        let about = "URL of the description of the code, relative to the server.";
+        text().format(Some(SchemaFormat::Custom("uri-reference".into()))).description(Some(about))
     }
 
     fn code() -> ObjectBuilder {
         let codes = Code::ALL.iter().map(|code| code.as_str());
-        words(codes).description(Some("Kind of the refusal; stable."))
+        words(codes).description(Some("Kind of the error, for programs. Codes never change."))
     }
 }
 
-/// A refusal, on its way to be a problem+json.
+/// Refusal of a request, which the pipeline sends as `application/problem+json`.
 #[derive(Clone, Debug)]
 pub struct ApiError(Box<Inner>);
 
@@ -153,12 +158,12 @@ struct Inner {
     errors: BTreeMap<String, String>,
     retry_after: Option<Duration>,
     headers: HeaderMap,
-    /// For the log only.
+    /// Cause of the error, which is logged and never sent.
     cause: Option<String>,
 }
 
 impl ApiError {
-    /// A refusal with what is wrong, in words for the caller.
+    /// Creates a refusal. `detail` describes the error to the caller.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> ApiError {
         let retry_after = match code {
             Code::NotReady | Code::QueueFull | Code::StoreUnavailable | Code::Busy => Some(Duration::from_secs(1)),
@@ -181,61 +186,61 @@ impl ApiError {
         }))
     }
 
-    /// What the caller can do.
+    /// Sets the advice to the caller.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> ApiError {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// What is wrong per field.
+    /// Sets the error of each column or parameter.
     #[must_use]
     pub fn errors(mut self, errors: BTreeMap<String, String>) -> ApiError {
         self.0.errors = errors;
         self
     }
 
-    /// When to come again.
+    /// Sets the time for `Retry-After`. `None` keeps the time so far.
     #[must_use]
     pub fn retry_after(mut self, wait: Option<Duration>) -> ApiError {
         self.0.retry_after = wait.or(self.0.retry_after);
         self
     }
 
-    /// A header of the answer.
+    /// Adds a header to the answer.
     #[must_use]
     pub fn header(mut self, name: header::HeaderName, value: HeaderValue) -> ApiError {
         self.0.headers.insert(name, value);
         self
     }
 
-    /// What is wrong in words for the log only.
+    /// Sets the cause, which is logged and never sent.
     pub(crate) fn cause(mut self, cause: impl Into<String>) -> ApiError {
         self.0.cause = Some(cause.into());
         self
     }
 
-    /// What kind it is.
+    /// Returns the code.
     pub fn code(&self) -> Code {
         self.0.code
     }
 
-    /// A header that the refusal brings.
+    /// Returns a header that was added to the refusal.
     pub(crate) fn own_header(&self, name: &header::HeaderName) -> Option<&HeaderValue> {
         self.0.headers.get(name)
     }
 
-    /// What is wrong.
+    /// Returns the description for the caller.
     pub fn detail(&self) -> &str {
         &self.0.detail
     }
 
-    /// What the caller can do.
+    /// Returns the advice to the caller.
     pub(crate) fn tip(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
 
-    /// The problem, for the request of this id.
+    /// Returns the body of the answer to the request with this id.
     pub(crate) fn problem(&self, request_id: Option<&str>) -> Problem {
         let Inner { code, detail, hint, errors, .. } = &*self.0;
         Problem {
@@ -251,12 +256,12 @@ impl ApiError {
         }
     }
 
-    /// What the log is to know beside the detail.
+    /// Returns the cause, for the log.
     pub(crate) fn because(&self) -> Option<&str> {
         self.0.cause.as_deref()
     }
 
-    /// The answer, now that the request's id is known.
+    /// Returns the answer to the request with this id.
     pub(crate) fn render(&self, request_id: &str) -> Response {
         let inner = &*self.0;
         let mut response = (inner.code.status(), document(&self.problem(Some(request_id))).to_string()).into_response();
@@ -274,14 +279,15 @@ impl ApiError {
     }
 }
 
-/// The whole answer, head and body, to a request that could not be read, in place of the bare one with `status` that the HTTP
-/// library has for it. `None` for any other status.
+/// Returns the whole answer, head and body, to a request that the HTTP parser refused with `status`. It replaces the parser's own answer,
+/// which has no body. `None` for statuses that the parser does not use.
 pub fn unreadable(status: u16) -> Option<Vec<u8>> {
     let error = match status {
-        400 => {
-            ApiError::new(Code::MalformedRequest, "the request cannot be read: its first line or a header is not valid")
-                .hint("in a URL, write \" as %22, < as %3C, > as %3E and a space as %20")
-        }
+        400 => ApiError::new(
+            Code::MalformedRequest,
+            "the request is not valid HTTP/1.1: its first line or a header is malformed",
+        )
+        .hint("percent-encode URLs: \" as %22, < as %3C, > as %3E and a space as %20"),
         414 => ApiError::new(Code::UriTooLong, "the URL is too long"),
         431 => ApiError::new(Code::HeadersTooLarge, "the headers are too many or too large"),
         _ => return None,
@@ -311,13 +317,13 @@ mod tests {
     use diorama_core::vista::Error;
 
     #[test]
-    fn every_code_has_a_word_of_its_own() {
+    fn codes_are_unique() {
         let words: std::collections::HashSet<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
         assert_eq!(words.len(), Code::ALL.len());
     }
 
     #[test]
-    fn a_refusal_that_passes_by_itself_says_when_to_come_again() {
+    fn temporary_refusals_have_retry_after() {
         for code in Code::ALL.iter().filter(|code| matches!(code.status().as_u16(), 429 | 503 | 507)) {
             let answer = ApiError::new(*code, "").render("");
             assert!(answer.headers().contains_key(header::RETRY_AFTER), "{code:?}");
@@ -325,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn internals_do_not_leave() {
+    fn internal_errors_are_not_sent_to_callers() {
         let error = ApiError::from(Error::permanent("password=hunter2 at /srv/db"));
         assert!(!document(&error.problem(None)).to_string().contains("hunter2"));
         assert_eq!(error.code(), Code::UpstreamError);

@@ -1,4 +1,4 @@
-//! The one mapping from errors to HTTP: each layer's own error, the query language's and the library's.
+//! Conversion of all errors to refusals: those of the HTTP steps, of the query language and of the core library.
 
 use axum::http::header::{self, HeaderValue};
 
@@ -18,29 +18,29 @@ use diorama_core::vista::{Error, ErrorKind};
 impl From<OriginError> for ApiError {
     fn from(error: OriginError) -> ApiError {
         use OriginError::{NoHost, NoHostInUrl, NotAHost, OtherHost, OtherOrigin, OtherSite, Page, SeveralHosts};
-        let said = error.to_string();
+        let detail = error.to_string();
         match error {
             SeveralHosts | NotAHost | NoHost => {
-                ApiError::new(Code::InvalidHeader, said).hint("send one header Host with a host and perhaps a port")
+                ApiError::new(Code::InvalidHeader, detail).hint("send one header Host with a host and an optional port")
             }
-            NoHostInUrl => ApiError::new(Code::InvalidParameter, said),
-            OtherHost(_) => ApiError::new(Code::MisdirectedHost, said)
-                .hint("it binds loopback: use localhost or 127.0.0.1, or configure a public address"),
+            NoHostInUrl => ApiError::new(Code::InvalidParameter, detail),
+            OtherHost(_) => ApiError::new(Code::MisdirectedHost, detail)
+                .hint("the server binds loopback: use localhost or 127.0.0.1, or configure a public address"),
             Page(_) | OtherSite => {
-                ApiError::new(Code::OriginNotAllowed, said).hint("list the origin under [server] cors")
+                ApiError::new(Code::OriginNotAllowed, detail).hint("add the origin to cors in [server]")
             }
-            OtherOrigin => ApiError::new(Code::OriginNotAllowed, said).hint("use the command line"),
+            OtherOrigin => ApiError::new(Code::OriginNotAllowed, detail).hint("use the command line"),
         }
     }
 }
 
 impl From<AuthError> for ApiError {
     fn from(error: AuthError) -> ApiError {
-        let said = error.to_string();
+        let detail = error.to_string();
         match error {
-            AuthError::Several => ApiError::new(Code::InvalidHeader, said).hint("send one"),
+            AuthError::Several => ApiError::new(Code::InvalidHeader, detail).hint("send one Authorization header"),
             AuthError::NotBearer | AuthError::Missing | AuthError::Unknown => {
-                ApiError::new(Code::Unauthenticated, said).hint(
+                ApiError::new(Code::Unauthenticated, detail).hint(
                     "send the header Authorization: Bearer TOKEN; a browser's WebSocket offers the subprotocols \
                      diorama.v1+json and bearer.TOKEN",
                 )
@@ -51,11 +51,11 @@ impl From<AuthError> for ApiError {
 
 impl From<HeadError> for ApiError {
     fn from(error: HeadError) -> ApiError {
-        let said = error.to_string();
+        let detail = error.to_string();
         match error {
-            HeadError::Uri(_) => ApiError::new(Code::UriTooLong, said)
-                .hint("QUERY {resource} and POST {resource}/_query take the query as a body"),
-            HeadError::Headers(_) => ApiError::new(Code::HeadersTooLarge, said),
+            HeadError::Uri(_) => ApiError::new(Code::UriTooLong, detail)
+                .hint("send the query as the body of QUERY {resource} or POST {resource}/_query"),
+            HeadError::Headers(_) => ApiError::new(Code::HeadersTooLarge, detail),
         }
     }
 }
@@ -67,18 +67,18 @@ impl From<BudgetError> for ApiError {
             BudgetError::All { key, .. } => (Code::Busy, key),
         };
         ApiError::new(code, error.to_string())
-            .hint(format!("come again after Retry-After; server.limits.{key} is the bound"))
+            .hint(format!("repeat after Retry-After; server.limits.{key} sets the limit"))
     }
 }
 
 impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> ApiError {
-        let said = error.to_string();
+        let detail = error.to_string();
         match error {
-            BodyError::TooLarge(_) => ApiError::new(Code::PayloadTooLarge, said)
+            BodyError::TooLarge(_) => ApiError::new(Code::PayloadTooLarge, detail)
                 .hint("send rows in bulk as application/x-ndjson, one per line"),
-            BodyError::TooSlow => ApiError::new(Code::RequestTimeout, said),
-            BodyError::Broken(_) => ApiError::new(Code::MalformedBody, said),
+            BodyError::TooSlow => ApiError::new(Code::RequestTimeout, detail),
+            BodyError::Broken(_) => ApiError::new(Code::MalformedBody, detail),
             BodyError::Budget(error) => error.into(),
         }
     }
@@ -96,23 +96,25 @@ impl From<NotAcceptable> for ApiError {
     fn from(error: NotAcceptable) -> ApiError {
         let name = |value: HeaderValue| value.to_str().unwrap_or_default().to_string();
         let names: Vec<_> = error.formats.iter().map(|format| name(format.content_type())).collect();
-        ApiError::new(Code::NotAcceptable, error.to_string()).hint(format!("formats are {}", names.join(", ")))
+        ApiError::new(Code::NotAcceptable, error.to_string())
+            .hint(format!("the supported formats are {}", names.join(", ")))
     }
 }
 
 impl From<UnclearPreference> for ApiError {
     fn from(error: UnclearPreference) -> ApiError {
         ApiError::new(Code::InvalidHeader, error.to_string()).hint(
-            "respond-async, wait=SECONDS, return=minimal|representation, handling=strict|lenient, max-affected=ROWS",
+            "the preferences are respond-async, wait=SECONDS, return=minimal|representation, handling=strict|lenient and \
+             max-affected=ROWS",
         )
     }
 }
 
 impl From<SpoolError> for ApiError {
     fn from(error: SpoolError) -> ApiError {
-        let said = error.to_string();
+        let detail = error.to_string();
         match error {
-            SpoolError::File(source) => ApiError::new(Code::InsufficientStorage, said).cause(source.to_string()),
+            SpoolError::File(source) => ApiError::new(Code::InsufficientStorage, detail).cause(source.to_string()),
             SpoolError::Dio(error) => error.into(),
         }
     }
@@ -136,14 +138,16 @@ impl From<ParamError> for ApiError {
 
 impl From<Error> for ApiError {
     fn from(error: Error) -> ApiError {
-        let said = error.to_string();
-        let plain = |code| ApiError::new(code, said.clone());
+        let detail = error.to_string();
+        let plain = |code| ApiError::new(code, detail.clone());
         match error {
             Error::Unsupported { what: "insert" | "update" | "delete", .. } => plain(Code::Unsupported).hint(
-                "files are read only: a SQLite table takes writes, and `write` in a [dio] sends them elsewhere; \
-                 GET {resource}/_schema says what can be done",
+                "files are read-only: a SQLite table accepts writes, and `write` in a [dio] sends writes to another system; \
+                 GET {resource}/_schema lists the supported operations",
             ),
-            Error::Unsupported { .. } => plain(Code::Unsupported).hint("GET {resource}/_schema says what it can do"),
+            Error::Unsupported { .. } => {
+                plain(Code::Unsupported).hint("GET {resource}/_schema lists the supported operations")
+            }
             Error::NotFound { .. } => plain(Code::NotFound),
             Error::Conflict { .. } => plain(Code::Conflict),
             Error::Precondition { .. } => {
@@ -151,44 +155,45 @@ impl From<Error> for ApiError {
             }
             Error::Invalid { fields, .. } => plain(Code::ValidationFailed).errors(fields),
             Error::Replayed { .. } => plain(Code::Conflict),
-            Error::KeyReused { .. } => plain(Code::IdempotencyKeyReused).hint("a new request needs a new key"),
+            Error::KeyReused { .. } => plain(Code::IdempotencyKeyReused).hint("use a new key for a new request"),
             Error::QueueFull => plain(Code::QueueFull).hint(
-                "come again after Retry-After; nothing was accepted; parked writes wait too: GET /operations?state=parked",
+                "nothing was accepted; repeat after Retry-After; parked writes count too: GET /operations?state=parked",
             ),
-            Error::Busy => plain(Code::Busy).hint("come again after Retry-After; server.limits.heavy_queries is the bound"),
+            Error::Busy => {
+                plain(Code::Busy).hint("repeat after Retry-After; server.limits.heavy_queries sets the limit")
+            }
             Error::ClaimsFull => plain(Code::Busy).hint(
-                "come again after Retry-After; nothing was accepted; keys expire after a day, ids of deliveries after seven; \
-                 lens.inbox.claims is the bound",
+                "nothing was accepted; repeat after Retry-After; keys expire after one day, ids of deliveries after seven; \
+                 lens.inbox.claims sets the limit",
             ),
             Error::QueryTime { .. } => plain(Code::QueryTimeout).hint(
-                "ask for fewer rows by an indexed filter (explain=true says which index would help); server.limits.query_time \
-                 is the bound",
+                "read fewer rows with an indexed filter (explain=true shows which index would help); server.limits.query_time \
+                 sets the limit",
             ),
             Error::QueryMemory { .. } => plain(Code::LimitTooLarge)
-                .hint("filter the rows, group by fewer values or take a page; server.limits.query_memory is the bound"),
+                .hint("filter the rows, group by fewer values or read a page; server.limits.query_memory sets the limit"),
             Error::NotReady { .. } => plain(Code::NotReady),
             Error::Closed => ApiError::new(Code::ShuttingDown, "the server is stopping"),
             Error::Storage { full: true, .. } => {
-                ApiError::new(Code::InsufficientStorage, "there is no room for the write; nothing was accepted")
-                    .cause(said)
+                ApiError::new(Code::InsufficientStorage, "the disk is full; nothing was accepted").cause(detail)
             }
             Error::Storage { full: false, .. } => {
-                ApiError::new(Code::StoreUnavailable, "the journal cannot be written; nothing was accepted").cause(said)
+                ApiError::new(Code::StoreUnavailable, "the journal cannot be written; nothing was accepted").cause(detail)
             }
             Error::OutcomeUnknown { operation } => {
                 ApiError::new(Code::StoreUnavailable, "it is not known yet whether the write was stored").hint(format!(
-                    "GET /operations/{operation} will tell; repeating the request needs an Idempotency-Key"
+                    "GET /operations/{operation} shows the outcome; repeat the request only with an Idempotency-Key"
                 ))
             }
             Error::Source { kind: ErrorKind::Unknown, retry_after, .. } => {
-                ApiError::new(Code::UpstreamTimeout, "the source did not answer").retry_after(retry_after).cause(said)
+                ApiError::new(Code::UpstreamTimeout, "the source did not answer in time").retry_after(retry_after).cause(detail)
             }
             Error::Source { retry_after, .. } => {
-                ApiError::new(Code::UpstreamError, "the source failed").retry_after(retry_after).cause(said)
+                ApiError::new(Code::UpstreamError, "the source failed").retry_after(retry_after).cause(detail)
             }
             Error::Suspicious { .. } => plain(Code::RefreshSuspicious),
-            // Errors of the program itself, which no request can cause: `Reentrant`, `Config`, and what comes later.
-            _ => ApiError::new(Code::Internal, "something is wrong inside").cause(said),
+            // Errors of the program itself, which no request can cause: `Reentrant`, `Config`, and future ones.
+            _ => ApiError::new(Code::Internal, "internal server error; the log has the cause").cause(detail),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Headers and bodies that answers are made of.
+//! Headers and bodies of answers.
 
 use axum::body::Body;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -16,8 +16,8 @@ pub(crate) const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
 pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 pub(crate) const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// Whether `If-None-Match` names this version (compared weakly, as RFC 9110 says). Only who was given the answer knows its tag: the
-/// request is one that can be answered.
+/// Returns true if `If-None-Match` lists this tag, by weak comparison (RFC 9110). Only a client that has got the answer knows its tag,
+/// so the request is known to be valid.
 pub(crate) fn is_named(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     headers
         .get_all(header::IF_NONE_MATCH)
@@ -25,29 +25,29 @@ pub(crate) fn is_named(headers: &HeaderMap, etag: &HeaderValue) -> bool {
         .any(|value| value == etag || tags(value).any(|tag| tag == etag.as_bytes()))
 }
 
-/// [`is_named`], or any version will do (`*`), which may be said of a request that cannot be answered.
+/// Returns true if [`is_named`] does, or if `If-None-Match` is `*`, which a request that is not valid may have too.
 pub(crate) fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     is_named(headers, etag) || headers.get_all(header::IF_NONE_MATCH).iter().flat_map(tags).any(|tag| tag == b"*")
 }
 
-/// The tags in a value of `If-None-Match`, without the mark of weak ones, which says nothing there.
+/// Splits a value of `If-None-Match` into its tags, without the prefix `W/`, which a weak comparison ignores.
 pub(crate) fn tags(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     let tags = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     tags.map(|tag| tag.strip_prefix(b"W/").unwrap_or(tag))
 }
 
-/// A position as a header.
+/// Returns a position as a header value.
 pub(crate) fn position(position: &Position) -> HeaderValue {
     text(position.to_string())
 }
 
-/// A header value made of our own characters; what a name from outside puts in it that no header can hold is left out.
+/// Returns `text` as a header value; an empty one if `text` has characters that a header cannot contain.
 pub(crate) fn text(text: impl Into<String>) -> HeaderValue {
     let text = text.into();
     HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// A header's value being put together, without the machinery of `fmt`, which costs more than a row.
+/// Builder of a header value that avoids `fmt`, which costs more than reading a row.
 #[derive(Debug)]
 pub(crate) struct HeaderBuilder(Vec<u8>);
 
@@ -61,12 +61,12 @@ impl HeaderBuilder {
         self
     }
 
-    /// In decimal.
+    /// Appends a number in decimal.
     pub(crate) fn number(&mut self, number: u64) -> &mut HeaderBuilder {
         self.in_base::<10>(number)
     }
 
-    /// In lower-case hexadecimal.
+    /// Appends a number in lower-case hexadecimal.
     pub(crate) fn hex(&mut self, number: u64) -> &mut HeaderBuilder {
         self.in_base::<16>(number)
     }
@@ -88,7 +88,7 @@ impl HeaderBuilder {
         self.0.is_empty()
     }
 
-    /// As [`text`] has it.
+    /// Returns the value, as [`text`] does.
     pub(crate) fn value(self) -> HeaderValue {
         HeaderValue::from_maybe_shared(bytes::Bytes::from(self.0)).unwrap_or(HeaderValue::from_static(""))
     }
@@ -100,19 +100,19 @@ impl AsRef<[u8]> for HeaderBuilder {
     }
 }
 
-/// `body` as JSON. Its members are in the order of the alphabet, whatever the order of the fields.
+/// Returns `body` as JSON. Its members are in alphabetical order, whatever the order of the fields.
 pub(crate) fn document(body: &impl Serialize) -> Value {
     serde_json::to_value(body).unwrap_or_default()
 }
 
-/// 200 with a document.
+/// Returns an answer 200 with `body` as JSON.
 pub(crate) fn json(body: &impl Serialize) -> Response {
     let mut response = Response::new(Body::from(document(body).to_string()));
     response.headers_mut().insert(header::CONTENT_TYPE, Format::Json.content_type());
     response
 }
 
-/// Unix milliseconds as RFC 3339.
+/// Formats Unix milliseconds as an RFC 3339 timestamp; `None` if they are out of range.
 pub(crate) fn moment(milliseconds: u64) -> Option<String> {
     let milliseconds = i64::try_from(milliseconds).ok()?;
     Some(jiff::Timestamp::from_millisecond(milliseconds).ok()?.to_string())
@@ -123,11 +123,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digits_are_those_of_fmt() {
+    fn numbers_are_formatted_as_by_fmt() {
         for number in [0, 7, 10, 255, 1_000_007, u64::MAX] {
-            let mut line = HeaderBuilder::with_capacity(0);
-            line.put("a").number(number).put("-").hex(number);
-            assert_eq!(line.value(), format!("a{number}-{number:x}"));
+            let mut builder = HeaderBuilder::with_capacity(0);
+            builder.put("a").number(number).put("-").hex(number);
+            assert_eq!(builder.value(), format!("a{number}-{number:x}"));
         }
     }
 }

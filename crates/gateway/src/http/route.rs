@@ -1,8 +1,8 @@
-//! The routes of the gateway: what a path can be, and how documents and metrics write it.
+//! Routes of the gateway, with their templates for documents and metrics.
 
 use crate::http::extract::cut;
 
-/// What a path can be.
+/// Route that a path matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
     Index,
@@ -34,12 +34,12 @@ pub(crate) enum Route {
     Schema,
     Row,
     RowEvents,
-    /// Nothing.
+    /// No route matches.
     None,
 }
 
 impl Route {
-    /// All of them, in the order of their declaration.
+    /// All routes, in the order of their declaration.
     pub(crate) const ALL: [Route; 30] = {
         use Route::*;
         [
@@ -49,7 +49,7 @@ impl Route {
         ]
     };
 
-    /// The route of a path within the gateway.
+    /// Matches a path within the gateway.
     pub(crate) fn of(path: &str) -> Route {
         let mut left = Some(path.strip_prefix('/').unwrap_or(path));
         let mut part = || {
@@ -77,7 +77,7 @@ impl Route {
             ("operations", (Some("_retry"), None, _)) => Route::RetryMany,
             ("operations", (Some(_), None, _)) => Route::Operation,
             ("operations", (Some(_), Some("retry"), None)) => Route::Retry,
-            // Senders append a slash, people copy one.
+            // Some senders append a slash, and people copy one.
             ("webhooks", (Some(_), None, _) | (Some(_), Some(""), None)) => Route::Hook,
             ("webhooks", (Some(_), Some("deliveries"), None)) => Route::Deliveries,
             ("webhooks", (Some(_), Some("deliveries"), Some(_))) => match more {
@@ -99,7 +99,7 @@ impl Route {
         }
     }
 
-    /// The route as documents and metrics write it.
+    /// Returns the template of the route, as documents and metrics write it.
     pub(crate) fn template(self) -> &'static str {
         match self {
             Route::Index => "/",
@@ -135,7 +135,7 @@ impl Route {
         }
     }
 
-    /// Whether a path of this route begins with the name of a resource.
+    /// Returns true if a path of this route begins with the name of a resource.
     pub(crate) fn is_of_dio(self) -> bool {
         self.template().starts_with("/{dio}")
     }

@@ -1,4 +1,4 @@
-//! Schemas of members that utoipa cannot derive from their Rust types: words, and texts of a certain form.
+//! Schemas of members that utoipa cannot derive from their Rust types: enumerations, and strings of a certain form.
 
 use utoipa::openapi::path::Parameter;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
@@ -8,22 +8,24 @@ pub(crate) fn text() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String)
 }
 
-/// One of `words`.
+/// Returns the schema of a string that is one of `words`.
 pub(crate) fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> ObjectBuilder {
     text().enum_values(Some(words))
 }
 
-/// One or several of `words`, separated by commas.
+/// Returns the schema of a list of `words`, separated by commas.
 pub(crate) fn list_of<'a>(words: impl IntoIterator<Item = &'a str>) -> ObjectBuilder {
     let any = words.into_iter().collect::<Vec<_>>().join("|");
     text().pattern(Some(format!("^({any})(,({any}))*$")))
 }
 
+/// Returns the schema of an RFC 3339 timestamp.
 pub(crate) fn moment() -> ObjectBuilder {
     text().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
 }
 
-/// `parameters`, of which those named in `own` have these schemas: derived ones know neither words nor forms that are made at run time.
+/// Replaces the schemas of the parameters named in `own`. Derived schemas cannot have enumerations and patterns that are known at run
+/// time only.
 pub(crate) fn with_schemas<const N: usize>(
     mut parameters: Vec<Parameter>,
     own: [(&str, ObjectBuilder); N],

@@ -1,4 +1,4 @@
-//! Bytes of any length on their way through: in memory while they are few, else in a temporary file that nobody else sees.
+//! Buffer of any length: in memory while it is small, else in an unnamed temporary file.
 
 use std::io::{Read as _, Seek as _, Write as _};
 
@@ -11,25 +11,25 @@ use tokio::sync::Semaphore;
 use diorama_core::dio::Dio;
 use diorama_core::vista::Error;
 
-/// Bytes that are held in memory.
+/// Maximum number of bytes in memory.
 const IN_MEMORY: usize = 1 << 20;
-/// Bytes that are read at a time.
+/// Number of bytes that are read at a time.
 const PIECE: usize = 64 << 10;
 
-/// Spools of the process that are written or read at a time; more wait. Each of them takes a thread, which has memory of its own.
+/// Permits for writing or reading a spool. They bound the threads in use, each of which needs memory of its own.
 static TURNS: Semaphore = Semaphore::const_new(4);
 
 /// Reason why a spool cannot be written or read.
 #[derive(Debug, ThisError)]
 pub(crate) enum SpoolError {
-    #[error("there is no room for a temporary file")]
+    #[error("a temporary file for the body could not be written or read")]
     File(#[source] std::io::Error),
-    /// The Dio that lends its threads is closed, or has none left.
+    /// The Dio, whose threads are used, is closed or has no free thread.
     #[error(transparent)]
     Dio(#[from] Error),
 }
 
-/// Runs `job`, which may read or write a file, off the async threads when it is its turn.
+/// Runs `job`, which may read or write a file, off the async threads once a permit is free.
 async fn on_disk<T: Send + 'static>(
     dio: &Dio,
     job: impl FnOnce() -> T + Send + 'static,
@@ -38,9 +38,9 @@ async fn on_disk<T: Send + 'static>(
     dio.blocking(job).await
 }
 
-/// Bytes that are written first and read then.
+/// Buffer that is written first and read afterwards.
 pub(crate) struct Spool {
-    /// `None` only while it is being written.
+    /// File; `None` while a write runs and after one that failed.
     file: Option<SpooledTempFile>,
     dio: Dio,
 }
@@ -50,23 +50,23 @@ impl Spool {
         Spool { file: Some(SpooledTempFile::new(IN_MEMORY)), dio: dio.clone() }
     }
 
-    /// Creates a spool that holds nothing in memory.
+    /// Creates a spool that keeps nothing in memory.
     pub(crate) fn in_file(dio: &Dio) -> Spool {
         Spool { file: Some(SpooledTempFile::new(0)), dio: dio.clone() }
     }
 
-    /// Appends `bytes`, off the async threads: they may go to a file.
+    /// Appends `bytes`, off the async threads, because they may go to a file.
     pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]> + Send + 'static) -> Result<(), SpoolError> {
-        let Some(mut file) = self.file.take() else { return Err(failed("it failed before")) };
+        let Some(mut file) = self.file.take() else { return Err(failed("an earlier write failed")) };
         let work = move || file.write_all(bytes.as_ref()).map(|()| file);
         let written = on_disk(&self.dio, work).await?;
         self.file = Some(written.map_err(failed)?);
         Ok(())
     }
 
-    /// What was written, which is `length` bytes.
+    /// Reads the whole content, which is `length` bytes long.
     pub(crate) async fn into_vec(self, length: usize) -> Result<Vec<u8>, SpoolError> {
-        let Some(mut file) = self.file else { return Err(failed("it failed before")) };
+        let Some(mut file) = self.file else { return Err(failed("an earlier write failed")) };
         let read = move || {
             file.rewind()?;
             let mut bytes = Vec::with_capacity(length);
@@ -77,9 +77,9 @@ impl Spool {
         if bytes.len() == length { Ok(bytes) } else { Err(failed("the file is shorter than what was written")) }
     }
 
-    /// What was written, as a body.
+    /// Returns the content as a body.
     pub(crate) fn into_body(self) -> Result<Body, SpoolError> {
-        let Some(mut file) = self.file else { return Err(failed("it failed before")) };
+        let Some(mut file) = self.file else { return Err(failed("an earlier write failed")) };
         file.rewind().map_err(failed)?;
         if !file.is_rolled() {
             let mut bytes = Vec::new();

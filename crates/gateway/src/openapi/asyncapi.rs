@@ -1,4 +1,4 @@
-//! The AsyncAPI document: the channels of events and live queries, with the schemas of frames that the OpenAPI document has.
+//! AsyncAPI document: the channels of events and live queries, with the same schemas of frames as the OpenAPI document.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,27 +11,27 @@ use super::{Api, BEARER, frames, rows, shapes, titles};
 use crate::http::auth::Auth;
 use crate::state::{GatewayState, Resource};
 
-const ABOUT: &str = "What a Diorama server pushes, over WebSocket. The same frames come as server-sent events (`Accept: \
-    text/event-stream`) and as the answers of long polls; see openapi.json. Clients ignore types and members they do not \
-    know.\n\nFrames are JSON text. Where the subprotocol `diorama.v1+cbor` is agreed on, they are the same maps as CBOR (RFC \
-    8949), one in each binary message, and clients speak so too.";
+const ABOUT: &str = "Frames that a Diorama server sends over WebSocket. The same frames are available as server-sent events \
+    (`Accept: text/event-stream`) and as the responses of long polls; see openapi.json. Clients must ignore unknown types and \
+    members.\n\nFrames are JSON text. With the subprotocol `diorama.v1+cbor`, client and server send them as CBOR maps (RFC \
+    8949), one in each binary message.";
 
-/// Schemas while they are gathered: those that messages need, and those that these need.
+/// Schemas of the document while it is built: those of messages, and those that they refer to.
 struct Schemas<'a> {
     all: &'a BTreeMap<String, RefOr<Schema>>,
     used: BTreeMap<String, Value>,
     messages: Map<String, Value>,
 }
 
-/// The document.
+/// Builds the document.
 pub(super) fn build(gateway: &GatewayState) -> Value {
     let mut api = Api::default();
     shapes::add(&mut api);
     frames::add(&mut api);
     frames::tagged(&mut api);
     let dios: Vec<(String, &Resource)> =
-        titles(gateway.dios.keys()).into_iter().zip(gateway.dios.values().map(|at| &**at)).collect();
-    dios.iter().for_each(|(title, at)| rows::add(&mut api, title, at));
+        titles(gateway.dios.keys()).into_iter().zip(gateway.dios.values().map(|resource| &**resource)).collect();
+    dios.iter().for_each(|(title, resource)| rows::add(&mut api, title, resource));
     let mut schemas = Schemas { all: &api.schemas, used: BTreeMap::new(), messages: Map::new() };
     let (mut channels, mut operations) = (Map::new(), Map::new());
     let mut add = |channel: Channel<'_>| {
@@ -39,22 +39,22 @@ pub(super) fn build(gateway: &GatewayState) -> Value {
         channels.insert(channel.id.clone(), channel.describe(&mut schemas));
     };
     add(many());
-    for (title, at) in &dios {
-        of_dio(title, at).into_iter().for_each(&mut add);
+    for (title, resource) in &dios {
+        of_dio(title, resource).into_iter().for_each(&mut add);
     }
     let mut components = json!({ "messages": schemas.messages, "schemas": schemas.used });
     let mut server = json!({
         "host": "{host}",
         "protocol": "ws",
-        "description": "Where the server is; `wss` behind a proxy that speaks TLS.",
-        "variables": { "host": { "default": "127.0.0.1:8080", "description": "Its name and port." } },
+        "description": "The server. Use `wss` if a proxy adds TLS.",
+        "variables": { "host": { "default": "127.0.0.1:8080", "description": "Host name and port of the server." } },
     });
     if !gateway.base_path.is_empty() {
         server["pathname"] = json!(gateway.base_path);
     }
     if matches!(gateway.auth, Auth::Tokens(_)) {
-        let about = "One of the server's tokens, in `Authorization`; where that cannot be set, as the subprotocol \
-            `bearer.TOKEN` beside the one that is spoken.";
+        let about = "One of the server's tokens, in the header `Authorization`. Clients that cannot set it offer the subprotocol \
+            `bearer.TOKEN` in addition to that of the frames.";
         let scheme = json!({ "type": "http", "scheme": "bearer", "description": about });
         components["securitySchemes"] = json!({ BEARER: scheme });
         server["security"] = json!([{ "$ref": format!("#/components/securitySchemes/{BEARER}") }]);
@@ -75,25 +75,27 @@ pub(super) fn build(gateway: &GatewayState) -> Value {
     })
 }
 
-/// Something to connect to.
+/// Channel: a URL to connect to.
 struct Channel<'a> {
     id: String,
     address: String,
     title: String,
     about: &'a str,
-    /// What the path names, and what the query may say.
+    /// Parameters of the path.
     path: Map<String, Value>,
+    /// Parameters of the query.
     query: Vec<Parameter>,
-    /// Schemas of what the server says, and of what the client may.
+    /// Schemas of the messages of the server.
     sends: Vec<String>,
-    takes: Vec<&'static str>,
+    /// Schemas of the messages of clients.
+    receives: Vec<&'static str>,
 }
 
 fn names<const N: usize>(names: [&str; N]) -> Vec<String> {
     names.map(str::to_string).into()
 }
 
-/// The frames of any subscription to events, beside those with rows.
+/// Returns the frames of all subscriptions to events, without those that carry a row.
 fn of_events() -> Vec<String> {
     frames::OF_EVENTS.iter().map(|name| name.to_string()).collect()
 }
@@ -105,12 +107,12 @@ fn many() -> Channel<'static> {
         id: "events".into(),
         address: "/events".into(),
         title: "Several subscriptions".into(),
-        about: "Events and live queries of several resources. A frame of a subscription is one of its resource's channels, with \
-            `sub`, which says whose it is.",
+        about: "Events and live queries of several resources. A frame of a subscription is a frame of the channel of its resource, \
+            with the name of the subscription in `sub`.",
         path: Map::new(),
         query: parameters::many_events(),
         sends,
-        takes: vec!["SubscribeFrame", "UnsubscribeFrame", "AuthFrame", "PingFrame"],
+        receives: vec!["SubscribeFrame", "UnsubscribeFrame", "AuthFrame", "PingFrame"],
     }
 }
 
@@ -121,19 +123,19 @@ fn of_dio<'a>(title: &str, resource: &Resource) -> [Channel<'a>; 4] {
     let live = frames::OF_LIVE.iter().map(|name| name.to_string()).collect::<Vec<_>>();
     let groups =
         parameters::groups(resource).into_iter().chain(parameters::filters(resource)).chain(parameters::live_groups());
-    let id = ("id".to_string(), json!({ "description": "The row's id, percent-encoded." }));
+    let id = ("id".to_string(), json!({ "description": "Id of the row, percent-encoded." }));
     let channel =
-        |kind: &str, path: &str, what: &str, about: &'static str, query: Vec<Parameter>, sends: &[String]| Channel {
+        |kind: &str, path: &str, label: &str, about: &'static str, query: Vec<Parameter>, sends: &[String]| Channel {
             id: format!("{title}{kind}"),
             address: format!("/{name}{path}"),
-            title: format!("{what} of {name}"),
+            title: format!("{label} of {name}"),
             about,
             path: Map::new(),
             query,
             sends: sends.to_vec(),
-            takes: vec!["PingFrame"],
+            receives: vec!["PingFrame"],
         };
-    let row_about = "What happens to one row.";
+    let row_about = "Changes of one row.";
     let mut row =
         channel("RowEvents", "/{id}/events", "Events of a row", row_about, parameters::events(resource, true), &sends);
     row.path.extend([id]);
@@ -142,7 +144,8 @@ fn of_dio<'a>(title: &str, resource: &Resource) -> [Channel<'a>; 4] {
             "Events",
             "/events",
             "Events",
-            "What happens to the rows, from any position on that is still at hand; a filter sees rows enter and leave.",
+            "Changes of the rows, from any position that the log still has. With a filter, rows that begin or cease to match are \
+             reported too.",
             parameters::events(resource, false),
             &sends,
         ),
@@ -150,16 +153,16 @@ fn of_dio<'a>(title: &str, resource: &Resource) -> [Channel<'a>; 4] {
         channel(
             "Live",
             "/live",
-            "A live list",
-            "The rows of a list, then every change of it with its place, to be applied one after the other.",
+            "Live list",
+            "The rows of a list, followed by every change of the list with its index. Changes must be applied in order.",
             parameters::live(resource),
             &live,
         ),
         channel(
             "LiveGroups",
             "/_aggregate",
-            "A live aggregate",
-            "With `live=true`: groups, as the rows of a live list; the id of one is its key as a JSON array.",
+            "Live aggregate",
+            "With `live=true`: the groups of an aggregate as the rows of a live list. The id of a group is its key as a JSON array.",
             groups.collect(),
             &live,
         ),
@@ -168,7 +171,7 @@ fn of_dio<'a>(title: &str, resource: &Resource) -> [Channel<'a>; 4] {
 
 impl Channel<'_> {
     fn names(&self) -> impl Iterator<Item = &str> {
-        self.sends.iter().map(String::as_str).chain(self.takes.iter().copied())
+        self.sends.iter().map(String::as_str).chain(self.receives.iter().copied())
     }
 
     fn describe(&self, schemas: &mut Schemas<'_>) -> Value {
@@ -205,13 +208,13 @@ impl Channel<'_> {
                 "messages": names.map(message).collect::<Vec<_>>(),
             })
         };
-        let sends = operation("send", "What the server says.", &mut self.sends.iter().map(String::as_str));
-        let takes = operation("receive", "What a client may say.", &mut self.takes.iter().copied());
-        [(format!("send{}", self.id), sends), (format!("receive{}", self.id), takes)]
+        let sends = operation("send", "Messages of the server.", &mut self.sends.iter().map(String::as_str));
+        let receives = operation("receive", "Messages of clients.", &mut self.receives.iter().copied());
+        [(format!("send{}", self.id), sends), (format!("receive{}", self.id), receives)]
     }
 }
 
-/// A message's name within its channel: the type that its frames have, in most cases.
+/// Returns the name of a message within its channel, which in most cases is the type of its frames.
 fn key(schema: &str) -> String {
     schema.strip_suffix("Frame").unwrap_or(schema).to_string()
 }
@@ -221,7 +224,7 @@ impl Schemas<'_> {
         if self.messages.contains_key(name) {
             return;
         }
-        self.take(name);
+        self.add(name);
         let schema = self.used.get(name).cloned().unwrap_or_default();
         let mut message = json!({
             "name": schema["properties"]["type"]["enum"][0].as_str().unwrap_or("frame"),
@@ -234,27 +237,28 @@ impl Schemas<'_> {
         self.messages.insert(name.to_string(), message);
     }
 
-    /// Takes a schema over, with those that it needs.
-    fn take(&mut self, name: &str) {
+    /// Adds a schema of the OpenAPI document, with those that it refers to.
+    fn add(&mut self, name: &str) {
         if self.used.contains_key(name) {
             return;
         }
         let schema = self.all.get(name).map(serde_json::to_value).and_then(Result::ok).unwrap_or_default();
-        let mut needed = BTreeSet::new();
-        references(&schema, &mut needed);
+        let mut names = BTreeSet::new();
+        references(&schema, &mut names);
         self.used.insert(name.to_string(), schema);
-        needed.iter().for_each(|name| self.take(name));
+        names.iter().for_each(|name| self.add(name));
     }
 }
 
-fn references(value: &Value, found: &mut BTreeSet<String>) {
+/// Collects the names of the schemas that `value` refers to.
+fn references(value: &Value, names: &mut BTreeSet<String>) {
     match value {
         Value::Object(members) => {
             let own = members.get("$ref").and_then(Value::as_str);
-            found.extend(own.and_then(|at| at.strip_prefix("#/components/schemas/")).map(str::to_string));
-            members.values().for_each(|member| references(member, found));
+            names.extend(own.and_then(|url| url.strip_prefix("#/components/schemas/")).map(str::to_string));
+            members.values().for_each(|member| references(member, names));
         }
-        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+        Value::Array(items) => items.iter().for_each(|item| references(item, names)),
         _ => {}
     }
 }

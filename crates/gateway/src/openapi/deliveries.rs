@@ -1,4 +1,4 @@
-//! What is kept of deliveries.
+//! Paths of the deliveries that webhooks have received.
 
 use utoipa::openapi::path::HttpMethod;
 
@@ -9,30 +9,31 @@ use crate::webhook::Hook;
 use crate::webhook::deliveries::{self, DeliveryBody, DeliveryFilter, DeliverySent};
 use crate::webhook::receive::Received;
 
-/// The deliveries of one webhook; under the server's tokens, not the hook's.
+/// Adds the deliveries of one webhook. They require a token of the server, not the secret of the webhook.
 pub(super) fn add(api: &mut Api, hook: &Hook) {
     shapes(api);
     let path = format!("/webhooks/{}/deliveries", hook.name);
-    let list = api.operation(format!("list_{}", hook.name), WEBHOOKS, "Deliveries, newest first", &HttpMethod::Get);
+    let list =
+        api.operation(format!("list_{}", hook.name), WEBHOOKS, "List deliveries, newest first", &HttpMethod::Get);
     let list = list.parameters(Some(DeliveryFilter::parameters()));
-    let found = answers::json("The deliveries, without what was sent.", array(named("Delivery")));
-    let found = answers::header(found, "X-Total-Count", "Deliveries that fit, on all pages.", count());
-    let found = answers::header(found, "Link", "The next page, where there is one (RFC 8288).", text());
-    let list = list.response("200", found.build());
+    let response = answers::json("The deliveries, without their bodies.", array(named("Delivery")));
+    let response = answers::header(response, "X-Total-Count", "Number of matching deliveries on all pages.", count());
+    let response = answers::header(response, "Link", "URL of the next page, if there is one (RFC 8288).", text());
+    let list = list.response("200", response.build());
     api.add(&path, HttpMethod::Get, answers::refusals(list, &[400, 503]));
 
-    let id = || parameters::path("id", "The delivery's id.", deliveries::id());
+    let id = || parameters::path("id", "Id of the delivery.", deliveries::id());
     let one =
-        api.operation(format!("delivery_{}", hook.name), WEBHOOKS, "One delivery as it was sent", &HttpMethod::Get);
-    let found = answers::json("The delivery; secrets and signatures are left out.", named("DeliverySent"));
-    let one = one.parameter(id()).response("200", found.build());
+        api.operation(format!("delivery_{}", hook.name), WEBHOOKS, "Get a delivery with its body", &HttpMethod::Get);
+    let response = answers::json("The delivery, without secrets and signatures.", named("DeliverySent"));
+    let one = one.parameter(id()).response("200", response.build());
     api.add(&format!("{path}/{{id}}"), HttpMethod::Get, answers::refusals(one, &[400, 404, 503]));
 
-    let again = api.operation(format!("replay_{}", hook.name), WEBHOOKS, "Apply a delivery again", &HttpMethod::Post);
-    let done = answers::json("What that did, whether it had been applied before or not.", named("Delivery"));
-    let again = again.parameter(id()).response("200", done.build());
-    let again = answers::refusals(again, &[400, 404, 409, 500, 502, 503, 504, 507]);
-    api.add(&format!("{path}/{{id}}/replay"), HttpMethod::Post, again);
+    let replay = api.operation(format!("replay_{}", hook.name), WEBHOOKS, "Apply a delivery again", &HttpMethod::Post);
+    let outcome = answers::json("The outcome, whether or not the delivery had been applied before.", named("Delivery"));
+    let replay = replay.parameter(id()).response("200", outcome.build());
+    let replay = answers::refusals(replay, &[400, 404, 409, 500, 502, 503, 504, 507]);
+    api.add(&format!("{path}/{{id}}/replay"), HttpMethod::Post, replay);
 }
 
 fn shapes(api: &mut Api) {

@@ -1,4 +1,4 @@
-//! A document that describes the gateway, as it is sent.
+//! Document that describes the gateway, in the form that is sent.
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::http::response;
 
-/// The document as it is sent.
+/// Encoded document with its ETag.
 #[derive(Clone, Debug, Default)]
 pub struct Document {
     json: Bytes,

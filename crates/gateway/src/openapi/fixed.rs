@@ -1,4 +1,4 @@
-//! The paths that are no Dio's: health, operations, problems, webhooks, this document.
+//! Paths that do not belong to a Dio: health, operations, problems, webhooks, documents.
 
 use utoipa::IntoParams as _;
 use utoipa::openapi::content::ContentBuilder;
@@ -24,7 +24,7 @@ pub(super) const WEBHOOKS: &str = "webhooks";
 
 pub(super) fn tag() -> Tag {
     let mut tag = Tag::new(SERVER);
-    tag.description = Some("The server itself, and the writes it has accepted.".to_string());
+    tag.description = Some("The server itself, and the writes that it has accepted.".to_string());
     tag
 }
 
@@ -37,10 +37,10 @@ pub(super) fn add(api: &mut Api, gateway: &GatewayState) {
 }
 
 fn backup(api: &mut Api) {
-    let backup = api.operation("makeBackup", SERVER, "Cache and journal of one moment", &HttpMethod::Post);
-    let about = "A tar file of copies, as `diorama backup` unpacks it. Put back in place of the files of a stopped server, they begin \
-        a new epoch. One is made at a time; pages of other origins get none.";
-    let files = answers::content(answers::empty("The copies."), "application/x-tar", text());
+    let backup = api.operation("makeBackup", SERVER, "Back up cache and journal", &HttpMethod::Post);
+    let about = "Returns a tar file with consistent copies of the files, as `diorama backup` unpacks it. To restore them, replace the \
+        files of a stopped server; it then starts with a new epoch. One backup is made at a time. Pages of other origins are refused.";
+    let files = answers::content(answers::empty("The tar file."), "application/x-tar", text());
     let backup = backup.description(Some(about)).response("200", files.build());
     api.add("/_backup", HttpMethod::Post, answers::refusals(backup, &[403, 404, 503, 507]));
 }
@@ -50,71 +50,73 @@ fn get(api: &Api, id: &str, summary: &str) -> OperationBuilder {
 }
 
 fn server(api: &mut Api) {
-    let links = answers::content(answers::json("Links.", derived::<Index>()), "text/html", text());
-    let root = get(api, "listResources", "The resources and where they are");
+    let links = answers::content(answers::json("The URLs.", derived::<Index>()), "text/html", text());
+    let root = get(api, "listResources", "List resources and webhooks");
     api.add("/", HttpMethod::Get, root.response("200", links.build()));
 
-    // Nobody is asked for a token here: no 401.
+    // No token is required here, so there is no 401.
     let open = Api { guarded: false, hosts: api.hosts, ..Api::default() };
-    let live = open.operation("isAlive", SERVER, "Whether the process runs", &HttpMethod::Get);
-    let live = live.response("200", answers::json("It does.", derived::<Alive>()).build());
+    let live = open.operation("isAlive", SERVER, "Check that the process runs", &HttpMethod::Get);
+    let live = live.response("200", answers::json("The process runs.", derived::<Alive>()).build());
     api.add("/healthz", HttpMethod::Get, unguarded(api, live));
 
     api.derived::<Readiness>();
-    let not_yet = answers::json("Not yet, or not any more.", named("Readiness"));
+    let not_yet =
+        answers::json("At least one resource cannot be read yet, or the server is stopping.", named("Readiness"));
     let not_yet = answers::content(not_yet, answers::PROBLEM, named("Problem"));
-    let not_yet = answers::header(not_yet, "Retry-After", "Seconds.", count());
-    let ready = get(api, "isReady", "Whether every resource can be read");
-    let ready = ready.response("200", answers::json("All can.", named("Readiness")).build());
+    let not_yet = answers::header(not_yet, "Retry-After", "Seconds to wait before the request is repeated.", count());
+    let ready = get(api, "isReady", "Check that every resource can be read");
+    let ready = ready.response("200", answers::json("Every resource can be read.", named("Readiness")).build());
     api.add("/readyz", HttpMethod::Get, ready.response("503", not_yet.build()));
 
-    let metrics = get(api, "readMetrics", "Counters and gauges in Prometheus' text format");
-    let samples = answers::content(answers::empty("The samples."), "text/plain; version=0.0.4", text());
+    let metrics = get(api, "readMetrics", "Get metrics in the text format of Prometheus");
+    let samples = answers::content(answers::empty("The metrics."), "text/plain; version=0.0.4", text());
     api.add("/metrics", HttpMethod::Get, metrics.response("200", samples.build()));
 }
 
 fn documents(api: &mut Api) {
-    let this = get(api, "readOpenApi", "This document").parameter(parameters::if_none_match());
-    let docs = get(api, "readDocs", "This document as a page, which can try the operations");
+    let this = get(api, "readOpenApi", "Get this document").parameter(parameters::if_none_match());
+    let docs = get(api, "readDocs", "Get this document as an interactive page");
     let page = answers::content(answers::empty("The page."), "text/html; charset=utf-8", text());
     api.add("/docs", HttpMethod::Get, docs.response("200", page.build()));
 
-    let version = |response| answers::header(response, "ETag", "The document's version.", text()).build();
+    let version = |response| answers::header(response, "ETag", "Version of the content.", text()).build();
     let this = this.response("200", version(answers::json("The document.", ObjectBuilder::new())));
     api.add(
         "/openapi.json",
         HttpMethod::Get,
-        this.response("304", version(answers::empty("It is what the client has."))),
+        this.response("304", version(answers::empty("The client has the current version."))),
     );
-    let events = get(api, "readAsyncApi", "Events and live queries, as AsyncAPI 3.0");
+    let events = get(api, "readAsyncApi", "Get the description of events and live queries as AsyncAPI 3.0");
     let events = events.parameter(parameters::if_none_match());
     let events = events.response("200", version(answers::json("The document.", ObjectBuilder::new())));
-    let events = events.response("304", version(answers::empty("It is what the client has.")));
+    let events = events.response("304", version(answers::empty("The client has the current version.")));
     api.add("/asyncapi.json", HttpMethod::Get, events);
 
     let open = Api { guarded: false, hosts: api.hosts, ..Api::default() };
-    let file = open.operation("getFile", SERVER, "The browser client, and the files of the pages", &HttpMethod::Get);
+    let file = open.operation("getFile", SERVER, "Get a file of the browser client or of the pages", &HttpMethod::Get);
     let name = text().pattern(Some(r"^[a-z-]+\.(js|css)$"));
-    let file = file.parameter(parameters::path("file", "The file's name.", name));
+    let file = file.parameter(parameters::path("file", "Name of the file.", name));
     let sent = answers::content(answers::empty("The file."), "text/javascript; charset=utf-8", text());
     let sent = answers::content(sent, "text/css; charset=utf-8", text());
     let file = file.parameter(parameters::if_none_match()).response("200", version(sent));
-    let file = file.response("304", version(answers::empty("It is what the client has.")));
+    let file = file.response("304", version(answers::empty("The client has the current version.")));
     let file = unguarded(api, answers::refusals(file, &[404]));
     api.add("/static/{file}", HttpMethod::Get, file);
 
     let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
-    let problem = get(api, "explainProblem", "What a code means");
-    let problem = problem.parameter(parameters::path("code", "The code of a problem.", word(&codes)));
-    let problem = problem.response("200", answers::json("Its meaning.", derived::<Meaning>()).build());
+    let problem = get(api, "explainProblem", "Get the description of a code");
+    let problem = problem.parameter(parameters::path("code", "Code of an error.", word(&codes)));
+    let problem = problem.response("200", answers::json("The description.", derived::<Meaning>()).build());
     api.add("/problems/{code}", HttpMethod::Get, answers::refusals(problem, &[404]));
 }
 
 fn events(api: &mut Api) {
-    let about = "The events of several resources on one connection; every frame says in `sub` whose it is. On a WebSocket, \
-        `SubscribeFrame` and `UnsubscribeFrame` change what is followed, also with several filters of one resource, and live queries.";
+    let about = "Sends the events of several resources on one connection. Each frame has the name of its subscription in `sub`. On a \
+        WebSocket, clients open and close subscriptions with `SubscribeFrame` and `UnsubscribeFrame`: several filters of one resource, \
+        and live queries.";
     let frames = super::frames::tagged(api);
-    let watch = get(api, "watchMany", "Events of several resources").description(Some(about));
+    let watch = get(api, "watchMany", "Subscribe to events of several resources").description(Some(about));
     let watch = answers::events(watch.parameters(Some(parameters::many_events())), frames);
     let watch = if api.origins { answers::refusals(watch, &[403]) } else { watch };
     api.add("/events", HttpMethod::Get, watch);
@@ -122,78 +124,88 @@ fn events(api: &mut Api) {
 
 fn operations(api: &mut Api, gateway: &GatewayState) {
     let dios: Vec<&str> = gateway.dios.keys().map(|name| &**name).collect();
-    let list = get(api, "listOperations", "Accepted writes, newest first");
+    let list = get(api, "listOperations", "List accepted writes, newest first");
     let list = list.parameters(Some(OperationFilter::parameters(&dios)));
-    let found = answers::json("The operations.", array(named("Operation")));
-    let found = answers::content(found, "application/x-ndjson", text().description(Some("An operation per line.")));
-    let found = answers::header(found, "X-Total-Count", "Operations that fit, on all pages.", count());
-    let found = answers::header(found, "Link", "The next page, where there is one (RFC 8288).", text());
-    let list = list.response("200", found.build());
+    let response = answers::json("The operations.", array(named("Operation")));
+    let response =
+        answers::content(response, "application/x-ndjson", text().description(Some("One operation per line.")));
+    let response = answers::header(response, "X-Total-Count", "Number of matching operations on all pages.", count());
+    let response = answers::header(response, "Link", "URL of the next page, if there is one (RFC 8288).", text());
+    let list = list.response("200", response.build());
     api.add("/operations", HttpMethod::Get, answers::refusals(list, &[400, 404, 406]));
 
-    let many = api.operation("retryOperations", SERVER, "Give parked writes another try", &HttpMethod::Post);
+    let many = api.operation("retryOperations", SERVER, "Retry parked writes", &HttpMethod::Post);
     let many = many.parameters(Some(parameters::retries(&dios)));
-    let told = answers::json("What became of each, in the order of their acceptance.", array(named("Retried")));
-    let told = answers::header(told, "X-Total-Count", "Operations that were parked before.", count());
-    let many = many.response("200", told.build());
+    let outcomes = answers::json("The outcome of each, in the order of acceptance.", array(named("Retried")));
+    let outcomes = answers::header(outcomes, "X-Total-Count", "Number of matching parked operations.", count());
+    let many = many.response("200", outcomes.build());
     api.add("/operations/_retry", HttpMethod::Post, answers::refusals(many, &[400, 404, 503, 507]));
 
-    let id = || parameters::path("id", "The operation's id.", OperationFilter::id());
-    let one = get(api, "getOperation", "One write; `wait=N` waits for its end");
+    let id = || parameters::path("id", "Id of the operation.", OperationFilter::id());
+    let one = get(api, "getOperation", "Get the state of a write, or wait until it has ended");
     let one =
         one.parameter(id()).parameters(Some(WaitParameters::into_params(|| None))).parameter(parameters::prefer());
-    let found = answers::json("The operation.", named("Operation"));
-    let found = answers::header(found, "Retry-After", "Seconds; it has not ended.", count());
-    let found = answers::header(found, "Preference-Applied", "What was followed of Prefer.", text());
-    let one = one.response("200", found.build());
+    let response = answers::json("The operation.", named("Operation"));
+    let response = answers::header(
+        response,
+        "Retry-After",
+        "Seconds to wait before the request is repeated; present until the operation has ended.",
+        count(),
+    );
+    let response =
+        answers::header(response, "Preference-Applied", "Preferences in `Prefer` that were applied.", text());
+    let one = one.response("200", response.build());
     api.add("/operations/{id}", HttpMethod::Get, answers::refusals(one, &[400, 404]));
 
-    let discard = api.operation("discardOperation", SERVER, "Give a parked write up", &HttpMethod::Delete);
-    let discard = discard.parameter(id()).response("204", answers::empty("It is given up.").build());
+    let discard = api.operation("discardOperation", SERVER, "Discard a parked write", &HttpMethod::Delete);
+    let discard = discard.parameter(id()).response("204", answers::empty("The operation is discarded.").build());
     api.add("/operations/{id}", HttpMethod::Delete, answers::refusals(discard, &[404, 409, 503, 507]));
 
-    let retry = api.operation("retryOperation", SERVER, "Give a parked write another try", &HttpMethod::Post);
-    let again = answers::json("A new operation at the end of the queue.", named("Operation"));
-    let again = answers::header(again, "Location", "The new operation.", text());
-    let retry = retry.parameter(id()).response("202", again.build());
+    let retry = api.operation("retryOperation", SERVER, "Retry a parked write", &HttpMethod::Post);
+    let accepted = answers::json("The new operation, which is at the end of the queue.", named("Operation"));
+    let accepted = answers::header(accepted, "Location", "URL of the new operation.", text());
+    let retry = retry.parameter(id()).response("202", accepted.build());
     api.add("/operations/{id}/retry", HttpMethod::Post, answers::refusals(retry, &[404, 409, 503, 507]));
 }
 
-/// The path of one webhook. Senders prove themselves to the hook; the server's tokens are not asked for.
+/// Adds the path of one webhook. Senders authenticate to the hook, and need no token of the server.
 pub(super) fn hook(api: &mut Api, hook: &Hook) {
     if !api.schemas.contains_key("Change") {
         api.schema("Change", change());
     }
     let open = Api::default();
     let id = format!("receive_{}", hook.name);
-    let receive = open.operation(id, WEBHOOKS, "What the source says has changed", &HttpMethod::Post);
-    let told = match hook.inbound.is_native() {
-        true => "in Diorama's own form",
-        false => "in the form of its sender, as the configuration describes it",
+    let receive = open.operation(id, WEBHOOKS, "Receive a delivery", &HttpMethod::Post);
+    let format = match hook.inbound.is_native() {
+        true => "Diorama's own format",
+        false => "the format of the sender, as configured",
     };
     let about = format!(
-        "Feeds `{}` {told}. A delivery with an id counts once for a week; without one the same bytes count once for five \
-         minutes, as long as all that they say is still so.",
+        "Feeds `{}` with changes in {format}. A delivery with an id is applied once within a week. One without an id is \
+         applied once within five minutes for the same bytes, as long as all of its changes are still in effect.",
         hook.dio
     );
     let receive = receive.description(Some(about));
     let receive = if api.hosts { answers::refusals(receive, &[421]) } else { receive };
     let either = AnyOfBuilder::new().item(named("Change")).item(array(named("Change")).max_items(Some(10_000)));
-    let lines = text().description(Some("A change per line."));
+    let lines = text().description(Some("One change per line."));
     let body = RequestBodyBuilder::new().required(Some(Required::True));
     let body = match hook.inbound.is_native() {
         true => body
             .content("application/json", ContentBuilder::new().schema(Some(either)).build())
             .content("application/x-ndjson", ContentBuilder::new().schema(Some(lines)).build()),
-        // What it looks like is its sender's affair.
+        // The sender determines the format.
         false => body.content("application/json", ContentBuilder::new().schema(Some(any())).build()),
     };
     let receive = receive.request_body(Some(body.build()));
-    let done = answers::json("It is applied, was so already, or is of no concern here; durable.", named("Received"));
-    let safe = "`disk`, or `memory` where it ends with the process.";
-    let done = answers::header(done, "Dio-Durable", safe, word(&["disk", "memory"]));
-    let kept = "It is in the journal: being applied still, or kept for a person because it cannot be understood.";
-    let kept = answers::header(answers::json(kept, named("Received")), "Dio-Durable", safe, word(&["disk", "memory"]));
+    let done = "The delivery is applied, was applied before, or contains nothing for this resource.";
+    let storage = "Storage of the delivery: `disk`, or `memory`, which is lost when the process ends.";
+    let done =
+        answers::header(answers::json(done, named("Received")), "Dio-Durable", storage, word(&["disk", "memory"]));
+    let kept =
+        "The delivery is in the journal: it is still being applied, or cannot be decoded and is kept for a person.";
+    let kept =
+        answers::header(answers::json(kept, named("Received")), "Dio-Durable", storage, word(&["disk", "memory"]));
     let receive = receive.response("200", done.build()).response("202", kept.build());
     let receive = answers::refusals(receive, &[400, 408, 409, 413, 415, 422, 429, 500, 502, 503, 504, 507]);
     let receive = unguarded(api, receive);
@@ -205,11 +217,11 @@ pub(super) fn hook(api: &mut Api, hook: &Hook) {
     }
 }
 
-/// The challenge of senders that ask by `GET`.
+/// Adds the challenge of senders that use `GET`.
 fn challenge(api: &mut Api, hook: &Hook, path: &str) {
     let id = format!("challenge_{}", hook.name);
     let operation = Api::default().operation(id, WEBHOOKS, "Answer a challenge of the sender", &HttpMethod::Get);
-    let echoed = ResponseBuilder::new().description("The challenge, given back.");
+    let echoed = ResponseBuilder::new().description("The challenge, returned unchanged.");
     let operation = operation.response("200", answers::content(echoed, "text/plain", text()).build());
     let operation = answers::refusals(operation, &[401, 405]);
     let operation = if api.hosts { answers::refusals(operation, &[421]) } else { operation };
@@ -217,13 +229,13 @@ fn challenge(api: &mut Api, hook: &Hook, path: &str) {
     api.add(path, HttpMethod::Get, operation);
 }
 
-/// What the hook's senders must send to be believed.
+/// Adds the authentication of the hook's senders.
 fn proof(api: &mut Api, hook: &Hook, receive: OperationBuilder) -> OperationBuilder {
     let (scheme, about) = match hook.inbound.scheme().proof() {
         Proof::Nothing => return receive,
         Proof::Body => return answers::refusals(receive, &[401]),
         Proof::Query(name) => {
-            let about = "The webhook's secret.";
+            let about = "Secret of the webhook.";
             return answers::refusals(receive.parameter(parameters::secret(&name, about)), &[401]);
         }
         Proof::Headers(headers) => {
@@ -232,8 +244,8 @@ fn proof(api: &mut Api, hook: &Hook, receive: OperationBuilder) -> OperationBuil
             };
             return answers::refusals(headers.iter().fold(receive, each), &[401]);
         }
-        Proof::Bearer => (HttpAuthScheme::Bearer, "The webhook's secret."),
-        Proof::Basic => (HttpAuthScheme::Basic, "The webhook's user and password."),
+        Proof::Bearer => (HttpAuthScheme::Bearer, "Secret of the webhook."),
+        Proof::Basic => (HttpAuthScheme::Basic, "User and password of the webhook."),
     };
     let scheme = HttpBuilder::new().scheme(scheme).description(Some(about));
     let name = format!("webhook_{}", hook.name);
@@ -244,29 +256,36 @@ fn proof(api: &mut Api, hook: &Hook, receive: OperationBuilder) -> OperationBuil
 }
 
 fn change() -> AnyOfBuilder {
-    // Numbers beyond these are no ids.
+    // Numbers out of these bounds are not valid ids.
     let bounded = |id: ObjectBuilder| id.min_length(Some(1)).minimum(Some(isize::MIN)).maximum(Some(usize::MAX));
     let id = || bounded(ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Integer])));
     let common = |change: ObjectBuilder| {
         let version = ObjectBuilder::new();
         let version = version.schema_type(SchemaType::from_iter([Type::Number, Type::String, Type::Null]));
         change
-            .property("version", version.description(Some("Newer ones win over older ones.")))
-            .property("partial", flag().description(Some("Whether `new` has only what changed.")))
-            .property("delivery", id().description(Some("A change with the same delivery is applied once.")))
+            .property(
+                "version",
+                version
+                    .description(Some("Version of the row. A change with an older version than the row is ignored.")),
+            )
+            .property("partial", flag().description(Some("True if `new` contains only the changed columns.")))
+            .property(
+                "delivery",
+                id().description(Some("Id of the delivery. Changes with the same delivery are applied once.")),
+            )
     };
     let put = object([
         ("op", word(&["insert", "inserted", "update", "updated", "upsert", "upserted"]).into()),
         ("id", id().into()),
     ]);
-    let row = ObjectBuilder::new().description(Some("The row; without it the source is read."));
+    let row = ObjectBuilder::new().description(Some("The row. If it is absent, it is read from the source."));
     let put = common(put.property("new", row));
     let delete = common(object([("op", word(&["delete", "deleted"]).into()), ("id", id().into())]));
     let invalidate = object([("op", word(&["invalidate", "invalidated"]).into())]).property("id", any());
     AnyOfBuilder::new().item(put).item(delete).item(common(invalidate))
 }
 
-/// No token is needed, whatever the others need.
+/// Removes the requirement of a token from `operation`.
 fn unguarded(api: &Api, operation: OperationBuilder) -> OperationBuilder {
     match api.guarded {
         true => operation.securities(Some(Vec::<SecurityRequirement>::new())),

@@ -1,8 +1,9 @@
-//! `GET /openapi.json`: what this gateway serves, as OpenAPI 3.1, made from the live schemas when the router is made; and
-//! `GET /asyncapi.json`, the same of events and live queries as AsyncAPI 3.0.
+//! `GET /openapi.json`: the description of the gateway as OpenAPI 3.1. `GET /asyncapi.json`: its events and live queries as AsyncAPI 3.0.
+//! Both are built from the schemas of the resources when the router is built.
 //!
-//! `document.rs` is a document as it is sent; `resource.rs` has the paths of one Dio and `fixed.rs` all others; `rows.rs` has the schemas of a Dio's rows and `shapes.rs`
-//! those that are the same everywhere, `frames.rs` those of frames; `parameters.rs` and `answers.rs` have what operations share.
+//! `document.rs` serves a document. `resource.rs` has the paths of one Dio, `fixed.rs` and `deliveries.rs` all others. `rows.rs` has the
+//! schemas of a Dio's rows, `frames.rs` those of frames, `shapes.rs` the other ones. `parameters.rs` and `answers.rs` have the parameters
+//! and responses that operations share.
 
 mod answers;
 mod asyncapi;
@@ -31,35 +32,36 @@ use self::document::{Document, serve};
 use crate::http::auth::Auth;
 use crate::state::GatewayState;
 
-/// What the gateway serves, as an OpenAPI document.
+/// Builds the OpenAPI document.
 pub(crate) fn describe(gateway: &GatewayState) -> Document {
     Document::new(build(gateway).to_pretty_json().unwrap_or_default())
 }
 
-/// What it pushes, as an AsyncAPI document.
+/// Builds the AsyncAPI document.
 pub(crate) fn describe_events(gateway: &GatewayState) -> Document {
     Document::new(serde_json::to_string_pretty(&asyncapi::build(gateway)).unwrap_or_default())
 }
 
-/// Serves the document.
+/// Serves the OpenAPI document.
 pub(crate) async fn openapi(State(gateway): State<Arc<GatewayState>>, headers: HeaderMap) -> Response {
     serve(&gateway.openapi, &headers)
 }
 
-/// Serves the document of events.
+/// Serves the AsyncAPI document.
 pub(crate) async fn asyncapi(State(gateway): State<Arc<GatewayState>>, headers: HeaderMap) -> Response {
     serve(&gateway.asyncapi, &headers)
 }
 
-const ABOUT: &str = "Rows are read from a copy of their source, and writes are queued for it: a 202 means that the write is \
-    in the journal and visible to every reader, `Prefer: wait=N` waits for the source. Refusals are `application/problem+json` \
-    with a stable `code`. `QUERY /{resource}`, which this version of OpenAPI cannot describe, does what `POST \
-    /{resource}/_query` does.\n\nA filter is a column with a value, which is equality, or with `operator.value`: eq, neq, gt, \
-    gte, lt, lte, like, ilike (`*` stands for anything), match, imatch (regular expressions), in (`in.(a,b)`), is (null, \
-    not_null, true, false, unknown) or isdistinct. `not.` before an operator turns it around, a value that is given several \
-    times is in, and `eq.` before a value takes it as it is. Parameters and columns that do not exist are refused.";
+const ABOUT: &str = "Rows are read from a copy of their source, and writes are queued for the source. The status 202 means that \
+    the write is in the journal and visible to every reader; `Prefer: wait=N` waits for the source. Errors are \
+    `application/problem+json` with a stable `code`. `QUERY /{resource}`, which this version of OpenAPI cannot describe, is \
+    equivalent to `POST /{resource}/_query`.\n\nA filter is a parameter with the name of a column. Its value is compared for \
+    equality, or has the form `operator.value`. The operators are eq, neq, gt, gte, lt, lte, like and ilike (`*` matches any \
+    characters), match and imatch (regular expressions), in (`in.(a,b)`), is (null, not_null, true, false, unknown) and \
+    isdistinct. The prefix `not.` negates an operator. A parameter that is repeated with plain values matches any of them. With \
+    the prefix `eq.`, the rest of a value is literal. Unknown parameters and columns are refused.";
 
-/// The name of the security scheme of everything but webhooks.
+/// Name of the security scheme of all operations except webhooks.
 const BEARER: &str = "bearer";
 
 /// Paths and schemas while they are collected.
@@ -68,11 +70,11 @@ struct Api {
     paths: Paths,
     schemas: BTreeMap<String, RefOr<Schema>>,
     securities: BTreeMap<String, SecurityScheme>,
-    /// Whether tokens are asked for.
+    /// True if a token is required.
     guarded: bool,
-    /// Whether pages of other origins are turned away.
+    /// True if requests of foreign origins are refused.
     origins: bool,
-    /// Whether the `Host` is checked.
+    /// True if the `Host` is checked.
     hosts: bool,
 }
 
@@ -89,12 +91,12 @@ impl Api {
         self.schemas.insert(name.into(), schema.into());
     }
 
-    /// Adds the schema that is derived for `T`.
+    /// Adds the derived schema of `T`.
     fn derived<T: ToSchema>(&mut self) {
         self.schemas.insert(T::name().into_owned(), shapes::derived::<T>());
     }
 
-    /// An operation, with what the pipeline may answer before its handler does.
+    /// Creates an operation with the errors that the pipeline may answer before the handler runs.
     fn operation(&self, id: impl Into<String>, tag: &str, summary: &str, method: &HttpMethod) -> OperationBuilder {
         let mut refusals = vec![414, 429, 500];
         refusals.extend(self.hosts.then_some(421));
@@ -156,7 +158,7 @@ fn build(gateway: &GatewayState) -> OpenApi {
         .build()
 }
 
-/// What the schemas and operations of each Dio are called: `my-items` is `MyItems`, and a second one of that name `MyItems2`.
+/// Returns the prefix of the names of each Dio's schemas and operations: `MyItems` for `my-items`, and `MyItems2` for a second one.
 fn titles<'a>(names: impl Iterator<Item = &'a Arc<str>>) -> Vec<String> {
     let mut titles: Vec<String> = Vec::new();
     for name in names {
@@ -174,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_resource_has_a_title_of_its_own() {
+    fn titles_of_resources_are_unique() {
         let names: Vec<Arc<str>> = ["my-items", "my_items", "myItems", "2024"].map(Arc::from).into();
         assert_eq!(titles(names.iter()), ["MyItems", "MyItems2", "MyItems3", "2024"]);
     }

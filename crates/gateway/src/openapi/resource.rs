@@ -1,4 +1,4 @@
-//! The paths of one Dio: what it can do, and nothing that it cannot.
+//! Paths of one Dio, with the operations that it supports.
 
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder};
@@ -11,17 +11,17 @@ use super::shapes::{Shape, array, named, text};
 use super::{Api, answers, parameters, rows, shapes};
 use crate::state::Resource;
 
-/// Statuses of refusals that every write has.
+/// Statuses of errors of all writes.
 const WRITE: [u16; 8] = [400, 405, 408, 409, 413, 422, 503, 507];
 
-/// What the descriptions of one Dio's operations are made of.
+/// Builder of the paths of one Dio.
 struct ResourcePaths<'a> {
     title: &'a str,
     name: &'a str,
     resource: &'a Resource,
 }
 
-/// The operations of `at`, whose names end with `title`.
+/// Adds the operations of `resource`, whose ids end with `title`.
 pub(super) fn add(api: &mut Api, title: &str, resource: &Resource) {
     let paths = ResourcePaths { title, name: resource.dio.name(), resource };
     paths.reads(api);
@@ -52,61 +52,66 @@ impl ResourcePaths<'_> {
 
     fn reads(&self, api: &mut Api) {
         for (method, verb) in [(HttpMethod::Get, "list"), (HttpMethod::Head, "count")] {
-            let operation = self.operation(api, verb, false, &method, "Rows by filter, order and page");
+            let summary =
+                if method == HttpMethod::Get { "List rows by filter, order and page" } else { "Count rows by filter" };
+            let operation = self.operation(api, verb, false, &method, summary);
             let operation = operation.parameters(Some(parameters::filters(self.resource)));
             let operation = operation.parameters(Some(parameters::page(self.resource)));
             let operation = operation.parameter(parameters::explain()).parameter(parameters::if_none_match());
-            let found = match method {
+            let response = match method {
                 HttpMethod::Get => {
                     let rows = AnyOfBuilder::new().item(rows::list(self.title)).item(named("Explained"));
-                    self.found(rows)
+                    self.row_list(rows)
                 }
-                _ => answers::empty("How many there are."),
+                _ => answers::empty("The number of rows is in the headers."),
             };
-            let operation = operation.response("200", answers::listed(found).build()).response("304", unchanged());
+            let operation = operation.response("200", answers::listed(response).build()).response("304", unchanged());
             api.add(&self.list_path(), method, self.readable(operation, &[400, 406, 503]));
         }
         for (method, verb) in [(HttpMethod::Get, "get"), (HttpMethod::Head, "check")] {
-            let operation = self.operation(api, verb, true, &method, "One row");
+            let summary = if method == HttpMethod::Get { "Get a row" } else { "Check that a row exists" };
+            let operation = self.operation(api, verb, true, &method, summary);
             let operation = operation.parameter(parameters::row(self.resource, false)).parameter(parameters::select());
             let operation = operation.parameter(parameters::if_none_match());
             let row = match method {
                 HttpMethod::Get => cbor(answers::json("The row.", rows::shown(self.title))),
-                _ => answers::empty("It is there."),
+                _ => answers::empty("The row exists."),
             };
             let operation = operation.response("200", answers::read(row).build()).response("304", unchanged());
             api.add(&self.row_path(), method, self.readable(operation, &[400, 404, 406, 503]));
         }
         self.query(api);
         self.aggregate(api);
-        let refresh = self.operation(api, "refresh", false, &HttpMethod::Post, "Read the source now");
+        let refresh = self.operation(api, "refresh", false, &HttpMethod::Post, "Refresh the copy from the source now");
         let refresh = refresh.parameter(parameters::allow_shrink());
-        let refresh = refresh.response("200", answers::json("What changed.", named("Refreshed")).build());
+        let refresh = refresh.response("200", answers::json("The numbers of changes.", named("Refreshed")).build());
         let refresh = answers::refusals(refresh, &[400, 409, 502, 503, 504]);
         api.add(&format!("{}/_refresh", self.list_path()), HttpMethod::Post, refresh);
-        let about = "Erase what is kept of rows";
-        let purge = self.operation(api, "purge", false, &HttpMethod::Post, about);
+        let summary = "Erase all stored data of rows";
+        let purge = self.operation(api, "purge", false, &HttpMethod::Post, summary);
         let purge = purge.description(Some(
-            "Rows, what the log remembers of them, values of settled writes and kept deliveries that name them. The source is not \
-             touched: delete the rows there first, else they come back with the next refresh.",
+            "Erases the rows, their entries in the log, the values of ended writes to them, and kept deliveries that name them. The \
+             source is not changed: delete the rows there first, because otherwise the next refresh restores them.",
         ));
         let purge = purge.request_body(Some(body(&["application/json", "application/cbor"], named("Purge"))));
-        let purge = purge.response("200", answers::json("What was erased.", named("Purged")).build());
+        let purge =
+            purge.response("200", answers::json("The numbers of erased rows and entries.", named("Purged")).build());
         let purge = answers::refusals(purge, &[400, 405, 408, 409, 413, 415, 422, 503, 507]);
         api.add(&format!("{}/_purge", self.list_path()), HttpMethod::Post, purge);
-        let schema = self.operation(api, "describe", false, &HttpMethod::Get, "Columns, and what can be done");
+        let schema = self.operation(api, "describe", false, &HttpMethod::Get, "Get columns and supported operations");
         let schema = schema.response("200", answers::json("The description.", named("Description")).build());
         api.add(&format!("{}/_schema", self.list_path()), HttpMethod::Get, schema);
     }
 
     fn query(&self, api: &mut Api) {
-        let query = self.operation(api, "query", false, &HttpMethod::Post, "Rows by a query in the body");
+        let query = self.operation(api, "query", false, &HttpMethod::Post, "List rows by a query in the body");
         let query = query.parameter(parameters::if_none_match());
-        let query =
-            query.parameter(parameters::after("As `after` in the body, which it wins over; `Link` has such URLs."));
+        let query = query.parameter(parameters::after(
+            "Cursor from the `Link` of an earlier response. Takes precedence over `after` in the body.",
+        ));
         let query = query.request_body(Some(body(&["application/json", "application/cbor"], named("Query"))));
         let query = query
-            .response("200", answers::listed(self.found(rows::list(self.title))).build())
+            .response("200", answers::listed(self.row_list(rows::list(self.title))).build())
             .response("304", unchanged());
         let query = self.readable(query, &[400, 406, 408, 413, 415, 503]);
         api.add(&format!("{}/_query", self.list_path()), HttpMethod::Post, query);
@@ -114,24 +119,31 @@ impl ResourcePaths<'_> {
 
     fn aggregate(&self, api: &mut Api) {
         for (method, verb) in [(HttpMethod::Get, "aggregate"), (HttpMethod::Head, "countGroups")] {
-            let operation = self.operation(api, verb, false, &method, "Counts, sums, means and extremes, by groups");
+            let summary = match method {
+                HttpMethod::Get => "Get counts, sums, averages, minima and maxima by group",
+                _ => "Count groups",
+            };
+            let operation = self.operation(api, verb, false, &method, summary);
             let operation = operation.parameters(Some(parameters::groups(self.resource)));
             let mut others = parameters::filters(self.resource);
             let live = parameters::live_groups();
             others.retain(|filter| !live.iter().any(|own| own.name == filter.name));
             let operation = operation.parameters(Some(others)).parameters(Some(live));
             let operation = operation.parameter(parameters::if_none_match());
-            let found = match method {
+            let response = match method {
                 HttpMethod::Get => {
-                    let found = answers::json("The groups; with `live`, frames.", array(shapes::object([])));
-                    let found = answers::content(found, "application/x-ndjson", text());
-                    let found = answers::content(found, "text/event-stream", text());
-                    cbor(answers::content(found, "text/csv", text()))
+                    let response = answers::json("The groups, or frames with `live`.", array(shapes::object([])));
+                    let response = answers::content(response, "application/x-ndjson", text());
+                    let response = answers::content(response, "text/event-stream", text());
+                    cbor(answers::content(response, "text/csv", text()))
                 }
-                _ => answers::empty("How many groups there are."),
+                _ => answers::empty("The number of groups is in the headers."),
             };
-            let operation = operation.response("200", answers::listed(found).build()).response("304", unchanged());
-            let socket = answers::json("With `live`: frames follow, each of this form.", named("LiveFrame"));
+            let operation = operation.response("200", answers::listed(response).build()).response("304", unchanged());
+            let socket = answers::json(
+                "With `live`: the WebSocket is open, and each message is a frame of this schema.",
+                named("LiveFrame"),
+            );
             let operation = operation.response("101", socket.build());
             let operation = answers::refusals(operation, &[400, 405, 406, 426, 503]);
             let operation = if api.origins { answers::refusals(operation, &[403]) } else { operation };
@@ -139,7 +151,7 @@ impl ResourcePaths<'_> {
         }
     }
 
-    /// A Dio that holds a part of its rows only asks the source for the others.
+    /// Adds the errors of reads to `operation`. A Dio with only a part of the rows may have to read the source.
     fn readable(&self, operation: OperationBuilder, refusals: &[u16]) -> OperationBuilder {
         let operation = answers::refusals(operation, refusals);
         match self.resource.dio.loads_chunks() {
@@ -148,10 +160,10 @@ impl ResourcePaths<'_> {
         }
     }
 
-    fn found(&self, rows: impl Into<Shape>) -> ResponseBuilder {
-        let found = answers::json("The rows.", rows);
-        let found = answers::content(found, "application/x-ndjson", text());
-        cbor(answers::content(found, "text/csv", text()))
+    fn row_list(&self, rows: impl Into<Shape>) -> ResponseBuilder {
+        let response = answers::json("The rows.", rows);
+        let response = answers::content(response, "application/x-ndjson", text());
+        cbor(answers::content(response, "text/csv", text()))
     }
 
     // --- writes of one row -------------------------------------------------------------------------------------------
@@ -163,19 +175,19 @@ impl ResourcePaths<'_> {
         }
         let needed = self.resource.options.require_if_match;
         if can.can_update {
-            let put = self.operation(api, "replace", true, &HttpMethod::Put, "Put a row, new or not");
+            let put = self.operation(api, "replace", true, &HttpMethod::Put, "Replace a row, or add it");
             let put = put.parameter(parameters::row(self.resource, true));
             let put = put.parameter(parameters::if_match(needed)).parameter(parameters::if_absent());
             let put = put.request_body(Some(body(ROW, self.schema("Replace"))));
             api.add(&self.row_path(), HttpMethod::Put, self.settled(put, &["200", "201", "202", "204"], &[404, 415]));
-            let patch = self.operation(api, "patch", true, &HttpMethod::Patch, "Change some columns of a row");
+            let patch = self.operation(api, "patch", true, &HttpMethod::Patch, "Change columns of a row");
             let patch = patch.parameter(parameters::row(self.resource, false)).parameter(parameters::if_match(needed));
             let types = &["application/json", "application/merge-patch+json", "application/cbor"];
             let patch = patch.request_body(Some(body(types, self.schema("Patch"))));
             api.add(&self.row_path(), HttpMethod::Patch, self.settled(patch, &["200", "202", "204"], &[404, 415]));
         }
         if can.can_delete {
-            let delete = self.operation(api, "delete", true, &HttpMethod::Delete, "Take a row away");
+            let delete = self.operation(api, "delete", true, &HttpMethod::Delete, "Delete a row");
             let delete =
                 delete.parameter(parameters::row(self.resource, false)).parameter(parameters::if_match(needed));
             api.add(&self.row_path(), HttpMethod::Delete, self.settled(delete, &["200", "202", "204"], &[404]));
@@ -184,34 +196,38 @@ impl ResourcePaths<'_> {
 
     fn insert(&self, api: &mut Api) {
         let one = ["200", "201", "202", "204"];
-        let insert = self.operation(api, "insert", false, &HttpMethod::Post, "Add a row, or many");
+        let insert = self.operation(api, "insert", false, &HttpMethod::Post, "Add one row or several");
         let several: Shape = array(self.schema("Insert")).into();
         let either = OneOfBuilder::new().item(self.schema("Insert")).item(several);
-        let lines = ContentBuilder::new().schema(Some(text().description(Some("A row per line.")))).build();
+        let lines = ContentBuilder::new().schema(Some(text().description(Some("One row per line.")))).build();
         let mut takes = body(ROW, either);
         takes.content.insert("application/x-ndjson".to_string(), lines.into());
         let insert = self.settled(insert.request_body(Some(takes)), &one, &[404, 415, 504]);
-        // Many rows have a result each.
+        // A bulk insert returns a result for each row.
         let results = OneOfBuilder::new().item(self.schema("Row")).item(array(named("BulkResult")));
-        let both = answers::json("The row is there, or the results of many.", results);
+        let both =
+            answers::json("The source has the row. The body is the row, or the results of a bulk insert.", results);
         let both = answers::content(both, "application/x-ndjson", text());
         api.add(&self.list_path(), HttpMethod::Post, insert.response("200", answers::written(both).build()));
 
-        let insert = self.operation(api, "insertAs", true, &HttpMethod::Post, "Add a row under this id");
+        let insert = self.operation(api, "insertAs", true, &HttpMethod::Post, "Add a row with this id");
         let insert = insert.parameter(parameters::row(self.resource, true)).parameter(parameters::if_absent());
         let insert = insert.request_body(Some(body(ROW, self.schema("Replace"))));
         api.add(&self.row_path(), HttpMethod::Post, self.settled(insert, &one, &[404, 415]));
     }
 
-    /// A write of one row: its answers, what it may ask for, how it may be refused.
+    /// Adds the parameters, responses and errors of a write of one row to `operation`.
     fn settled(&self, operation: OperationBuilder, statuses: &[&str], refusals: &[u16]) -> OperationBuilder {
         let operation = operation.parameter(parameters::prefer()).parameter(parameters::idempotency_key());
         let operation = statuses.iter().fold(operation, |operation, status| {
             let answer = match *status {
-                "200" => answers::json("It is done; the row.", self.schema("Row")),
-                "201" => answers::json("The source has the new row.", self.schema("Row")),
-                "202" => answers::json("It is in the journal and visible; the row as it will be.", self.schema("Row")),
-                _ => answers::empty("It is done."),
+                "200" => answers::json("The source has applied the write. The body is the row.", self.schema("Row")),
+                "201" => answers::json("The source has the new row. The body is the row.", self.schema("Row")),
+                "202" => answers::json(
+                    "The write is in the journal and visible to readers. The body is the row after the write.",
+                    self.schema("Row"),
+                ),
+                _ => answers::empty("The source has applied the write."),
             };
             operation.response(*status, answers::written(answer).build())
         });
@@ -230,15 +246,15 @@ impl ResourcePaths<'_> {
         let can = self.resource.dio.capabilities();
         let most = self.resource.options.max_affected;
         let about = format!(
-            "At most {most} rows, unless `all=true` asks for every one. No `Idempotency-Key`: a repeated request is about the \
-             rows that match then, which may be others; to be sure of them, write to each by its id."
+            "Writes at most {most} rows, unless `all=true` requests all of them. `Idempotency-Key` is not supported: a repeated request \
+             writes the rows that match at that time, which may be others. To write certain rows, use their ids."
         );
         let many = |operation: OperationBuilder| {
             let operation = operation.parameters(Some(parameters::filters(self.resource))).parameter(parameters::all());
-            let accepted = answers::json("The writes are in the journal and visible.", named("Affected"));
+            let accepted = answers::json("The writes are in the journal and visible to readers.", named("Affected"));
             let operation = operation.response("202", answers::durable(accepted).build());
             let nothing = answers::json(
-                "No row matches, or the source was waited for and has answered for all.",
+                "No row matches, or the source has applied or refused all writes within the requested wait.",
                 named("Affected"),
             );
             let operation = operation.response("200", answers::durable(nothing).build());
@@ -246,12 +262,12 @@ impl ResourcePaths<'_> {
             answers::refusals(operation, &WRITE)
         };
         if can.can_update {
-            let patch = self.operation(api, "patch", false, &HttpMethod::Patch, "Change every row that matches");
+            let patch = self.operation(api, "patch", false, &HttpMethod::Patch, "Change columns of all matching rows");
             let patch = patch.request_body(Some(body(ROW, self.schema("Patch"))));
             api.add(&self.list_path(), HttpMethod::Patch, answers::refusals(many(patch), &[415]));
         }
         if can.can_delete {
-            let delete = self.operation(api, "delete", false, &HttpMethod::Delete, "Take every row away that matches");
+            let delete = self.operation(api, "delete", false, &HttpMethod::Delete, "Delete all matching rows");
             api.add(&self.list_path(), HttpMethod::Delete, many(delete));
         }
     }
@@ -259,7 +275,7 @@ impl ResourcePaths<'_> {
     // --- events ------------------------------------------------------------------------------------------------------
 
     fn events(&self, api: &mut Api) {
-        for (row, summary) in [(false, "Events of all rows"), (true, "Events of one row")] {
+        for (row, summary) in [(false, "Subscribe to events of all rows"), (true, "Subscribe to events of one row")] {
             let watch = self.operation(api, "watch", row, &HttpMethod::Get, summary);
             let watch = watch.description(Some(EVENTS)).parameters(Some(parameters::events(self.resource, row)));
             let watch = if row { watch.parameter(parameters::row(self.resource, false)) } else { watch };
@@ -268,7 +284,7 @@ impl ResourcePaths<'_> {
             let path = if row { self.row_path() } else { self.list_path() };
             api.add(&format!("{path}/events"), HttpMethod::Get, watch);
         }
-        let watch = self.operation(api, "follow", false, &HttpMethod::Get, "A list that is kept true");
+        let watch = self.operation(api, "follow", false, &HttpMethod::Get, "Subscribe to a live list");
         let watch = watch.description(Some(LIVE)).parameters(Some(parameters::live(self.resource)));
         let watch = answers::events(watch, named("LiveFrame"));
         let watch = if api.origins { answers::refusals(watch, &[403]) } else { watch };
@@ -276,18 +292,18 @@ impl ResourcePaths<'_> {
     }
 }
 
-/// What events are.
-const EVENTS: &str = "Frames, one JSON object each: as text messages of a WebSocket, as server-sent events (`Accept: \
-    text/event-stream`), or at once and no more (a line each, or an array), after `wait` seconds at most. Clients ignore types \
-    and members they do not know. A row that begins to match a filter is `RecordInserted` with `entered`, one that ceases \
-    `RecordRemoved` with `left`.";
+/// Description of subscriptions to events.
+const EVENTS: &str = "Sends events as frames, each a JSON object. The transport is a WebSocket with text messages, server-sent events \
+    (`Accept: text/event-stream`), or a long poll, which returns an array or NDJSON after at most `wait` seconds. Clients must ignore \
+    unknown types and members. A row that begins to match the filter is reported as `RecordInserted` with `entered`, and one that \
+    ceases to match as `RecordRemoved` with `left`.";
 
-/// What a live query is.
-const LIVE: &str = "The window of a list, and every change of it: first its rows, as a snapshot of events has them, in their order; \
-    then `window` frames, to be applied one after the other. Transports are those of events. Whoever falls behind is told \
-    `reset` and gets the rows anew. A long poll is answered with the rows, or, from `since` on, with the next changes.";
+/// Description of live lists.
+const LIVE: &str = "Sends the window of a list and every change of it: first a snapshot of its rows in their order, then `window` \
+    frames, which must be applied in order. The transports are those of events. A client that falls behind receives `reset` and the \
+    rows again. A long poll returns the rows or, with `since`, the next changes.";
 
-/// Types that hold one row.
+/// Media types of one row.
 const ROW: &[&str] = &["application/json", "application/cbor"];
 
 fn body(types: &[&str], schema: impl Into<Shape>) -> RequestBody {
@@ -304,5 +320,5 @@ fn cbor(response: ResponseBuilder) -> ResponseBuilder {
 }
 
 fn unchanged() -> utoipa::openapi::Response {
-    answers::read(answers::empty("It is what the client has.")).build()
+    answers::read(answers::empty("The client has the current version.")).build()
 }

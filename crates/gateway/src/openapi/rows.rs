@@ -1,4 +1,4 @@
-//! Schemas of one Dio's rows: as they are read, inserted, replaced, patched, and told by events.
+//! Schemas of one Dio's rows, for reads, inserts, replacements, patches and events.
 
 use utoipa::openapi::schema::{
     AdditionalProperties, AnyOfBuilder, ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type,
@@ -12,17 +12,17 @@ use super::shapes::{Shape, any, array, moment, named, object, text, word};
 use crate::state::Resource;
 use diorama_core::vista::{Column, ColumnType, Flag, UnknownColumns};
 
-/// The rows that a list gives: whole ones, or what `select` leaves of them.
+/// Returns the schema of a list of whole rows, or of rows with selected columns.
 pub(super) fn list(title: &str) -> ArrayBuilder {
     array(shown(title))
 }
 
-/// One row, whole or what `select` leaves of it.
+/// Returns the schema of a whole row, or of one with selected columns.
 pub(super) fn shown(title: &str) -> AnyOfBuilder {
     AnyOfBuilder::new().item(named(format!("{title}Row"))).item(named(format!("{title}Part")))
 }
 
-/// The schemas of `at`, whose names begin with `title`.
+/// Adds the schemas of `resource`, whose names begin with `title`.
 pub(super) fn add(api: &mut Api, title: &str, resource: &Resource) {
     let columns = resource.schema.columns();
     let open = AdditionalProperties::FreeForm(true);
@@ -38,7 +38,7 @@ pub(super) fn add(api: &mut Api, title: &str, resource: &Resource) {
         }
     }
     api.schema(format!("{title}Row"), row.additional_properties(Some(own.clone())).description(Some("A row.")));
-    let about = "What `select` leaves of a row.";
+    let about = "The columns of a row that `select` names.";
     api.schema(format!("{title}Part"), part.additional_properties(Some(open)).description(Some(about)));
 
     let can = resource.dio.capabilities();
@@ -48,7 +48,7 @@ pub(super) fn add(api: &mut Api, title: &str, resource: &Resource) {
     events(api, title);
 }
 
-/// What writes take.
+/// Adds the schemas of the bodies of writes.
 fn bodies(api: &mut Api, title: &str, resource: &Resource, own: &AdditionalProperties<Schema>) {
     let columns = resource.schema.columns();
     let (mut insert, mut replace, mut patch) = (ObjectBuilder::new(), ObjectBuilder::new(), ObjectBuilder::new());
@@ -59,7 +59,7 @@ fn bodies(api: &mut Api, title: &str, resource: &Resource, own: &AdditionalPrope
         if mandatory {
             (insert, replace) = (insert.required(name), replace.required(name));
         }
-        // Where the path has an id, a body may repeat it; a schema cannot say that both must be the same.
+        // With an id in the path, the body may repeat it. A schema cannot express that both must be equal.
         let schema: Shape = if column.has(Flag::Id) { id(column) } else { schema }.into();
         insert = insert.property(name, schema.clone());
         replace = replace.property(name, schema.clone());
@@ -67,17 +67,17 @@ fn bodies(api: &mut Api, title: &str, resource: &Resource, own: &AdditionalPrope
     }
     let minted = !resource.schema.layout().integer_id();
     let about = match minted {
-        true => "A new row; without an id it gets one.",
-        false => "A new row; without an id the source chooses one.",
+        true => "A new row. If it has no id, the server assigns one.",
+        false => "A new row. If it has no id, the source assigns one.",
     };
     let finish =
         |object: ObjectBuilder, about: &str| object.additional_properties(Some(own.clone())).description(Some(about));
     api.schema(format!("{title}Insert"), finish(insert, about));
-    api.schema(format!("{title}Replace"), finish(replace, "A whole row; its id is the path's."));
-    api.schema(format!("{title}Patch"), finish(patch, "Columns to change (RFC 7396); null takes a value away."));
+    api.schema(format!("{title}Replace"), finish(replace, "A whole row. Its id is that of the path."));
+    api.schema(format!("{title}Patch"), finish(patch, "Columns to change (RFC 7396). Null removes a value."));
 }
 
-/// Frames that carry rows.
+/// Adds the frames that carry rows.
 fn events(api: &mut Api, title: &str) {
     let names = ["RecordInserted", "RecordChanged"].map(|kind| (kind, format!("{title}{kind}Frame")));
     for (kind, name) in &names {
@@ -93,12 +93,12 @@ fn events(api: &mut Api, title: &str) {
     api.schema(format!("{title}Frame"), frame_of([inserted, changed]));
 }
 
-/// Whether every row that is read has a value there.
+/// Returns true if every row has a value in this column.
 fn is_certain(column: &Column) -> bool {
     column.has(Flag::Id) || column.has(Flag::Mandatory)
 }
 
-/// An id in a body: ids are text, and whole numbers are taken for their text.
+/// Returns the schema of an id in a body. Ids are strings, and integers are accepted as their decimal digits.
 fn id(column: &Column) -> ObjectBuilder {
     match column.ty {
         ColumnType::Integer => typed(column, &[Type::Integer, Type::Null]),
@@ -109,7 +109,7 @@ fn id(column: &Column) -> ObjectBuilder {
     }
 }
 
-/// Words of the URL are no ids, nor is what a URL cannot show.
+/// Pattern of valid ids, which excludes reserved words of the URL and control characters.
 pub(super) const ID: &str = r"^(?!_|events$|live$)[^\x00-\x1f\x7f-\x9f]+$";
 
 fn value(column: &Column, certain: bool) -> ObjectBuilder {

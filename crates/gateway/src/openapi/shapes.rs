@@ -1,5 +1,5 @@
-//! Schemas that are the same whatever is served, and short words for making schemas. Those of answers are derived from the types
-//! that handlers send.
+//! Schemas that do not depend on the resources, and helpers for building schemas. Those of responses are derived from the types that
+//! handlers send.
 
 use utoipa::PartialSchema;
 use utoipa::openapi::schema::{AdditionalProperties, AnyOfBuilder, ArrayBuilder, ObjectBuilder, SchemaType, Type};
@@ -17,15 +17,15 @@ use crate::rows::by_filter::{Affected, FilterResult};
 use crate::rows::explain::Explained;
 use crate::rows::schema::Description;
 
-/// A schema, or where it is.
+/// Schema, or a reference to one.
 pub(super) type Shape = RefOr<Schema>;
 
-/// A value of one type.
+/// Returns the schema of a value of one type.
 pub(super) fn of(ty: Type) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(ty)
 }
 
-/// A whole number, 0 or more.
+/// Returns the schema of a non-negative integer.
 pub(super) fn count() -> ObjectBuilder {
     of(Type::Integer).minimum(Some(0))
 }
@@ -34,27 +34,27 @@ pub(super) fn flag() -> ObjectBuilder {
     of(Type::Boolean)
 }
 
-/// Any value.
+/// Returns the schema of any value.
 pub(super) fn any() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(SchemaType::AnyValue)
 }
 
-/// One of `words`.
+/// Returns the schema of a string that is one of `words`.
 pub(super) fn word(words: &[&str]) -> ObjectBuilder {
     schemas::words(words.iter().copied())
 }
 
-/// A value of this type, or null.
+/// Returns the schema of a value of this type or null.
 pub(super) fn or_null(ty: Type) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(SchemaType::from_iter([ty, Type::Null]))
 }
 
-/// The component `name`.
+/// Returns a reference to the component `name`.
 pub(super) fn named(name: impl Into<String>) -> Ref {
     Ref::from_schema_name(name)
 }
 
-/// An object that has all of `members`, and may have more.
+/// Returns the schema of an object with the required `members`, which may have more.
 pub(super) fn object<const N: usize>(members: [(&str, Shape); N]) -> ObjectBuilder {
     let all = members.into_iter();
     all.fold(ObjectBuilder::new(), |object, (name, schema)| object.property(name, schema).required(name))
@@ -65,7 +65,7 @@ pub(super) fn array(items: impl Into<Shape>) -> ArrayBuilder {
     ArrayBuilder::new().items(items)
 }
 
-/// The schema that is derived for `T`, in one object with those of its flattened fields.
+/// Returns the derived schema of `T`, merged with those of its flattened fields into one object.
 pub(super) fn derived<T: PartialSchema>() -> Shape {
     let RefOr::T(Schema::AllOf(parts)) = T::schema() else { return T::schema() };
     let mut whole = of(Type::Object);
@@ -78,7 +78,7 @@ pub(super) fn derived<T: PartialSchema>() -> Shape {
     whole.into()
 }
 
-/// What every route but a Dio's own sends or takes.
+/// Adds the schemas that do not depend on the resources.
 pub(super) fn add(api: &mut Api) {
     api.derived::<Problem>();
     api.derived::<OperationBody>();
@@ -102,8 +102,9 @@ fn purge() -> ObjectBuilder {
 
 fn filter() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Object, Type::Null])).description(Some(
-        "`{\"and\": [{\"price\": {\"gte\": 100}}, {\"not\": {\"name\": {\"like\": \"a*\"}}}]}`: members are columns with a value (equality), an array (in), null (is null) or an object of operators, or `and`, `or` \
-         (arrays of filters) and `not` (a filter). Members of one object must all hold.",
+        "Filter of rows, such as `{\"and\": [{\"price\": {\"gte\": 100}}, {\"not\": {\"name\": {\"like\": \"a*\"}}}]}`. A member is a \
+         column, or `and`, `or` (arrays of filters) or `not` (a filter). The value of a column is a value (equality), an array (in), \
+         null (is null) or an object of operators. All members of an object must match.",
     ))
 }
 
@@ -119,8 +120,12 @@ fn query() -> ObjectBuilder {
         .property("select", array(text()).schema_type(SchemaType::from_iter([Type::Array, Type::Null])))
         .property("limit", or_null(Type::Integer).minimum(Some(0)))
         .property("offset", or_null(Type::Integer).minimum(Some(0)))
-        .property("after", or_null(Type::String).description(Some("A cursor; empty for the first page.")))
+        .property(
+            "after",
+            or_null(Type::String)
+                .description(Some("Cursor from the `Link` of an earlier response; empty for the first page.")),
+        )
         .property("q", or_null(Type::String))
         .additional_properties(Some(AdditionalProperties::FreeForm(false)))
-        .description(Some("The query of a list as a document."))
+        .description(Some("Query of a list."))
 }

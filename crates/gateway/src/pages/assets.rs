@@ -1,4 +1,4 @@
-//! `GET /static/{file}`: the browser client and the files of the pages, which are part of the program, or of a folder.
+//! `GET /static/{file}`: the browser client and the files of the pages, from the program or from a folder.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ macro_rules! files {
     };
 }
 
-/// The files, each with its type and text.
+/// Files of the program, each with its name, type and text.
 const FILES: &[(&str, &str, &str)] = files! {
     "cells.js": SCRIPT,
     "diorama.js": SCRIPT,
@@ -53,15 +53,15 @@ const FILES: &[(&str, &str, &str)] = files! {
     "written.js": SCRIPT,
 };
 
-/// The files of Swagger UI that `/docs` needs, with their types.
+/// Files of Swagger UI that `/docs` needs, with their types.
 const VIEWER: [(&str, &str); 2] = [("swagger-ui-bundle.js", SCRIPT), ("swagger-ui.css", STYLE)];
-/// They are in the program as gzip, and unpacked when the first is asked for.
+/// Contents of the files of [`VIEWER`]. The program contains them as gzip; each is decompressed at its first use.
 static UNPACKED: [OnceCell<Bytes>; VIEWER.len()] = [const { OnceCell::const_new() }; VIEWER.len()];
 
-/// Those that are no part of the explorer: a folder that has none of the name does not hide them.
+/// Files that are not part of the explorer. They are served also in place of a missing file of a folder.
 const COMMON: [&str; 3] = ["diorama.js", "docs.css", "docs.js"];
 
-/// Gives a file. They hold nothing that is not public: nobody is asked for a token, which a page cannot send with them.
+/// Sends a file. All files are public and need no token, because a page cannot send one with such requests.
 pub(crate) async fn asset(
     State(gateway): State<Arc<GatewayState>>,
     uri: Uri,
@@ -69,8 +69,8 @@ pub(crate) async fn asset(
 ) -> Result<Response, ApiError> {
     let path = uri.path().split_once("static/").map_or("", |(_, path)| path);
     let (kind, body) = match &gateway.explorer {
-        Explorer::Folder(folder) => theirs(folder, path).await?,
-        Explorer::Own | Explorer::Off => own(path, |_| true).await?,
+        Explorer::Folder(folder) => folder_file(folder, path).await?,
+        Explorer::Own | Explorer::Off => program_file(path, |_| true).await?,
     };
     let etag = response::text(format!("\"{:x}\"", xxh3_64(&body)));
     let mut response = match response::is_known(&headers, &etag) {
@@ -78,38 +78,38 @@ pub(crate) async fn asset(
         false => ([(header::CONTENT_TYPE, kind)], body).into_response(),
     };
     response.headers_mut().insert(header::ETAG, etag);
-    // The next version of the program has them under the same names.
+    // The next version of the program has other files under the same names.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if matches!(gateway.explorer, Explorer::Folder(_)) {
-        // Whatever the folder has, it is not let do more than the page.
+        // Files of the folder have the same policy as the page.
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     }
     Ok(response)
 }
 
-/// A file of the folder, else one that is no part of the explorer.
-async fn theirs(folder: &Path, path: &str) -> Result<(&'static str, Bytes), ApiError> {
+/// Reads a file of the folder, or else one of the program that is not part of the explorer.
+async fn folder_file(folder: &Path, path: &str) -> Result<(&'static str, Bytes), ApiError> {
     let parts = path.split('/').map(decoded).collect::<Result<Vec<_>, _>>()?;
     let parts: Vec<&str> = parts.iter().map(|part| &**part).collect();
     match explorer::read(folder, &parts).await? {
         Some(body) => Ok((explorer::kind(path), body)),
-        None => own(path, |name| COMMON.contains(&name)).await,
+        None => program_file(path, |name| COMMON.contains(&name)).await,
     }
 }
 
-/// A file of the program, if it `fits` or is one of the OpenAPI viewer's.
-async fn own(file: &str, fits: impl Fn(&str) -> bool) -> Result<(&'static str, Bytes), ApiError> {
+/// Returns a file of the program whose name `fits`, or a file of Swagger UI.
+async fn program_file(file: &str, fits: impl Fn(&str) -> bool) -> Result<(&'static str, Bytes), ApiError> {
     let files = || FILES.iter().filter(|(name, ..)| fits(name));
     if let Some((_, kind, text)) = files().find(|(name, ..)| *name == file) {
         return Ok((kind, Bytes::from_static(text.as_bytes())));
     }
-    let known = VIEWER.iter().zip(&UNPACKED).find(|((name, _), _)| *name == file);
-    let Some(((_, kind), place)) = known else {
+    let viewer = VIEWER.iter().zip(&UNPACKED).find(|((name, _), _)| *name == file);
+    let Some(((_, kind), cell)) = viewer else {
         let names = files().map(|(name, ..)| *name).chain(VIEWER.map(|(name, _)| name));
-        let error = ApiError::new(Code::NotFound, format!("there is no file {file:?}"));
-        return Err(error.hint(format!("files are {}", names.collect::<Vec<_>>().join(", "))));
+        let error = ApiError::new(Code::NotFound, format!("the file {file:?} does not exist"));
+        return Err(error.hint(format!("the files are {}", names.collect::<Vec<_>>().join(", "))));
     };
-    let body = place.get_or_try_init(|| unpack(file)).await;
+    let body = cell.get_or_try_init(|| unpack(file)).await;
     body.cloned().map(|body| (*kind, body)).map_err(|error| ApiError::new(Code::Internal, error))
 }
 
@@ -130,9 +130,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_viewer_has_the_files_that_its_page_names() {
+    async fn swagger_ui_has_the_files_that_its_page_uses() {
         for (name, start) in [("swagger-ui-bundle.js", "/*!"), ("swagger-ui.css", ".swagger-ui")] {
-            let (_, body) = own(name, |_| false).await.unwrap();
+            let (_, body) = program_file(name, |_| false).await.unwrap();
             assert!(body.len() > 100_000 && body.starts_with(start.as_bytes()), "{:?}", &body[..20]);
         }
     }

@@ -1,7 +1,7 @@
-//! The page at `/`: the program's own, or that of a folder.
+//! Source of the page at `/`: the program or a folder.
 //!
-//! tower-http's `ServeDir` is not used. It serves hidden files, follows links out of the folder, takes `a//b` for `a/b`, and sends text
-//! without its charset; the checks of paths and the types would stay, and only the reading of a file would go.
+//! This code exists because tower-http's `ServeDir` serves hidden files, follows links out of its folder, treats `a//b` as `a/b`, and
+//! sends text without its charset. The checks of paths and the table of types would remain beside it.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -9,23 +9,23 @@ use axum::body::Bytes;
 
 use crate::http::problem::{ApiError, Code};
 
-/// Where the page at `/` and its files under `/static/` come from.
+/// Source of the page at `/` and of its files under `/static/`.
 #[derive(Clone, Debug, Default)]
 pub enum Explorer {
     /// The program.
     #[default]
     Own,
-    /// A folder: its `index.html` is the page, in which `{{prefix}}` stands for the path before all others, and everything in it
-    /// is public. Hidden files, and what links lead to outside of it, are not served.
+    /// A folder. Its `index.html` is the page, in which `{{prefix}}` is replaced by the prefix of all paths. All files in it are
+    /// public, except hidden files and files outside of it that links lead to.
     Folder(PathBuf),
-    /// There is none: browsers get what programs get.
+    /// No page: browsers get the same answer as programs.
     Off,
 }
 
-/// Bytes of one file of a folder, at most.
+/// Maximum size of a file of a folder, in bytes.
 const MOST: u64 = 64 << 20;
 
-/// The types of files, by how their names end; the rest is bytes.
+/// Media types of files, by extension. Other files are `application/octet-stream`.
 const KINDS: &[(&str, &str)] = &[
     ("avif", "image/avif"),
     ("css", "text/css; charset=utf-8"),
@@ -47,16 +47,16 @@ const KINDS: &[(&str, &str)] = &[
     ("woff2", "font/woff2"),
 ];
 
-/// The type of a file of this name.
+/// Returns the media type of a file with this name.
 pub(crate) fn kind(name: &str) -> &'static str {
     let end = name.rsplit_once('.').map(|(_, end)| end.to_ascii_lowercase()).unwrap_or_default();
     KINDS.iter().find(|(known, _)| *known == end).map_or("application/octet-stream", |(_, kind)| kind)
 }
 
-/// The file at `path` (segments, no longer encoded) in `folder`; `None` if nothing may be read there.
+/// Reads the file at `path`, a list of decoded segments, in `folder`. `None` if there is no file, or it must not be served.
 ///
 /// # Errors
-/// It is there, and cannot be read.
+/// The file exists and cannot be read.
 pub(crate) async fn read(folder: &Path, path: &[&str]) -> Result<Option<Bytes>, ApiError> {
     let Some(file) = within(folder, path) else { return Ok(None) };
     let folder = folder.to_path_buf();
@@ -64,16 +64,16 @@ pub(crate) async fn read(folder: &Path, path: &[&str]) -> Result<Option<Bytes>, 
     let read = tokio::task::spawn_blocking(move || read_here(&folder, &file)).await;
     let failed = |error: std::io::Error| {
         ApiError::new(Code::Internal, "a file of the page cannot be read")
-            .hint("the folder that server.explorer names must be readable, and no file in it larger than 64 MiB")
+            .hint("the folder of server.explorer must be readable, and its files at most 64 MiB large")
             .cause(error.to_string())
     };
     match read.map_err(std::io::Error::other).flatten() {
-        Ok(found) => Ok(found.map(Bytes::from)),
+        Ok(content) => Ok(content.map(Bytes::from)),
         Err(error) => Err(failed(error)),
     }
 }
 
-/// Each segment is the name of one file or folder, and none is hidden.
+/// Joins `path` to `folder`; `None` unless each segment is the name of one file or folder that is not hidden.
 fn within(folder: &Path, path: &[&str]) -> Option<PathBuf> {
     let mut file = folder.to_path_buf();
     for part in path {
@@ -88,7 +88,7 @@ fn within(folder: &Path, path: &[&str]) -> Option<PathBuf> {
 }
 
 fn read_here(folder: &Path, file: &Path) -> std::io::Result<Option<Vec<u8>>> {
-    // Links are followed as long as they stay within.
+    // Links are followed if they stay within the folder.
     let Ok(real) = file.canonicalize() else { return Ok(None) };
     let about = real.metadata()?;
     if !real.starts_with(folder.canonicalize()?) || !about.is_file() {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn types_follow_the_names() {
+    fn media_types_are_chosen_by_extension() {
         assert_eq!(kind("a.b.JS"), "text/javascript; charset=utf-8");
         assert_eq!(
             (kind("a.woff2"), kind("js"), kind("a.exe")),

@@ -1,9 +1,7 @@
-//! `GET /`: the resources and where they are, as JSON, or as a page for who asks for HTML.
+//! `GET /`: the URLs of the resources, as JSON or as an HTML page. `GET /docs`: the OpenAPI document as a page of Swagger UI.
 //!
-//! `GET /docs`: the OpenAPI document as a page, read by Swagger UI.
-//!
-//! The page is filled in here, so that it says what there is without a script; with one it becomes the explorer. Its policy allows
-//! the server's own files and answers, and nothing that stands in the page itself.
+//! The template of the page is filled in here, so that the page lists the resources without a script. With its script it becomes the
+//! explorer. Its content security policy allows the server's own files and answers, and no inline scripts or styles.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -29,13 +27,13 @@ use diorama_core::vista::query::url::segment;
 
 const PAGE: &str = include_str!("../../../../static/index.html");
 const DOCS: &str = include_str!("../../../../static/docs.html");
-/// A page may use the server's files and answers, and nothing may use the page.
+/// Content security policy: a page may use the server's files and answers, and other pages must not embed it.
 pub(crate) const POLICY: &str = "default-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
      object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-/// Columns that are named on the page.
+/// Maximum number of columns of a resource that the page lists.
 const MOST_COLUMNS: usize = 12;
 
-/// The resources and where they are.
+/// Returns the URLs of the resources and webhooks.
 pub(crate) async fn index(
     State(gateway): State<Arc<GatewayState>>,
     Prefix(prefix): Prefix,
@@ -56,11 +54,14 @@ pub(crate) async fn index(
     response
 }
 
-/// The page before it is filled in.
+/// Returns the template of the page.
 async fn template(explorer: &Explorer) -> Result<Cow<'static, str>, ApiError> {
     let Explorer::Folder(folder) = explorer else { return Ok(PAGE.into()) };
     let page = explorer::read(folder, &["index.html"]).await?;
-    let missing = || ApiError::new(Code::NotFound, "the page's folder has no index.html").hint("see server.explorer");
+    let missing = || {
+        ApiError::new(Code::NotFound, "the folder of the page has no index.html")
+            .hint("add the file, or change server.explorer")
+    };
     page.map(|page| String::from_utf8_lossy(&page).into_owned().into()).ok_or_else(missing)
 }
 
@@ -83,11 +84,13 @@ struct ResourceLinks {
 
 #[derive(Serialize, ToSchema)]
 struct HookLinks {
-    /// The resource that it feeds.
+    /// Name of the resource that the webhook updates.
     dio: String,
+    /// URL that receives deliveries.
     receive: String,
+    /// URL of the list of received deliveries.
     deliveries: String,
-    /// Addresses that a person is to open so that subscriptions begin; absent if there are none.
+    /// URLs that a person must open to confirm subscriptions; absent if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     confirm: Vec<String>,
 }
@@ -109,7 +112,7 @@ fn document(gateway: &GatewayState, prefix: &str) -> Index {
     }
 }
 
-/// The OpenAPI document as a page.
+/// Returns the page that shows the OpenAPI document.
 pub(crate) async fn docs(
     State(gateway): State<Arc<GatewayState>>,
     Prefix(prefix): Prefix,
@@ -118,8 +121,8 @@ pub(crate) async fn docs(
     let known = gateway.auth.check(&headers).is_ok();
     let prefix = escape(&prefix);
     let status = match known {
-        true => "This page needs its script.",
-        false => "A token is required: give it to the explorer (Diorama, above), which keeps it for this tab.",
+        true => "This page needs JavaScript.",
+        false => "A token is required: enter it in the explorer (Diorama, above), which keeps it for this tab.",
     };
     let text = fill(DOCS, |name| match name {
         "prefix" => Some(&prefix),
@@ -130,7 +133,7 @@ pub(crate) async fn docs(
     page(text, known)
 }
 
-/// A page; without what is `known` to those with a token only, for a browser, which has no other way to ask for one.
+/// Returns a page. It is a 401 unless the caller is `known`; its script then asks for a token, because a browser cannot.
 fn page(text: String, known: bool) -> Response {
     let mut response = Response::new(Body::from(text));
     for (name, value) in [
@@ -154,7 +157,7 @@ fn render(template: &str, gateway: &GatewayState, prefix: &str, known: bool) -> 
     let ready = gateway.dios.values().all(|resource| resource.dio.is_ready());
     let status = match (gateway.closing.is_cancelled(), ready) {
         _ if !known => "A token is required.",
-        (true, _) => "This server is about to stop.",
+        (true, _) => "The server is stopping.",
         (false, true) => "Every resource is ready.",
         (false, false) => "Some resources are still being read.",
     };
@@ -165,7 +168,7 @@ fn render(template: &str, gateway: &GatewayState, prefix: &str, known: bool) -> 
     let hooks: Vec<_> = hooks.map(|n| format!("<code>POST {prefix}/webhooks/{}</code>", escape(n))).collect();
     let webhooks = match hooks.is_empty() {
         true => String::new(),
-        false => format!("<p>Upstream systems tell of changes by {}.</p>", hooks.join(", ")),
+        false => format!("<p>Upstream systems report changes by {}.</p>", hooks.join(", ")),
     };
     let version = env!("CARGO_PKG_VERSION");
     fill(template, |name| match name {
@@ -183,7 +186,7 @@ fn row(prefix: &str, name: &str, resource: &Resource) -> String {
     let status = resource.dio.status();
     let age = status.age.map(ago);
     let (class, state) = match (status.ready, status.refresh_failed.is_some(), status.stale) {
-        (false, true, _) => ("bad", "cannot be read, is tried again".to_string()),
+        (false, true, _) => ("bad", "cannot be read, is retried".to_string()),
         (false, false, _) => ("soft", "the first copy is being read".to_string()),
         (true, true, _) => ("bad", format!("the last refresh failed; read {}", age.as_deref().unwrap_or("earlier"))),
         (true, false, true) => ("bad", format!("stale: read {}", age.as_deref().unwrap_or("by an earlier process"))),
@@ -203,17 +206,17 @@ fn row(prefix: &str, name: &str, resource: &Resource) -> String {
     )
 }
 
-/// Two things to do with a resource.
+/// Renders two examples for a resource: a query and a subscription.
 fn example(prefix: &str, name: &str, resource: &Resource) -> String {
     let last = resource.schema.columns().last().map(|column| segment(&column.name)).unwrap_or_default();
     let url = format!("{prefix}/{name}?limit=3&amp;order={last}.desc");
     format!(
-        "<p><a href=\"{url}\"><code>{url}</code></a></p>\n<p>Each change is told to who subscribes:</p>\n\
+        "<p><a href=\"{url}\"><code>{url}</code></a></p>\n<p>Subscribers receive each change:</p>\n\
          <pre>new WebSocket(\"{prefix}/{name}/events\").onmessage = (frame) =&gt; console.log(frame.data)</pre>"
     )
 }
 
-/// `template` with what `value` says in place of each `{{name}}` that it knows; values are not looked into.
+/// Replaces each `{{name}}` in `template` by its `value`. Unknown names stay, and values are not expanded again.
 fn fill<'a>(template: &'a str, value: impl Fn(&str) -> Option<&'a str>) -> String {
     let mut parts = template.split("{{");
     let mut out = parts.next().unwrap_or_default().to_string();
@@ -226,7 +229,7 @@ fn fill<'a>(template: &'a str, value: impl Fn(&str) -> Option<&'a str>) -> Strin
     out
 }
 
-/// `text` as HTML text or attribute.
+/// Escapes `text` for HTML text or an attribute.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -252,7 +255,7 @@ fn ago(age: Duration) -> String {
     }
 }
 
-/// `number` in groups of three.
+/// Formats `number` with its digits in groups of three.
 fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() * 2);
@@ -270,25 +273,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_from_outside_stay_text() {
+    fn text_is_escaped_for_html() {
         assert_eq!(escape("<a href='x' & \"y\">"), "&lt;a href=&#39;x&#39; &amp; &quot;y&quot;&gt;");
     }
 
     #[test]
-    fn values_are_not_templates() {
+    fn values_are_not_expanded_again() {
         let value = |name: &str| if name == "a" { Some("{{b}}") } else { None };
         assert_eq!(fill("1 {{a}} 2 {{ c }} {{", value), "1 {{b}} 2 {{ c }} {{");
     }
 
     #[test]
-    fn every_place_of_the_page_is_filled() {
+    fn every_placeholder_of_the_page_is_replaced() {
         let gateway = GatewayState::default();
         assert!(!render(PAGE, &gateway, "", true).contains("{{"));
         assert!(render(PAGE, &gateway, "/a\"b", true).contains("href=\"/a&quot;b/readyz\""));
     }
 
     #[test]
-    fn numbers_and_ages_read_well() {
+    fn numbers_and_ages_are_formatted_for_people() {
         assert_eq!(thousands(7), "7");
         assert_eq!(thousands(1_234_567), "1\u{202f}234\u{202f}567");
         let of = |seconds| ago(Duration::from_secs(seconds));

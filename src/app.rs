@@ -62,7 +62,7 @@ const LOCKED: u8 = 75;
 /// Exit code for other failures.
 const OTHER: u8 = 1;
 /// Exit code for an immediate stop by a second signal.
-const IMPATIENT: u8 = 130;
+const INTERRUPTED: u8 = 130;
 
 impl Failure {
     /// Creates the failure for a mistake in the configuration.
@@ -136,7 +136,7 @@ pub async fn serve_with(config: Config, ready: impl FnOnce(&str)) -> Result<(), 
                 return Err(failure);
             }
         };
-        server.current.store(Arc::new(app.front(&config, &server, files)?));
+        server.current.store(Arc::new(app.responder(&config, &server, files)?));
         Ok::<App, Failure>(app)
     };
     let opened = tokio::select! {
@@ -155,7 +155,7 @@ pub async fn serve_with(config: Config, ready: impl FnOnce(&str)) -> Result<(), 
     say("stopping; a second signal stops immediately");
     tokio::select! {
         () = app.stop(&mut server, config.server.drain_timeout) => Ok(()),
-        () = signals.second(Instant::now()) => Err(Failure { code: IMPATIENT, message: "stopped immediately; queued writes are in the journal".into() }),
+        () = signals.second(Instant::now()) => Err(Failure { code: INTERRUPTED, message: "stopped immediately; queued writes are in the journal".into() }),
     }
 }
 
@@ -173,7 +173,7 @@ fn base_path(config: &Config) -> String {
     if path.is_empty() { String::new() } else { format!("/{path}") }
 }
 
-/// The listening side.
+/// The listener and its connections.
 struct Server {
     address: SocketAddr,
     current: Current,
@@ -265,7 +265,8 @@ impl App {
         Err(Failure::config(wrong.join("\n")))
     }
 
-    fn front(&self, config: &Config, server: &Server, files: Files) -> Result<Responder, Failure> {
+    /// Builds the responder to all requests: the gateway with all resources.
+    fn responder(&self, config: &Config, server: &Server, files: Files) -> Result<Responder, Failure> {
         let gateway = self.gateway(config)?.closing(server.closing.clone()).sockets(server.sockets.clone());
         let gateway = gateway.backup(files.backup());
         Ok(Responder::Gateway(gateway.connections(server.connections.clone()).into_service()))

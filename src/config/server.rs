@@ -23,7 +23,7 @@ pub struct ServerSpec {
     pub trusted_proxies: Vec<IpNet>,
     /// True to compress bodies with zstd, br or gzip for clients that accept it (default: true).
     pub compression: bool,
-    /// Origin of the page at `/`.
+    /// Source of the page at `/`.
     pub explorer: Page,
     /// Access control; `None` if not configured.
     pub auth: Option<Access>,
@@ -49,7 +49,7 @@ impl Default for ServerSpec {
     }
 }
 
-/// Origin of the page at `/`.
+/// Source of the page at `/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Page {
     /// The built-in page.
@@ -63,7 +63,7 @@ pub enum Page {
 /// Access control.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Explicitly no authentication.
+    /// All clients: authentication is switched off explicitly.
     Anybody,
     /// Clients with one of these tokens.
     Tokens(Vec<Secret>),

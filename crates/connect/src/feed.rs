@@ -46,11 +46,11 @@ pub(crate) trait Channel: Send + 'static {
     /// Connects to the sender; an error is text for people.
     async fn connect(&mut self, intake: &mut Intake) -> Result<Self::Connection, String>;
 
-    /// Receives messages until the connection is lost; returns `Ok` if the Dio is gone.
+    /// Receives messages until the connection is lost; returns `Ok` if the Dio has closed.
     async fn listen(&mut self, connection: Self::Connection, intake: &mut Intake) -> Result<(), String>;
 }
 
-/// Follows `channel` until the future is dropped or the Dio is gone.
+/// Follows `channel` until the future is dropped or the Dio has closed.
 pub(crate) async fn follow(mut channel: impl Channel, mut intake: Intake) {
     let mut backoff = intake.backoff();
     // Changes before the first copy could not be compared with anything.
@@ -123,7 +123,7 @@ impl Intake {
         self.gap_pending = true;
     }
 
-    /// Starts the pending refresh if it is due; returns `false` if the Dio is gone.
+    /// Starts the pending refresh if it is due; returns `false` if the Dio has closed.
     pub(crate) fn begin_refresh(&mut self) -> bool {
         if !self.gap_pending || self.refreshing.is_some() || Instant::now() < self.next_refresh {
             return true;
@@ -204,7 +204,7 @@ impl Intake {
         Ok(gap)
     }
 
-    /// Applies changes, with retries; returns `false` if the Dio is gone.
+    /// Applies changes, with retries; returns `false` if the Dio has closed.
     pub(crate) async fn apply(&mut self, changes: Vec<Inbound>) -> bool {
         let mut batch = batch(changes);
         let mut backoff = self.backoff();

@@ -110,7 +110,7 @@ pub(crate) struct Options {
     pub(crate) meta: TableDefinition<'static, &'static str, &'static [u8]>,
     /// Size of redb's page cache in bytes.
     pub(crate) cache_size: usize,
-    /// Verify every page on open.
+    /// True to verify every page on open.
     pub(crate) check_integrity: bool,
     /// Copies every table that the file can contain.
     pub(crate) tables: fn(&Copy, &ReadTransaction) -> Result<(), Fault>,
@@ -126,6 +126,7 @@ pub(crate) struct RedbFile {
     open_file: Arc<OpenFile>,
 }
 
+/// Handle of the database.
 enum Handle {
     Open(Database),
     /// Dead after a fault until it is reopened.

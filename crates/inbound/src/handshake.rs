@@ -62,12 +62,14 @@ pub enum Notice {
     },
 }
 
+/// Body of a delivery from Twitch.
 #[derive(Deserialize)]
 struct TwitchMessage {
     challenge: Option<String>,
     subscription: Option<TwitchSubscription>,
 }
 
+/// Subscription in a delivery from Twitch.
 #[derive(Default, Deserialize)]
 struct TwitchSubscription {
     #[serde(rename = "type", default)]
@@ -76,18 +78,21 @@ struct TwitchSubscription {
     status: String,
 }
 
+/// Body of a delivery from Zoom.
 #[derive(Deserialize)]
 struct ZoomMessage {
     event: String,
     payload: ZoomPayload,
 }
 
+/// Challenge in a delivery from Zoom.
 #[derive(Deserialize)]
 struct ZoomPayload {
     #[serde(rename = "plainToken")]
     plain_token: String,
 }
 
+/// Event of Azure Event Grid.
 #[derive(Deserialize)]
 struct GridEvent {
     #[serde(rename = "eventType")]
@@ -95,6 +100,7 @@ struct GridEvent {
     data: GridData,
 }
 
+/// Validation code in an event of Azure Event Grid.
 #[derive(Deserialize)]
 struct GridData {
     #[serde(rename = "validationCode")]

@@ -1,6 +1,6 @@
 //! Descriptions of all keys, in addition to what the code itself shows.
 
-/// A key (`*` stands for any name), its default, and its description. The default of a mandatory key is `required`.
+/// A key (`*` for any name), its default, and its description. The default of a mandatory key is `required`.
 pub(super) type KeyText = (&'static str, &'static str, &'static str);
 
 pub(super) const REQUIRED: &str = "required";

@@ -68,6 +68,7 @@ fn separator(settings: &dyn Settings) -> Option<u8> {
     }
 }
 
+/// A CSV file with its options.
 #[derive(Debug)]
 struct CsvFile {
     path: PathBuf,

@@ -54,6 +54,7 @@ struct SampleRows {
     agreeing: usize,
 }
 
+/// One row with its offset and its line.
 struct Row {
     at: usize,
     line: u64,

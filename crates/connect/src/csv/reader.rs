@@ -313,15 +313,21 @@ fn empty_texts(row: &[u8], delimiter: u8) -> Vec<usize> {
 /// Reader that yields at most one row's allowance at a time, and [`END`] at the end of the file.
 struct BoundedReader<'a> {
     text: Text<'a>,
+    /// Number of bytes that the current row may still take.
     allowance: usize,
+    /// True if a row was larger than its allowance.
     refused: bool,
+    /// Number of bytes read from the file.
     total: u64,
+    /// Rest of [`END`], which is read after the file.
     end: &'static [u8],
-    /// Start of the current row.
+    /// Offset of the current row.
     row: u64,
-    /// Recent bytes, from at most the current row's start on, and their start.
+    /// The bytes read last, at least those of the current row.
     kept: Vec<u8>,
+    /// Offset of the first kept byte.
     from: u64,
+    /// True if the bytes read so far have a double quote.
     has_quotes: bool,
 }
 

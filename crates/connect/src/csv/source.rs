@@ -1,8 +1,7 @@
 //! CSV files as read-only sources, read again for every list; a cache in front avoids most of these reads.
 //!
 //! The dialect is detected from the rows and reported by [`Vista::shell`]'s `inferred`. No data are dropped silently: ragged
-//! rows, unclosed quotes and missing ids are errors that name the line. Memory is bounded by the rows, whatever the faults of the
-//! file.
+//! rows, unclosed quotes and missing ids are errors that name the line. Memory is bounded by the rows, even for a faulty file.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -60,6 +59,7 @@ pub struct CsvOptions {
 #[derive(Clone, Debug)]
 pub struct Csv(Arc<Inner>);
 
+/// State that the clones of a [`Csv`] share.
 #[derive(Debug)]
 struct Inner {
     file: Arc<SourceFile>,

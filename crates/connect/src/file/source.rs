@@ -57,8 +57,11 @@ pub(crate) fn open_regular(path: &Path) -> Result<File> {
 pub(crate) struct Content {
     file: File,
     hash: Box<Xxh3>,
+    /// Number of bytes read.
     read: u64,
+    /// Last byte of the text read so far.
     last: Option<u8>,
+    /// True if the format itself marks the end of the file.
     framed: bool,
 }
 
@@ -150,6 +153,7 @@ struct UnconfirmedReading {
     written: bool,
 }
 
+/// Last accepted version of a file, and the reading in doubt since, if there is one.
 #[derive(Debug, Default)]
 struct SourceVersions {
     accepted: Option<AcceptedVersion>,

@@ -81,6 +81,7 @@ fn wide(first: &[u8]) -> Option<&'static Encoding> {
     }
 }
 
+/// Reader of the decompressed bytes.
 enum RawText<'a> {
     Plain(&'a mut Content),
     Gzip(Box<MultiGzDecoder<&'a mut Content>>),
@@ -122,6 +123,7 @@ pub(crate) struct Text<'a> {
     last: Option<u8>,
 }
 
+/// Conversion to UTF-8 in progress.
 struct Decoding {
     decoder: Decoder,
     piece: Box<[u8]>,

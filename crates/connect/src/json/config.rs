@@ -48,6 +48,7 @@ impl Connector for JsonConnector {
     }
 }
 
+/// A JSON file with its options.
 #[derive(Debug)]
 struct JsonFile {
     path: PathBuf,

@@ -120,7 +120,7 @@ fn load(path: &Path, content: &mut Content, options: &JsonOptions) -> Result<(Ve
     }
 }
 
-/// Returns true if the file's name says that each line is a value.
+/// Returns true if the file has an extension of files with one value per line.
 fn has_lines(path: &Path) -> bool {
     let stem = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
     let stem = stem.strip_suffix(".gz").unwrap_or(&stem);

@@ -41,6 +41,7 @@ pub struct JsonOptions {
 #[derive(Clone, Debug)]
 pub struct Json(Arc<Inner>);
 
+/// State that the clones of a [`Json`] share.
 #[derive(Debug)]
 struct Inner {
     file: Arc<SourceFile>,

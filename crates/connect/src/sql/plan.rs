@@ -22,13 +22,13 @@ pub(crate) trait Dialect {
     fn bind(&self, ty: ColumnType, value: &CborValue) -> Option<Self::Value>;
 
     /// Returns the placeholder of the parameter with this number, from 1.
-    fn mark(&self, number: usize) -> String;
+    fn placeholder(&self, number: usize) -> String;
 
     /// Returns the column of this quoted name with byte-by-byte comparison.
-    fn exact(&self, name: &str) -> String;
+    fn binary(&self, name: &str) -> String;
 
     /// Returns the test that a cell of this type has the kind of the parameter and satisfies `operator`.
-    fn range(&self, ty: ColumnType, name: &str, operator: &str, mark: &str) -> Option<String>;
+    fn range(&self, ty: ColumnType, name: &str, operator: &str, placeholder: &str) -> Option<String>;
 
     /// Returns true if SQL sorts cells of this type as the evaluator does.
     fn sorts(&self, ty: ColumnType) -> bool;
@@ -120,11 +120,12 @@ impl<V: Clone + Debug> Plan<V> {
 fn translate<D: Dialect>(dialect: &D, column: &str, test: &Test, first: usize) -> Option<(String, Vec<D::Value>)> {
     let (ty, name) = dialect.column(column)?;
     let one = |value: &CborValue| dialect.bind(ty, value).map(|value| vec![value]);
-    let (exact, mark) = (dialect.exact(name), dialect.mark(first));
-    let range = |operator: &str, value: &CborValue| Some((dialect.range(ty, name, operator, &mark)?, one(value)?));
+    let (binary, placeholder) = (dialect.binary(name), dialect.placeholder(first));
+    let range =
+        |operator: &str, value: &CborValue| Some((dialect.range(ty, name, operator, &placeholder)?, one(value)?));
     match test {
-        Test::Eq(value) => Some((format!("{exact} = {mark}"), one(value)?)),
-        Test::Neq(value) => Some((format!("{exact} <> {mark}"), one(value)?)),
+        Test::Eq(value) => Some((format!("{binary} = {placeholder}"), one(value)?)),
+        Test::Neq(value) => Some((format!("{binary} <> {placeholder}"), one(value)?)),
         Test::Gt(value) => range(">", value),
         Test::Gte(value) => range(">=", value),
         Test::Lt(value) => range("<", value),
@@ -133,8 +134,9 @@ fn translate<D: Dialect>(dialect: &D, column: &str, test: &Test, first: usize) -
             // A null in the list matches nothing in either evaluation.
             let values = values.iter().filter(|value| !value.is_null()).map(|value| dialect.bind(ty, value));
             let values = values.collect::<Option<Vec<_>>>()?;
-            let marks: Vec<String> = (first..first + values.len()).map(|number| dialect.mark(number)).collect();
-            Some((format!("{exact} IN ({})", marks.join(", ")), values))
+            let placeholders: Vec<String> =
+                (first..first + values.len()).map(|number| dialect.placeholder(number)).collect();
+            Some((format!("{binary} IN ({})", placeholders.join(", ")), values))
         }
         Test::Is(IsTest::Null | IsTest::Unknown) => Some((format!("{name} IS NULL"), Vec::new())),
         _ => None,
@@ -149,10 +151,10 @@ fn sorted(dialect: &impl Dialect, query: &Query) -> Option<String> {
     for term in &query.order {
         let name = sortable(&term.column)?;
         terms.push(format!("{name} IS {}NULL", if term.nulls_first { "NOT " } else { "" }));
-        terms.push(format!("{}{}", dialect.exact(name), direction(term.descending)));
+        terms.push(format!("{}{}", dialect.binary(name), direction(term.descending)));
     }
     let id = sortable(dialect.id())?;
-    terms.push(format!("{}{}", dialect.exact(id), direction(last.descending)));
+    terms.push(format!("{}{}", dialect.binary(id), direction(last.descending)));
     Some(format!(" ORDER BY {}", terms.join(", ")))
 }
 

@@ -31,6 +31,7 @@ pub(super) struct Database {
     members: Mutex<Vec<Weak<Connections>>>,
 }
 
+/// Identities of the files at the path of a database.
 #[derive(Debug)]
 struct State {
     /// Identity of the file that connections are open to; `None` while there is no file at the path.
@@ -155,7 +156,7 @@ impl Database {
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok((row.get(0)?, row.get(1)?)))
         });
         match emptying {
-            // A connection that has not read since the mode changed does not know of a log.
+            // A connection that has not read since the journal mode changed reports no log.
             Ok((0_i64, -1_i64)) => Log::Absent,
             Ok((0, _)) => Log::Emptied,
             Ok(_) => Log::InUse,

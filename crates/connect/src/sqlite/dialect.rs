@@ -33,22 +33,22 @@ impl Dialect for Table {
         }
     }
 
-    fn mark(&self, number: usize) -> String {
+    fn placeholder(&self, number: usize) -> String {
         format!("?{number}")
     }
 
-    fn exact(&self, name: &str) -> String {
+    fn binary(&self, name: &str) -> String {
         format!("{name} COLLATE BINARY")
     }
 
     /// Compares within one kind: SQLite orders texts after numbers, while to the evaluator neither is greater.
-    fn range(&self, ty: ColumnType, name: &str, operator: &str, mark: &str) -> Option<String> {
+    fn range(&self, ty: ColumnType, name: &str, operator: &str, placeholder: &str) -> Option<String> {
         let kinds = match ty {
             ColumnType::Integer | ColumnType::Number => "IN ('integer', 'real')",
             ColumnType::String => "= 'text'",
             _ => return None,
         };
-        Some(format!("(typeof({name}) {kinds} AND {name} COLLATE BINARY {operator} {mark})"))
+        Some(format!("(typeof({name}) {kinds} AND {name} COLLATE BINARY {operator} {placeholder})"))
     }
 
     /// Sorts numbers before texts before bytes, like the evaluator.

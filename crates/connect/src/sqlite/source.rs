@@ -44,6 +44,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(5);
 #[derive(Clone, Debug)]
 pub struct Sqlite(Arc<Inner>);
 
+/// State that the clones of a [`Sqlite`] share.
 #[derive(Debug)]
 struct Inner {
     table: Table,

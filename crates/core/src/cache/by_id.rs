@@ -1,6 +1,6 @@
 //! Adapter from rows by slot to a backend that stores records by id.
 //!
-//! Each load assigns slots anew. The backend's meta holds the Dio's meta and the number of rows, so that a store that has lost
+//! Each load assigns new slots. The backend's meta holds the Dio's meta and the number of rows, so that a store that has lost
 //! rows (a restarted in-memory server, an eviction) is not taken for a complete copy.
 
 use std::collections::HashSet;
@@ -35,6 +35,7 @@ struct Table {
     known: Mutex<KnownSlots>,
 }
 
+/// Slots and meta that the backend has stored.
 #[derive(Default)]
 struct KnownSlots {
     slots: HashSet<u32>,

@@ -20,9 +20,11 @@ pub struct MemoryCache {
     tables: Mutex<HashMap<String, Arc<MemoryTable>>>,
 }
 
+/// Table in memory.
 #[derive(Debug, Default)]
 struct MemoryTable(Mutex<Content>);
 
+/// Rows and meta of a table.
 #[derive(Debug, Default)]
 struct Content {
     rows: HashMap<Id, CachedRow>,

@@ -109,7 +109,7 @@ impl<T: CacheBackend + ?Sized> CacheBackend for Arc<T> {
     }
 }
 
-/// Records of one Dio by id, as its master confirmed them, and the `meta`: bytes that record how far they have come.
+/// Records of one Dio by id, as its master confirmed them, and the `meta`: bytes that record their progress in the log.
 ///
 /// Calls come one at a time. The meta belongs to the rows that it was committed with: a table that stores one without the other
 /// makes a Dio serve wrong rows.

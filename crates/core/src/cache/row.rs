@@ -18,6 +18,7 @@ pub struct CachedRow {
     content: Content,
 }
 
+/// Content of a row.
 #[derive(Clone, Debug, PartialEq)]
 enum Content {
     /// Canonical bytes.

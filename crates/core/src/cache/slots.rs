@@ -19,7 +19,7 @@ pub trait RowStore: Send + Sync + 'static {
     /// [`CacheError`] if it cannot be opened.
     async fn open_table(&self, name: &str) -> Result<Arc<dyn RowTable>, CacheError>;
 
-    /// Flushes and closes every table. Later calls return [`CacheError::Closed`], or open it anew.
+    /// Flushes and closes every table. Later calls return [`CacheError::Closed`], or open the storage again.
     async fn close(&self);
 }
 
@@ -85,13 +85,13 @@ pub struct CacheMeta {
     pub epoch: String,
     /// Journal position up to which every base change is in the table.
     pub watermark: u64,
-    /// A bulk change is under way: rows may be newer than the watermark says.
+    /// True while a bulk change is under way: rows may be newer than the watermark.
     pub bulk: bool,
     /// Unix milliseconds of the last complete list, if there was one.
     pub complete_at: Option<u64>,
     /// Fingerprint of the id column; a change invalidates the table.
     pub shape: String,
-    /// Rows were lost, and the log that restored others had gaps: restored rows may be stale until the next complete list.
+    /// True if rows were lost and the log that restored others had gaps: these may be stale until the next complete list.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gap: bool,
     /// Shape of the source when the rows were read.

@@ -123,7 +123,7 @@ impl Dio {
 
     /// Counters since the Dio was opened.
     pub fn counters(&self) -> Counters {
-        self.0.core.tally.read(self.0.core.ring.end())
+        self.0.core.counters.read(self.0.core.ring.end())
     }
 
     // --- writing -------------------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ impl Dio {
         self.0.core.retry(op).await
     }
 
-    /// Discards a parked operation for good.
+    /// Discards a parked operation permanently.
     ///
     /// # Errors
     /// As [`Dio::retry`].
@@ -216,7 +216,7 @@ impl Dio {
 
     /// Puts a row from an external system into the cache, then publishes `RecordChanged`.
     ///
-    /// In a hook that replaces all rows (see [`DioCache`]) it becomes one of the new rows.
+    /// In a callback that replaces all rows (see [`DioCache`]) it becomes one of the new rows.
     ///
     /// # Errors
     /// [`Error::Invalid`](crate::Error::Invalid) for a row that does not match the schema,
@@ -231,7 +231,7 @@ impl Dio {
         if core.gather_row(&id, Some(&body)) {
             return Ok(());
         }
-        core.commit(Command::Statement { rows: vec![(Id::from(id), Some(body))], told: true }).await.map(drop)
+        core.commit(Command::Statement { rows: vec![(Id::from(id), Some(body))], notify: true }).await.map(drop)
     }
 
     /// Publishes `RecordChanged` without changing the cache.
@@ -242,7 +242,7 @@ impl Dio {
         self.0.core.invalidate(Some(Id::from(id.into())));
     }
 
-    /// Publishes `Invalidated`, upon which subscribers read everything again.
+    /// Publishes `Invalidated`, so that subscribers read everything again.
     ///
     /// It behaves as [`Dio::invalidate_record`]. Subscribers that receive several at a time read once.
     pub fn invalidate_all(&self) {
@@ -313,7 +313,7 @@ impl Dio {
     /// missing from a complete list are removed.
     ///
     /// Rows that writes or events changed since the list was read are kept and read again. Rows that the program made are
-    /// added and changed, but none is removed: use [`Dio::reconcile_whole`] for that. In a hook that replaces all rows
+    /// added and changed, but none is removed: use [`Dio::reconcile_whole`] for that. In a callback that replaces all rows
     /// (see [`DioCache`]) the differences are counted in the report of the refresh and not in this one.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::callbacks::Callbacks;
 use super::commit::retention::Retention;
 use super::commit::state::CommitState;
 use super::commit::store::Store;
@@ -14,7 +15,6 @@ use super::counters::CounterCells;
 use super::deliver::state::DeliverState;
 use super::events::event::Position;
 use super::events::ring::Ring;
-use super::hooks::Hooks;
 use super::read::freshness::Freshness;
 use super::read::index_requests::Indexer;
 use super::settings::Settings;
@@ -29,13 +29,16 @@ use crate::vista::{Error, LogLimit, Result, Vista};
 pub(crate) struct Core {
     pub(crate) name: Arc<str>,
     pub(crate) settings: Settings,
-    pub(crate) hooks: Hooks,
+    pub(crate) callbacks: Callbacks,
     /// The master itself.
     pub(crate) vista: Vista,
-    pub(super) root: ArcSwap<State>,
+    /// The published State, which readers see. Only the committer replaces it.
+    pub(super) snapshot: ArcSwap<State>,
     /// Position of the published State. Notifies after the State has changed.
     pub(super) published: watch::Sender<u64>,
+    /// The newest events.
     pub(crate) ring: Arc<Ring>,
+    /// The cache table, with the changes that it does not have yet.
     pub(super) store: Store,
     pub(super) journal: Arc<dyn Journal>,
     pub(super) committer: CommitterHandle,
@@ -43,7 +46,7 @@ pub(crate) struct Core {
     pub(super) deliver: DeliverState,
     pub(super) sync: SyncState,
     pub(super) indexer: Indexer,
-    pub(super) tally: CounterCells,
+    pub(super) counters: CounterCells,
     /// Rate limiter of log lines that callers can cause, by message and code.
     pub(super) lines: LogLimit<(&'static str, String)>,
     pub(crate) tasks: Tasks,
@@ -60,7 +63,7 @@ impl std::fmt::Debug for Core {
 /// Arguments of [`Core::new`].
 pub(crate) struct Parts {
     pub(crate) settings: Settings,
-    pub(crate) hooks: Hooks,
+    pub(crate) callbacks: Callbacks,
     pub(crate) vista: Vista,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) committer: CommitterHandle,
@@ -77,17 +80,17 @@ impl Core {
             name: parts.vista.name().into(),
             published: watch::Sender::new(parts.state.seq()),
             commit: CommitState::new(&parts.settings, &parts.state, parts.retention),
-            deliver: DeliverState::new(parts.settings.breaker, parts.hooks.on_write.is_some()),
+            deliver: DeliverState::new(parts.settings.breaker, parts.callbacks.on_write.is_some()),
             sync: SyncState::new(&parts.settings, &parts.vista.schema(), parts.last_list),
             indexer: Indexer::default(),
-            tally: CounterCells::new(parts.ring.end()),
+            counters: CounterCells::new(parts.ring.end()),
             lines: LogLimit::default(),
             tasks: Tasks::default(),
             ended: CancellationToken::new(),
             settings: parts.settings,
-            hooks: parts.hooks,
+            callbacks: parts.callbacks,
             vista: parts.vista,
-            root: ArcSwap::from_pointee(parts.state),
+            snapshot: ArcSwap::from_pointee(parts.state),
             ring: Arc::new(parts.ring),
             store: parts.store,
             journal: parts.journal,
@@ -97,12 +100,12 @@ impl Core {
 
     /// Snapshot of the State that readers see now. It holds no lock, only memory.
     pub(crate) fn state(&self) -> Arc<State> {
-        self.root.load_full()
+        self.snapshot.load_full()
     }
 
     /// Position of that State.
     pub(crate) fn position(&self) -> Position {
-        let state = self.root.load();
+        let state = self.snapshot.load();
         Position { epoch: Arc::clone(state.epoch()), seq: state.seq() }
     }
 

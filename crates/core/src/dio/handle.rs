@@ -32,7 +32,7 @@ impl Handle {
 
     /// Starts a refresh in the background if the rows are older than `cache_ttl`.
     pub(crate) fn refresh_if_stale(self: &Arc<Self>) {
-        if self.core.settings.cache_ttl.is_some() && self.core.hooks.on_refresh.is_some() && self.core.is_stale() {
+        if self.core.settings.cache_ttl.is_some() && self.core.callbacks.on_refresh.is_some() && self.core.is_stale() {
             let handle = Arc::clone(self);
             self.core.tasks.spawn(async move { handle.core.refresh(&handle).await });
         }
@@ -60,7 +60,7 @@ impl Core {
         self.close_writes();
         self.tasks.closing().cancel();
         self.tasks.join().await;
-        self.store.flush_or_tell(&self.name).await;
+        self.store.flush_or_log(&self.name).await;
         self.ring.close();
         self.ended.cancel();
     }

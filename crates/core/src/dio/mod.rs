@@ -9,6 +9,7 @@
 
 mod api;
 mod backoff;
+mod callbacks;
 mod clock;
 mod commit;
 mod core;
@@ -17,7 +18,6 @@ mod deliver;
 mod events;
 mod guard;
 mod handle;
-mod hooks;
 mod open;
 mod read;
 mod scope;
@@ -28,6 +28,7 @@ mod sync;
 mod tasks;
 mod weak;
 
+pub use callbacks::{ChunkRequest, ChunkSink, QueryRoute};
 pub use commit::purge::{MOST_IDS, PurgeReport};
 pub use commit::reconciled::Reconciled;
 #[cfg(test)]
@@ -45,7 +46,6 @@ pub use events::ring::{CursorRead, Ring, RingItem, RowBefore};
 pub use events::ring::{EventReceiver, RingLimits};
 pub use handle::Dio;
 pub(crate) use handle::Handle;
-pub use hooks::{ChunkRequest, ChunkSink, QueryRoute};
 pub use read::aggregate::GroupIter;
 pub use read::freshness::Freshness;
 pub use read::workers::Workers;
@@ -65,9 +65,9 @@ pub use crate::state::{Condition, OpError, OpId, Origin};
 
 pub(crate) use self::core::Core;
 pub use backoff::Backoff;
+pub(crate) use callbacks::{Callbacks, boxed_callback, boxed_callback_with};
 pub use clock::now;
 pub(crate) use commit::committer::Committer;
-pub(crate) use hooks::{Hooks, hook, hook_with};
 pub use open::at_rest;
 pub(crate) use open::{Surroundings, check_memory_log, open};
 pub(crate) use read::coverage::Coverage;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::callbacks::Callbacks;
 use super::commit::committer::Committer;
 use super::commit::retention::Retention;
 use super::commit::stage::apply;
@@ -12,7 +13,6 @@ use super::deliver::carried_ops::{self, CarriedOps};
 use super::deliver::worker;
 use super::events::ring::{Ring, RingItem};
 use super::handle::{Dio, Handle};
-use super::hooks::Hooks;
 use super::settings::{Settings, WriteRoute};
 use super::sync::state::LastList;
 use super::sync::{reread, start};
@@ -29,7 +29,7 @@ pub(crate) struct Surroundings {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) committer: Arc<Committer>,
     pub(crate) settings: Settings,
-    pub(crate) hooks: Hooks,
+    pub(crate) callbacks: Callbacks,
 }
 
 impl From<JournalError> for Error {
@@ -115,10 +115,10 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<StartingD
     let last_list = LastList { complete: recovered.meta.complete_at.is_some(), ..LastList::default() };
     let committer = around.committer.handle(&around.journal);
     let store = Store::new(table, CacheMeta { source: Some(source), ..recovered.meta });
-    store.learn(recovered.behind, recovered.state.seq());
+    store.add(recovered.behind, recovered.state.seq());
     let core = Arc::new(Core::new(Parts {
         settings: around.settings,
-        hooks: around.hooks,
+        callbacks: around.callbacks,
         vista,
         journal: around.journal,
         committer,
@@ -132,7 +132,7 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<StartingD
         // The cache writer or the next start finds the damage again.
         tracing::warn!(dio = %core.name, %error, "the damaged rows could not be removed from the cache file");
     }
-    // Holds until the source was listed: else a delivery could run during the read of its own row.
+    // Deliveries wait until the source was listed: otherwise one could run during the read of its own row.
     core.sync.seeding.store(core.state().lacks_rows(), Ordering::Release);
     mark_unknown(&core, recovered.carried_ops);
     let dio = Dio(Arc::new(Handle::new(Arc::clone(&core))));
@@ -147,9 +147,9 @@ pub(crate) async fn check_memory_log(
     vista: &Vista,
     durable: &dyn Journal,
     settings: &Settings,
-    hooks: &Hooks,
+    callbacks: &Callbacks,
 ) -> Result<()> {
-    if hooks.on_write.is_some() && settings.write_route == WriteRoute::Around {
+    if callbacks.on_write.is_some() && settings.write_route == WriteRoute::Around {
         let detail = "writes that go around the source are only in the log until the source shows them: \
                       they need a log on disk (ack = \"journal\" or \"applied\")";
         return Err(Error::Config(detail.into()));
@@ -207,7 +207,7 @@ async fn begin(dio: &Dio, doubt: Option<String>) -> Result<()> {
     let doubted = doubt.is_some();
     if let Some(why) = doubt {
         tracing::warn!(dio = %core.name, why, "cached rows may be older than the log; subscribers read again");
-        // If the journal cannot be written now, the rows are read again all the same.
+        // The rows are read again even if the journal cannot be written now.
         if core.publish_invalidated(false).await.is_err() {
             core.invalidate(None);
         }
@@ -219,7 +219,7 @@ async fn begin(dio: &Dio, doubt: Option<String>) -> Result<()> {
     // the indexes after that.
     core.build_configured().await?;
     start::run(dio).await?;
-    if doubted && core.hooks.on_refresh.is_some() && core.sync.last_list.lock().at.is_none() {
+    if doubted && core.callbacks.on_refresh.is_some() && core.sync.last_list.lock().at.is_none() {
         let (core, handle) = (Arc::clone(core), Arc::downgrade(&dio.0));
         let tasks = core.tasks.clone();
         tasks.spawn(async move {
@@ -449,7 +449,7 @@ fn start_tasks(dio: &Dio) {
     core.tasks.spawn(worker::run(Arc::clone(core), weak.clone()));
     core.tasks.spawn(super::read::indexer::run(Arc::clone(core)));
     core.tasks.spawn(reread::reread(Arc::clone(core), weak.clone()));
-    match (core.settings.refresh_every, &core.hooks.on_refresh) {
+    match (core.settings.refresh_every, &core.callbacks.on_refresh) {
         (Some(every), Some(_)) => drop(core.tasks.spawn(reread::timer(Arc::clone(core), weak, every))),
         (Some(_), None) => {
             tracing::warn!(dio = %core.name, "refresh_every is set without on_refresh: there are no timed refreshes");

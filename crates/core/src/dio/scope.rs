@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::callbacks::CallbackFuture;
 use super::core::Core;
 use super::guard::Guard;
 use super::handle::Dio;
-use super::hooks::HookFuture;
 use super::sync::replacement_rows::ReplacementRows;
 use crate::record::Rows;
 use crate::state::{OpId, Outcome};
@@ -104,7 +104,7 @@ pub(super) async fn within<T>(scope: &Arc<Scope>, work: impl Future<Output = T>)
 /// Dropping the caller's future does not cancel it, a panic becomes an error, and a closing Dio waits for it at most
 /// `drain_timeout`. Only an `on_write` is cancelled with its caller, because an abandoned attempt must not deliver after
 /// its successor.
-pub(crate) async fn run<T: Send + 'static>(core: &Core, scope: Arc<Scope>, future: HookFuture<T>) -> Result<T> {
+pub(crate) async fn run<T: Send + 'static>(core: &Core, scope: Arc<Scope>, future: CallbackFuture<T>) -> Result<T> {
     let grace = core.settings.drain_timeout;
     let delivers = scope.kind == Kind::Write;
     let task = core.tasks.spawn_bounded(grace, SCOPE.scope(Arc::clone(&scope), future));
@@ -113,7 +113,7 @@ pub(crate) async fn run<T: Send + 'static>(core: &Core, scope: Arc<Scope>, futur
         Ok(done) => done.unwrap_or(Err(Error::Closed)),
         Err(error) if error.is_panic() => {
             scope.panicked.store(true, Ordering::Release);
-            Err(Error::unknown(format!("a hook panicked: {}", panic_text(error))))
+            Err(Error::unknown(format!("a callback panicked: {}", panic_text(error))))
         }
         Err(_) => Err(Error::Closed),
     }
@@ -122,11 +122,11 @@ pub(crate) async fn run<T: Send + 'static>(core: &Core, scope: Arc<Scope>, futur
 /// Future that calls a callback and runs its future, so that the call itself is in the scope and the task of [`run`].
 pub(crate) fn calling<T: 'static>(
     dio: Dio,
-    call: impl FnOnce(&Dio) -> HookFuture<T> + Send + 'static,
-) -> HookFuture<T> {
+    call: impl FnOnce(&Dio) -> CallbackFuture<T> + Send + 'static,
+) -> CallbackFuture<T> {
     Box::pin(async move {
         let future = call(&dio);
-        // A Dio that is held until the hook ends could not be closed by dropping all others.
+        // A Dio that is held until the callback ends could not be closed by dropping all others.
         drop(dio);
         future.await
     })

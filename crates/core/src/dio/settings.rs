@@ -78,7 +78,7 @@ pub struct Settings {
     pub routed_ttl: Option<Duration>,
     /// If true, the `on_write` guarantees by the operation's id that nothing takes effect twice (default: false).
     pub route_writes_once: bool,
-    /// Destination of the `on_write`, if it can be read (default: none). It is asked for the outcome of operations that
+    /// Destination of the `on_write`, if it can be read (default: none). It is read to find the outcome of operations that
     /// an older journal brings back.
     pub route: Option<Vista>,
     /// Column with the version of a row (default: none).

@@ -76,7 +76,7 @@ impl Dio {
             tasks: core.tasks.len(),
             undecodable: freshness.undecodable.map_or(0, |bad| bad.count),
             source: core.deliver.source.reach(),
-            route: core.hooks.on_write.is_some().then(|| core.deliver.route_breaker.reach()),
+            route: core.callbacks.on_write.is_some().then(|| core.deliver.route_breaker.reach()),
             feeds: core.sync.feeds.lock().iter().map(|feed| feed.status()).collect(),
         }
     }

@@ -38,12 +38,13 @@ pub(crate) struct Submission {
     pub(super) reply: Option<Reply>,
 }
 
+/// Work of a submission.
 pub(super) enum SubmittedWork {
     One(Command),
     /// Commands in order, of which all are applied or none.
     All(Vec<Command>),
-    /// Request to take the calls of `invalidate_*`.
-    Poke,
+    /// Request for a turn, which takes the calls of `invalidate_*`.
+    TurnRequest,
     /// Calls of `invalidate_*`, in their order.
     Invalidations(Vec<Command>),
 }
@@ -84,7 +85,7 @@ impl Submission {
     }
 }
 
-/// Handle of a Lens' committer.
+/// Handle of the committer of a Lens.
 #[derive(Clone)]
 pub(crate) struct CommitterHandle {
     pub(super) inbox: mpsc::UnboundedSender<Submission>,
@@ -106,12 +107,12 @@ impl CommitterHandle {
     pub(crate) fn journal_failed(&self, core: &Arc<Core>, why: &JournalError) {
         if !matches!(why, JournalError::Closed) {
             self.journal_failure.begin(&why.to_string());
-            // If the committer is gone, there is nothing to test.
-            let _ = self.poke(core);
+            // The only error is a committer that has ended, after which there is nothing to test.
+            let _ = self.request_turn(core);
         }
     }
 
-    pub(crate) fn poke(&self, core: &Arc<Core>) -> Result<()> {
-        self.send(Submission::of(core, SubmittedWork::Poke))
+    pub(crate) fn request_turn(&self, core: &Arc<Core>) -> Result<()> {
+        self.send(Submission::of(core, SubmittedWork::TurnRequest))
     }
 }

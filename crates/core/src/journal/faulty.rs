@@ -63,6 +63,7 @@ pub struct FaultyJournal {
     sizes: watch::Sender<Vec<usize>>,
 }
 
+/// Faults that are still to be injected.
 struct Plan {
     random: u64,
     rates: FaultRates,

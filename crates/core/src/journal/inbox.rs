@@ -281,6 +281,7 @@ pub(super) struct Index {
     pub(super) limits: InboxLimits,
 }
 
+/// Data of a delivery in the index.
 #[derive(Debug)]
 struct IndexedDelivery {
     hook: Arc<str>,

@@ -24,6 +24,7 @@ pub struct MemoryJournal {
     heads: Heads,
 }
 
+/// Content of a journal.
 #[derive(Debug, Default)]
 struct Store {
     logs: HashMap<LogId, Log>,
@@ -34,6 +35,7 @@ struct Store {
     closed: bool,
 }
 
+/// Content of one log.
 #[derive(Debug)]
 struct Log {
     pub(super) epoch: String,

@@ -234,7 +234,8 @@ fn merge(table: SalvageScan, carved: SalvageScan, whole: bool) -> Vec<SalvagedLo
     logs.values_mut().for_each(|log| log.whole = whole);
     for ((id, seq), bytes) in carved.entries {
         let log = logs.entry(id).or_default();
-        // In an intact log, other entries were dropped. Only a last append that was rolled back may lie behind its head.
+        // In an intact log, other entries up to its head were dropped. Entries after it are of a last append that was rolled
+        // back.
         if log.whole && seq <= log.head {
             continue;
         }

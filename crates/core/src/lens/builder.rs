@@ -13,8 +13,8 @@ use super::callbacks::callbacks;
 use super::storage::{CacheAt, JournalAt, Plan};
 use crate::cache::{ById, CacheBackend, RedbCache};
 use crate::dio::{
-    ChunkRequest, ChunkSink, Dio, Hooks, QueryRoute, Retry, RingLimits, Settings, Workers, WriteOrder, WriteRoute,
-    hook, hook_with,
+    Callbacks, ChunkRequest, ChunkSink, Dio, QueryRoute, Retry, RingLimits, Settings, Workers, WriteOrder, WriteRoute,
+    boxed_callback, boxed_callback_with,
 };
 use crate::journal::Journal;
 use crate::vista::{ChangeEvent, Error, Query, Result, WriteOp};
@@ -26,7 +26,7 @@ pub struct LensBuilder {
     cache: Option<CacheAt>,
     journal: Option<JournalAt>,
     settings: Settings,
-    hooks: Hooks,
+    callbacks: Callbacks,
 }
 
 impl std::fmt::Debug for LensBuilder {
@@ -179,7 +179,7 @@ impl LensBuilder {
         };
         let plan = Plan { cache, journal, inbox: self.settings.inbox };
         let storage = OnceCell::new_with(plan.open_now()?);
-        Ok(Lens { storage, plan, settings: self.settings, hooks: self.hooks, dios: Mutex::default() })
+        Ok(Lens { storage, plan, settings: self.settings, callbacks: self.callbacks, dios: Mutex::default() })
     }
 
     fn check(&self) -> Result<()> {
@@ -194,7 +194,7 @@ impl LensBuilder {
         if settings.write_concurrency == 0 {
             return zero("write_concurrency");
         }
-        if settings.refresh_every.is_some() && self.hooks.on_refresh.is_none() {
+        if settings.refresh_every.is_some() && self.callbacks.on_refresh.is_none() {
             tracing::warn!("refresh_every is set without on_refresh: no refresh will run");
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Callback setters shared by the builders of a Lens and of a single Dio.
 
-/// Adds a setter for each callback to a builder that has `hooks`.
+/// Adds a setter for each callback to a builder that has `callbacks`.
 macro_rules! callbacks {
     ($builder:ty) => {
         impl $builder {
@@ -12,7 +12,7 @@ macro_rules! callbacks {
                 F: Fn(&Dio) -> Fut + Send + Sync + 'static,
                 Fut: Future<Output = Result<()>> + Send + 'static,
             {
-                self.hooks.on_start = Some(hook(callback));
+                self.callbacks.on_start = Some(boxed_callback(callback));
                 self
             }
 
@@ -22,7 +22,7 @@ macro_rules! callbacks {
                 F: Fn(&Dio) -> Fut + Send + Sync + 'static,
                 Fut: Future<Output = Result<()>> + Send + 'static,
             {
-                self.hooks.on_refresh = Some(hook(callback));
+                self.callbacks.on_refresh = Some(boxed_callback(callback));
                 self
             }
 
@@ -32,7 +32,7 @@ macro_rules! callbacks {
                 F: Fn(&Dio, WriteOp) -> Fut + Send + Sync + 'static,
                 Fut: Future<Output = Result<()>> + Send + 'static,
             {
-                self.hooks.on_write = Some(hook_with(callback));
+                self.callbacks.on_write = Some(boxed_callback_with(callback));
                 self
             }
 
@@ -42,13 +42,13 @@ macro_rules! callbacks {
                 F: Fn(&Dio, ChangeEvent) -> Fut + Send + Sync + 'static,
                 Fut: Future<Output = Result<()>> + Send + 'static,
             {
-                self.hooks.on_event = Some(hook_with(callback));
+                self.callbacks.on_event = Some(boxed_callback_with(callback));
                 self
             }
 
             /// Runs before a table or value scenery reads: when it is opened, when its search or order changes, when its
-            /// viewport has come to rest over rows that it does not hold, and when everything may have changed (`Invalidated`).
-            /// It receives filter, search, order, and the range as offset and limit, in whole pages.
+            /// viewport has been unchanged over rows that it does not hold, and when everything may have changed
+            /// (`Invalidated`). It receives filter, search, order, and the range as offset and limit, in whole pages.
             ///
             /// It may fill the cache, and returns the source of the answer: `Ok(())` or [`QueryRoute::Cache`] for the Dio as
             /// usual, otherwise as described in [`QueryRoute`]. An invalidation makes it run again, so it should leave
@@ -72,7 +72,7 @@ macro_rules! callbacks {
                 Fut: Future<Output = Result<R>> + Send + 'static,
                 R: Into<QueryRoute>,
             {
-                self.hooks.on_query = Some(hook_with(move |dio, query| {
+                self.callbacks.on_query = Some(boxed_callback_with(move |dio, query| {
                     let answer = callback(dio, query);
                     async move { answer.await.map(Into::into) }
                 }));
@@ -85,7 +85,7 @@ macro_rules! callbacks {
                 F: Fn(&Dio) -> Fut + Send + Sync + 'static,
                 Fut: Future<Output = Result<u64>> + Send + 'static,
             {
-                self.hooks.total_provider = Some(hook(callback));
+                self.callbacks.total_provider = Some(boxed_callback(callback));
                 self
             }
 
@@ -113,7 +113,8 @@ macro_rules! callbacks {
                 F: Fn(&Dio, ChunkRequest, ChunkSink) -> Fut + Send + Sync + 'static,
                 Fut: Future<Output = Result<()>> + Send + 'static,
             {
-                self.hooks.on_load_chunk = Some(hook_with(move |dio, (request, sink)| callback(dio, request, sink)));
+                let callback = move |dio: &Dio, (request, sink)| callback(dio, request, sink);
+                self.callbacks.on_load_chunk = Some(boxed_callback_with(callback));
                 self
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Lens;
 use super::callbacks::callbacks;
-use crate::dio::{ChunkRequest, ChunkSink, Dio, Hooks, QueryRoute, Settings, hook, hook_with};
+use crate::dio::{Callbacks, ChunkRequest, ChunkSink, Dio, QueryRoute, Settings, boxed_callback, boxed_callback_with};
 use crate::vista::{ChangeEvent, Query, Result, Vista, WriteOp};
 
 /// Builder of a Dio with its own callbacks or settings: each one set here replaces that of the Lens.
@@ -24,7 +24,7 @@ pub struct DioBuilder<'a> {
     lens: &'a Lens,
     vista: Vista,
     settings: Settings,
-    hooks: Hooks,
+    callbacks: Callbacks,
 }
 
 impl std::fmt::Debug for DioBuilder<'_> {
@@ -36,7 +36,7 @@ impl std::fmt::Debug for DioBuilder<'_> {
 impl Lens {
     /// Starts building a Dio of `vista` with its own callbacks or settings.
     pub fn dio(&self, vista: Vista) -> DioBuilder<'_> {
-        DioBuilder { lens: self, vista, settings: self.settings.clone(), hooks: self.hooks.clone() }
+        DioBuilder { lens: self, vista, settings: self.settings.clone(), callbacks: self.callbacks.clone() }
     }
 }
 
@@ -60,6 +60,6 @@ impl DioBuilder<'_> {
     /// # Errors
     /// As [`Lens::make_dio`].
     pub async fn make(self) -> Result<Dio> {
-        self.lens.open(self.vista, self.settings, self.hooks).await
+        self.lens.open(self.vista, self.settings, self.callbacks).await
     }
 }

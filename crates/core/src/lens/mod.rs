@@ -19,7 +19,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use self::storage::{Plan, Storage};
-use crate::dio::{self, Dio, Hooks, Settings, Surroundings};
+use crate::dio::{self, Callbacks, Dio, Settings, Surroundings};
 use crate::journal::Journal;
 use crate::vista::{Error, Result, SourceShape, Vista};
 
@@ -32,11 +32,12 @@ pub struct Lens {
     storage: OnceCell<Storage>,
     plan: Plan,
     settings: Settings,
-    hooks: Hooks,
+    callbacks: Callbacks,
     /// Open Dios by name, each with a token that is cancelled when the Dio has ended.
     dios: Mutex<HashMap<Arc<str>, Slot>>,
 }
 
+/// State of a Dio under its name.
 enum Slot {
     Opening,
     Open(std::sync::Weak<dio::Core>, CancellationToken),
@@ -76,17 +77,17 @@ impl Lens {
     pub async fn make_dio_with(&self, vista: Vista, change: impl FnOnce(&mut Settings)) -> Result<Dio> {
         let mut settings = self.settings.clone();
         change(&mut settings);
-        self.open(vista, settings, self.hooks.clone()).await
+        self.open(vista, settings, self.callbacks.clone()).await
     }
 
-    pub(crate) async fn open(&self, vista: Vista, settings: Settings, hooks: Hooks) -> Result<Dio> {
+    pub(crate) async fn open(&self, vista: Vista, settings: Settings, callbacks: Callbacks) -> Result<Dio> {
         let name: Arc<str> = vista.name().into();
         let storage = self.storage().await?;
         let reservation = self.reserve(&name).await?;
         let durable = &*storage.log.journal;
         let in_memory = settings.log_in_memory && durable.durable();
         if in_memory {
-            dio::check_memory_log(&vista, durable, &settings, &hooks).await?;
+            dio::check_memory_log(&vista, durable, &settings, &callbacks).await?;
         }
         let log = if in_memory { &storage.memory } else { &storage.log };
         let surroundings = Surroundings {
@@ -94,7 +95,7 @@ impl Lens {
             journal: Arc::clone(&log.journal),
             committer: Arc::clone(&log.committer),
             settings,
-            hooks,
+            callbacks,
         };
         let opened = dio::open(vista, surroundings).await?;
         // Before `on_start`: if this future is dropped, the name stays reserved until the Dio has ended.
@@ -113,11 +114,11 @@ impl Lens {
             let ended = {
                 let mut dios = self.dios.lock();
                 match dios.get(name) {
-                    Some(Slot::Opening) => return Err(taken(name)),
+                    Some(Slot::Opening) => return Err(name_in_use(name)),
                     Some(Slot::Open(core, ended)) if !ended.is_cancelled() => {
                         match core.upgrade() {
                             Some(core) if core.tasks.closing().is_cancelled() => ended.clone(),
-                            Some(_) => return Err(taken(name)),
+                            Some(_) => return Err(name_in_use(name)),
                             None => {
                                 // The runtime ended before the Dio did.
                                 dios.remove(name);
@@ -158,7 +159,7 @@ impl Lens {
     }
 
     /// Returns the shape that the source `name` had when its rows were last read, if the cache holds a complete copy of them.
-    /// With it the rows can be served although the source cannot be opened (`diorama::connect::Late`).
+    /// With it the rows can be served although the source cannot be opened (`diorama::connect::Deferred`).
     ///
     /// # Errors
     /// [`Error::Storage`] if the cache cannot be read.
@@ -176,7 +177,7 @@ impl Lens {
     }
 }
 
-fn taken(name: &str) -> Error {
+fn name_in_use(name: &str) -> Error {
     Error::Config(format!("this Lens already has a Dio named {name:?}: each Dio needs a Vista with a different name"))
 }
 

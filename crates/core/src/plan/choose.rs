@@ -23,6 +23,7 @@ struct Candidate {
     residual: Option<Query>,
 }
 
+/// Chooser among the candidates for one query.
 struct Chooser<'a> {
     table: &'a Table,
     query: &'a Query,

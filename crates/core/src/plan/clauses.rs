@@ -28,6 +28,7 @@ pub(super) struct Clause<'q> {
     pub(super) restriction: Restriction<'q>,
 }
 
+/// Restriction of a column to values or to a range.
 #[derive(Debug)]
 pub(super) enum Restriction<'q> {
     /// One of these values; none is null.

@@ -219,6 +219,7 @@ fn sort_page<'a>(
     Selection { slots, before, total: positions.len() as u64, examined: 0 }
 }
 
+/// Row that is represented by its id.
 struct ById<'a>(RowRef<'a>);
 
 impl AsRef<str> for ById<'_> {

@@ -24,6 +24,7 @@ pub(super) struct Walk {
     pub(super) skipped: Vec<Range<usize>>,
 }
 
+/// Ranges whose rows are read as one ordered sequence.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Group {
     /// Ranges, each with the length of its keys' prefix, which is ignored when ranges are merged.

@@ -36,6 +36,7 @@ impl<'de> Deserialize<'de> for Record {
     }
 }
 
+/// Visitor of a record.
 struct RecordVisitor {
     text: bool,
 }
@@ -134,6 +135,7 @@ impl<'de> Deserialize<'de> for Rows {
     }
 }
 
+/// Visitor of a list of rows.
 struct RowsVisitor;
 
 impl<'de> Visitor<'de> for RowsVisitor {

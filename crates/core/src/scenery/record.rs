@@ -37,12 +37,14 @@ pub enum RecordStatus {
 #[derive(Clone)]
 pub struct RecordScenery(Arc<TaskHandle<Shared>>);
 
+/// State that the task writes and handles read.
 struct Shared {
     id: String,
     current: RwLock<RecordState>,
     generation: watch::Sender<Generation>,
 }
 
+/// The row and its status.
 #[derive(PartialEq)]
 struct RecordState {
     body: Option<Body>,

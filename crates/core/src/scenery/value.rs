@@ -30,6 +30,7 @@ pub struct ValueSceneryBuilder {
     aggregate: Aggregate,
 }
 
+/// Aggregate that a builder was given.
 #[derive(Clone)]
 enum Aggregate {
     Single(AggregateItem),
@@ -193,11 +194,13 @@ fn may_change_rows(notice: &Notice) -> bool {
 #[derive(Clone)]
 pub struct ValueScenery(Arc<TaskHandle<Shared>>);
 
+/// State that the task writes and handles read.
 struct Shared {
     current: RwLock<ValueState>,
     generation: watch::Sender<Generation>,
 }
 
+/// The value, or the reason why it is outdated or missing.
 struct ValueState {
     /// `None` before the first copy.
     now: Option<ComputedValue>,
@@ -296,6 +299,7 @@ struct Computation {
     schema: Arc<Schema>,
 }
 
+/// Compiled aggregate.
 #[derive(Clone)]
 enum Measure {
     Single(Aggregation, Option<Function>),
@@ -391,7 +395,7 @@ fn cells<'a>(rows: impl Iterator<Item = RowRef<'a>>) -> impl Iterator<Item = Jso
 
 /// Runs `on_query` again if `notices` require it.
 async fn reroute(notices: &[Notice], query: &Query, core: &Arc<Core>, handle: &Weak<Handle>) -> Result<Option<Route>> {
-    if core.hooks.on_query.is_none() || core.is_loading() {
+    if core.callbacks.on_query.is_none() || core.is_loading() {
         return Ok(None);
     }
     let answered = core.answered_until().await;

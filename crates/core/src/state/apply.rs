@@ -23,9 +23,9 @@ impl State {
         self.clock = self.clock.max(seq);
     }
 
-    /// Records that confirmed rows may be missing, because the cache file was lost or differs from the log. The first news of
-    /// such a row then do not contradict its operations. If the log was trimmed, now or (`gap`) for an earlier process that
-    /// lost rows, the remaining rows may be older than the lost ones.
+    /// Records that confirmed rows may be missing, because the cache file was lost or differs from the log. The first report
+    /// of such a row then does not contradict its operations. If the log was trimmed, now or (`gap`) for an earlier process
+    /// that lost rows, the remaining rows may be older than the lost ones.
     pub fn doubt_missing(&mut self, gap: bool) {
         self.gap |= gap;
         let inserts = |fold: &Fold| {

@@ -16,9 +16,9 @@ pub enum Command {
     Write(NewWrite),
     /// A delivery or a read of the master begins. The outcome is its mark.
     Open,
-    /// [`Command::Open`] for a read or a delivery of one row, which does not delay news of other rows.
+    /// [`Command::Open`] for a read or a delivery of one row, which does not delay reports of other rows.
     OpenFor(Id),
-    /// The read or delivery that began at this mark has ended without news.
+    /// The read or delivery that began at this mark has ended without a result.
     Close(u64),
     /// The route or the master has answered an operation.
     Settle {
@@ -30,15 +30,15 @@ pub enum Command {
         answer: Answer,
     },
     /// Rows from a read of the master that began at `mark`.
-    News {
+    ReadRows {
         /// The rows that may differ from the known ones.
         items: Vec<ReadRow>,
         /// Mark at which the read began.
         mark: u64,
         /// True if subscribers are notified.
-        told: bool,
+        notify: bool,
     },
-    /// Variant of [`Command::News`] for more rows than the log should carry: one entry without bodies.
+    /// Variant of [`Command::ReadRows`] for more rows than the log should carry: one entry without bodies.
     Bulk {
         /// The rows that may differ from the known ones.
         items: Vec<ReadRow>,
@@ -59,9 +59,9 @@ pub enum Command {
         /// The rows; `None` for a row that no longer exists.
         rows: Vec<(Id, Option<Body>)>,
         /// True if subscribers are notified (`RecordChanged`, for new rows as well).
-        told: bool,
+        notify: bool,
     },
-    /// Notifies subscribers that these rows changed, whatever their known state.
+    /// Notifies subscribers that these rows changed, without comparing them.
     Invalidate(Vec<Id>),
     /// Notifies subscribers to read everything again or, if covered, that they have received all changes.
     InvalidateAll {

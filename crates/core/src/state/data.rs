@@ -27,7 +27,7 @@ pub struct Rules {
     pub schema: Arc<Schema>,
     /// Column with a row's version, if the master has one: the newest wins.
     pub version: Option<Arc<str>>,
-    /// Show a full row of an unversioned upstream event at once when no read, delivery or write is in progress.
+    /// True to show a full row of an unversioned upstream event at once when no read, delivery or write is in progress.
     pub trust_payload: bool,
     /// Maximum number of finished operations that are remembered, for a day.
     pub keep_finished: usize,

@@ -31,7 +31,7 @@ impl State {
             }
             Command::Close(mark) => draft.note(Note::Close(*mark)),
             Command::Settle { op, mark, answer } => self.decide_settle(&mut draft, *op, *mark, answer),
-            Command::News { items, mark, told } => {
+            Command::ReadRows { items, mark, notify } => {
                 for item in items {
                     let reported_row =
                         ReportedRow { ordinal: item.ordinal, ..ReportedRow::of(&item.id, item.row.as_ref()) };
@@ -42,7 +42,7 @@ impl State {
                         &cause(Origin::Refresh),
                     );
                 }
-                if !told {
+                if !notify {
                     // The results of writes are always reported.
                     let read = draft.decision.entries.iter_mut().filter(|entry| entry.cause.op.is_none());
                     read.for_each(|entry| entry.frame = Frame::Silent);
@@ -51,9 +51,9 @@ impl State {
             Command::Bulk { items, mark } => self.decide_bulk(&mut draft, items, *mark),
             Command::Seed { table, mark } => self.decide_seed(&mut draft, table, *mark)?,
             Command::Upstream(event) => self.decide_upstream(&mut draft, event),
-            Command::Statement { rows, told } => {
+            Command::Statement { rows, notify } => {
                 for (id, row) in rows {
-                    self.apply_statement(&mut draft, id, row.as_ref(), *told);
+                    self.apply_statement(&mut draft, id, row.as_ref(), *notify);
                 }
             }
             Command::Invalidate(ids) => {
@@ -89,15 +89,15 @@ impl State {
 
     pub(super) fn decide_write(&self, draft: &mut DecisionBuilder<'_>, write: &NewWrite) -> Result<()> {
         let Some(id) = &write.id else { return self.decide_delete_all(draft, write) };
-        let there = self.table.get(id).map(|row| row.body());
+        let existing = self.table.get(id).map(|row| row.body());
         let within = write.within.as_deref();
         // A row outside the restriction counts as absent, until a write would replace it.
-        let before = there.as_ref().filter(|row| within.is_none_or(|within| within.matches(&JsonRow::from(*row))));
+        let before = existing.as_ref().filter(|row| within.is_none_or(|within| within.matches(&JsonRow::from(*row))));
         if !write.condition.holds(before) {
             return Err(Error::Precondition { id: id.to_string() });
         }
         if let Some(within) = within {
-            self.check_within(write, id, there.as_ref(), before, within)?;
+            self.check_within(write, id, existing.as_ref(), before, within)?;
         }
         match (&write.effect, before) {
             (Effect::Insert(body), Some(before)) if before == body => {
@@ -136,11 +136,11 @@ impl State {
         &self,
         write: &NewWrite,
         id: &Id,
-        there: Option<&Body>,
+        existing: Option<&Body>,
         before: Option<&Body>,
         within: &Narrowing,
     ) -> Result<()> {
-        within.check_before(write.effect.kind(), id, there)?;
+        within.check_before(write.effect.kind(), id, existing)?;
         let after = write.effect.on(before, id, self.rules.schema.layout());
         after.map_or(Ok(()), |after| within.check_after(&after))
     }

@@ -47,7 +47,7 @@ pub fn may_change(state: &State, item: &ReadRow) -> bool {
 }
 
 fn differs(state: &State, id: &Id, body: &Body, ordinal: Option<Ordinal>) -> bool {
-    // For a row with open operations, an unchanged row is also news.
+    // A row with open operations has to be reconciled even if it is unchanged.
     if state.is_dirty(id) || state.fold(id).is_some() {
         return true;
     }

@@ -261,12 +261,12 @@ pub enum OpChange {
         /// Reason of a failure.
         #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
         error: Option<OpError>,
-        /// Hash of the confirmed row beneath when the route accepts the operation, 0 if there is none. Distinguishes news of
-        /// the row from the row itself after the cache file was lost.
+        /// Hash of the confirmed row beneath when the route accepts the operation, 0 if there is none. After the cache file was
+        /// lost, it distinguishes a changed row from the lost one.
         #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
         beneath: Option<u128>,
     },
-    /// The master's news confirm these routed operations: they are applied, and no longer apply to the row.
+    /// A reported row contains the effects of these routed operations, which are no longer applied on top of it.
     #[serde(rename = "a")]
     Absorb(Vec<OpId>),
     /// The operation of the cause and an older one of the row are merged: both are routed, and the older one ends.

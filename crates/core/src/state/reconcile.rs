@@ -2,8 +2,8 @@
 //!
 //! With a versioned master, the newest version wins. With an unversioned one, a read counts only for rows that nothing has
 //! touched since it began and that have no waiting write. An upstream event is accepted at once only when no read, delivery or
-//! write is in progress. In doubt the row is marked dirty and read again. Routed operations stay applied to the row until the
-//! master's news confirm them.
+//! write is in progress. In doubt the row is marked dirty and read again. Routed operations stay applied to the row until a
+//! reported row confirms them.
 
 use std::cmp::Ordering as Order;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ impl State {
 
     /// Returns true if everything in `event` is already known and nothing in progress can contradict it. An event that requires
     /// a read of the master is never known.
-    pub fn says_nothing_new(&self, event: &UpstreamEvent) -> bool {
+    pub fn is_already_known(&self, event: &UpstreamEvent) -> bool {
         let id = &event.id;
         let settled = self.active_guards(id) == 0 && !self.dirty.contains_key(id) && self.fold(id).is_none();
         let base = self.base(id);
@@ -106,10 +106,10 @@ impl State {
             }
             (Some(Order::Greater), ReportSource::Read { mark }) => {
                 self.clean(draft, reported_row.id, mark);
-                self.overrule(draft, reported_row, mark, cause);
+                self.adopt(draft, reported_row, mark, cause);
             }
             (Some(Order::Greater), ReportSource::Push) => {
-                self.overrule(draft, reported_row, u64::MAX, cause);
+                self.adopt(draft, reported_row, u64::MAX, cause);
                 if reported_row.part {
                     // A missed change may have set other columns.
                     draft.note(Note::Dirty(Arc::clone(reported_row.id)));
@@ -121,7 +121,7 @@ impl State {
                 if self.lost.contains(reported_row.id) && self.touched_or_queued(reported_row.id, mark) {
                     // The confirmed row is unknown: an old row until the next read is better than none.
                     draft.note(Note::Clean(Arc::clone(reported_row.id)));
-                    self.overrule(draft, reported_row, mark, cause);
+                    self.adopt(draft, reported_row, mark, cause);
                     draft.note(Note::Dirty(Arc::clone(reported_row.id)));
                     return;
                 }
@@ -131,7 +131,7 @@ impl State {
                 }
                 self.clean(draft, reported_row.id, mark);
                 let entries = draft.decision.entries.len();
-                self.overrule(draft, reported_row, mark, cause);
+                self.adopt(draft, reported_row, mark, cause);
                 let others = self.active_guards(reported_row.id) > 1;
                 if others && draft.decision.entries.len() == entries {
                     // Nothing changed, but a read that saw the row earlier than this one must not change it any more.
@@ -152,7 +152,7 @@ impl State {
                     }
                     return;
                 }
-                self.overrule(draft, reported_row, u64::MAX, cause);
+                self.adopt(draft, reported_row, u64::MAX, cause);
                 // The event may be late, and older than the row that it replaced.
                 draft.note(Note::Dirty(Arc::clone(reported_row.id)));
             }
@@ -171,9 +171,9 @@ impl State {
         }
     }
 
-    /// Makes the reported row the confirmed one. Routed operations that it confirms, or that were delivered before `mark`, are
-    /// done.
-    pub(super) fn overrule(
+    /// Adopts the reported row as the confirmed one. Routed operations that it confirms, or that were delivered before `mark`,
+    /// are done.
+    pub(super) fn adopt(
         &self,
         draft: &mut DecisionBuilder<'_>,
         reported_row: &ReportedRow<'_>,

@@ -49,14 +49,14 @@ impl State {
     }
 
     /// Applies `patched` and raw cache writes: the confirmed row is as given. Routed operations that it confirms are done.
-    pub(super) fn apply_statement(&self, draft: &mut DecisionBuilder<'_>, id: &Id, row: Option<&Body>, told: bool) {
+    pub(super) fn apply_statement(&self, draft: &mut DecisionBuilder<'_>, id: &Id, row: Option<&Body>, notify: bool) {
         let cause = cause(Origin::Program);
         let before = draft.decision.entries.len();
-        self.overrule(draft, &ReportedRow::of(id, row), u64::MAX, &cause);
-        let frame = if told { Frame::Changed } else { Frame::Silent };
+        self.adopt(draft, &ReportedRow::of(id, row), u64::MAX, &cause);
+        let frame = if notify { Frame::Changed } else { Frame::Silent };
         match draft.decision.entries[before..].first_mut() {
             Some(entry) => entry.frame = frame,
-            None if told => draft.entry(Some(id), &cause).frame = Frame::Changed,
+            None if notify => draft.entry(Some(id), &cause).frame = Frame::Changed,
             None => {}
         }
         draft.note(Note::Touch(Arc::clone(id)));
@@ -65,7 +65,7 @@ impl State {
         }
     }
 
-    /// Drafts one entry for all rows that may be applied. The others become dirty, as in [`Command::News`].
+    /// Drafts one entry for all rows that may be applied. The others become dirty, as in [`Command::ReadRows`].
     pub(super) fn decide_bulk(&self, draft: &mut DecisionBuilder<'_>, items: &[ReadRow], mark: u64) {
         let mut rows = Vec::with_capacity(items.len());
         for item in items {
@@ -100,7 +100,7 @@ impl State {
     pub(super) fn decide_seed(&self, draft: &mut DecisionBuilder<'_>, table: &Table, mark: u64) -> Result<()> {
         let confirmed = self.folds.values().any(|fold| fold.base.is_some());
         let visible = self.table.iter_slots().any(|row| !self.folds.contains_key(row.id()));
-        // For routed writes the list is news, which is reconciled row by row.
+        // A listed row may confirm routed writes or override them: it is reconciled by itself.
         let routed = self.ops.values().any(|op| op.state == OpState::Routed);
         if confirmed || visible || routed || self.clock != mark && !self.touched.is_empty() {
             return Err(Error::Conflict {

@@ -88,7 +88,7 @@ fn state_with_row(versioned: bool) -> State {
     let mut state = State::new(rules(versioned, true), "epoch", 0);
     run(
         &mut state,
-        &Command::Statement { rows: vec![(id(0), Some(body(0, 1, Some(1), versioned.then_some(1))))], told: false },
+        &Command::Statement { rows: vec![(id(0), Some(body(0, 1, Some(1), versioned.then_some(1))))], notify: false },
     );
     state
 }
@@ -113,7 +113,7 @@ fn settle(state: &mut State, op: u64, answer: Answer) -> Decision {
 fn read(state: &mut State, row: Option<Body>) -> Decision {
     let mark = open(state);
     let items = vec![ReadRow { id: id(0), row, ordinal: None }];
-    let decision = run(state, &Command::News { items, mark, told: true });
+    let decision = run(state, &Command::ReadRows { items, mark, notify: true });
     run(state, &Command::Close(mark));
     decision
 }
@@ -240,16 +240,16 @@ fn delete_all_covers_the_visible_rows_and_is_rolled_back_completely() {
 fn statements_are_accepted_as_given_and_pending_writes_still_apply() {
     let mut state = state_with_row(false);
     patch(&mut state, 1, r#"{"n":2}"#);
-    run(&mut state, &Command::Statement { rows: vec![(id(0), Some(body(0, 7, Some(7), None)))], told: true });
+    run(&mut state, &Command::Statement { rows: vec![(id(0), Some(body(0, 7, Some(7), None)))], notify: true });
     assert_eq!((shown(&state), base(&state)), (json(2, 7), json(7, 7)));
     assert!(state.is_dirty("a"), "a write is pending");
     settle(&mut state, 1, Answer::Routed);
-    run(&mut state, &Command::Statement { rows: vec![(id(0), Some(body(0, 2, Some(8), None)))], told: true });
+    run(&mut state, &Command::Statement { rows: vec![(id(0), Some(body(0, 2, Some(8), None)))], notify: true });
     assert_eq!((shown(&state), state.folds().count()), (json(2, 8), 0), "the statement confirms the routed write");
     let repeated =
-        run(&mut state, &Command::Statement { rows: vec![(id(0), Some(body(0, 2, Some(8), None)))], told: true });
+        run(&mut state, &Command::Statement { rows: vec![(id(0), Some(body(0, 2, Some(8), None)))], notify: true });
     assert_eq!(frames(&repeated), [&Frame::Changed]);
-    let silent = run(&mut state, &Command::Statement { rows: vec![(id(0), None)], told: false });
+    let silent = run(&mut state, &Command::Statement { rows: vec![(id(0), None)], notify: false });
     assert_eq!(frames(&silent), [&Frame::Silent]);
     assert_eq!((shown(&state), state.rows_seq()), (None, state.seq()));
 }
@@ -323,7 +323,7 @@ fn only_a_read_that_began_later_settles_a_doubt() {
     read(&mut state, Some(body(0, 4, Some(4), None)));
     settle(&mut state, 1, Answer::Failed(rejection()));
     let items = vec![ReadRow { id: id(0), row: Some(body(0, 1, Some(1), None)), ordinal: None }];
-    run(&mut state, &Command::News { items, mark: early, told: true });
+    run(&mut state, &Command::ReadRows { items, mark: early, notify: true });
     run(&mut state, &Command::Close(early));
     assert!(state.is_dirty("a"));
     read(&mut state, Some(body(0, 4, Some(4), None)));
@@ -340,7 +340,7 @@ fn silent_news_and_bulk_move_rows_without_frames() {
         ReadRow { id: id(1), row: Some(plain(1, 1)), ordinal: None },
         ReadRow { id: id(2), row: Some(plain(2, 1)), ordinal: None },
     ];
-    let decision = run(&mut state, &Command::News { items: items[..2].to_vec(), mark, told: false });
+    let decision = run(&mut state, &Command::ReadRows { items: items[..2].to_vec(), mark, notify: false });
     assert_eq!(frames(&decision), [&Frame::Silent, &Frame::Silent]);
     assert_eq!(decision.outcome, Outcome::Applied { inserted: 1, changed: 0, removed: 1 });
     patch_other(&mut state);
@@ -377,7 +377,7 @@ fn touches_are_recorded_only_while_a_guard_is_open() {
     push(&mut state, Some(plain(0, 3)), None);
     assert!(state.touched.is_empty());
     let (first, second) = (open(&mut state), open(&mut state));
-    run(&mut state, &Command::Statement { rows: vec![(id(0), Some(plain(0, 4)))], told: false });
+    run(&mut state, &Command::Statement { rows: vec![(id(0), Some(plain(0, 4)))], notify: false });
     assert!(state.touched_after("a", first));
     run(&mut state, &Command::Close(first));
     assert!(state.touched_after("a", second) && state.in_motion());
@@ -453,12 +453,12 @@ fn finished_operations_are_remembered_for_a_day_and_parked_ones_until_an_operato
 #[test]
 fn rows_confirmed_during_a_read_do_not_count_as_missing_from_its_list() {
     let mut state = State::new(rules(false, true), "epoch", 0);
-    run(&mut state, &Command::Statement { rows: vec![(id(0), Some(plain(0, 1)))], told: false });
+    run(&mut state, &Command::Statement { rows: vec![(id(0), Some(plain(0, 1)))], notify: false });
     let Outcome::Mark(mark) = run(&mut state, &Command::Open).outcome else { panic!("no mark") };
     run(&mut state, &Command::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 1)))));
     run(&mut state, &Command::Settle { op: op_id(1), mark, answer: Answer::Confirmed { row: None, id: None } });
     let Outcome::Mark(mark) = run(&mut state, &Command::Open).outcome else { panic!("no mark {mark}") };
     run(&mut state, &Command::Write(write(2, Some(&id(2)), Effect::Insert(plain(2, 1)))));
-    run(&mut state, &Command::Statement { rows: vec![(id(2), Some(plain(2, 1)))], told: false });
+    run(&mut state, &Command::Statement { rows: vec![(id(2), Some(plain(2, 1)))], notify: false });
     assert_eq!((crate::state::confirmed(&state), confirmed_at(&state, mark)), (3, 2));
 }

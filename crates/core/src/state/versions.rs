@@ -1,8 +1,8 @@
 //! Versions of rows by clock, and their comparison with reported rows.
 //!
 //! The Dio's own clock is its version column, which reads, writes and some senders share. A sender of upstream events may have
-//! another clock, such as the time of its delivery: its versions order its own events and say nothing about rows from other
-//! sources. A row is stored as it was sent, whatever its sender's version.
+//! another clock, such as the time of its delivery: its versions order its own events only, not rows from other
+//! sources. A row is stored as it was sent, independent of its sender's version.
 
 use std::cmp::Ordering as Order;
 use std::sync::Arc;
@@ -125,7 +125,7 @@ impl State {
     }
 
     /// Restores the versions from the cache file. They replace those in entries from before its position, of which some may be
-    /// missing. Unreadable versions are unknown: such rows are read again when news of them arrive.
+    /// missing. Unreadable versions are unknown: such rows are read again when they are next reported.
     pub(crate) fn restore_versions(&mut self, stored: impl IntoIterator<Item = (Id, Bytes)>) {
         self.versions_kept = true;
         for (id, bytes) in stored {

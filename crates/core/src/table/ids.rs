@@ -14,6 +14,7 @@ use super::{Slot, insert_tight};
 /// Maximum average number of entries per leaf. A single leaf has up to about twice as many.
 const MEAN: usize = 256;
 
+/// Slots by id.
 #[derive(Clone)]
 pub(super) struct Ids {
     leaves: Trie<Leaf>,
@@ -24,9 +25,11 @@ pub(super) struct Ids {
     seed: u64,
 }
 
+/// Cells in hash order.
 #[derive(Clone, Default)]
 struct Leaf(Vec<Cell>);
 
+/// Hash of an id, and the slot of its row.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Cell {
     pub(super) hash: u32,

@@ -121,6 +121,7 @@ pub struct Index {
     text: Option<TextIndex>,
 }
 
+/// Properties of an index that do not depend on its rows.
 struct Shape {
     spec: Spec,
     keys: KeyMaker,
@@ -312,10 +313,10 @@ impl Index {
 /// Number of rows sampled to estimate the size of an index.
 const SAMPLE_SIZE: usize = 200;
 
-/// Number of changed rows up to which an index is always updated, whatever share of the table they are.
+/// Number of changed rows up to which an index is always updated and never rebuilt.
 const ALWAYS_UPDATED: usize = 1_000;
 
-/// An index is rebuilt if more than one row in this number changed.
+/// Share of changed rows above which an index is rebuilt: one in this many.
 const REBUILD_RATIO: usize = 8;
 
 impl Shape {

@@ -27,12 +27,14 @@ pub struct Order {
     bytes: usize,
 }
 
+/// Node of the tree.
 #[derive(Clone)]
 enum Node {
     Leaf(Leaf),
     Inner(Vec<Child>),
 }
 
+/// Entries in order, with the common prefix of their keys stored once.
 #[derive(Clone, Default)]
 struct Leaf {
     /// Length of the keys' common prefix, which is at the start of `bytes`.

@@ -13,17 +13,20 @@ pub(in crate::table) trait Weighted {
     fn weight(&self) -> u32;
 }
 
+/// A persistent radix tree from integers to shared values.
 pub(in crate::table) struct Trie<T> {
     root: Option<Arc<Node<T>>>,
     /// Number of levels; grows with the highest index and never shrinks.
     height: u32,
 }
 
+/// Node of the tree.
 enum Node<T> {
     Inner(Branch<Node<T>>),
     Last(Branch<T>),
 }
 
+/// Children of a node with their weights.
 struct Branch<C> {
     weights: [u32; FAN],
     children: [Option<Arc<C>>; FAN],

@@ -2,32 +2,32 @@
 
 /// Operations that a [`Vista`](crate::Vista) supports. An operation whose flag is `false` fails with `Unsupported`.
 ///
-/// Every source can list all rows and read one row by id. The default is no more than that.
+/// Every source can list all rows and read one row by id. By default it can do only that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// `add_condition_eq` and `with_id` narrow.
+    /// Narrowing by `add_condition_eq`, `add_filter` and `with_id`.
     pub can_filter: bool,
-    /// `add_order` sorts.
+    /// Sorting by `add_order`.
     pub can_order: bool,
-    /// `add_search` searches.
+    /// Searching by `add_search`.
     pub can_search: bool,
-    /// `get_count` counts without listing.
+    /// Counting by `get_count`, without listing the rows.
     pub can_count: bool,
-    /// `fetch_page` gives numbered pages.
+    /// Numbered pages by `fetch_page`.
     pub can_fetch_page: bool,
-    /// `set_page_size` is honoured.
+    /// Choice of the page size by `set_page_size`.
     pub can_set_page_size: bool,
-    /// `fetch_next` continues from a token.
+    /// Continuing from a token by `fetch_next`.
     pub can_fetch_next: bool,
-    /// `insert` works.
+    /// Inserting by `insert`.
     pub can_insert: bool,
-    /// `replace_value` and `patch_value` work.
+    /// Updating by `replace_value` and `patch_value`.
     pub can_update: bool,
-    /// `delete` works.
+    /// Deleting by `delete`.
     pub can_delete: bool,
-    /// `delete_all` without narrowing is one operation.
+    /// Deleting all rows in one operation by `delete_all`, without narrowing.
     pub can_delete_all: bool,
 }
 

@@ -75,8 +75,8 @@ pub enum Error {
     /// The Dio or the Lens is closing or closed.
     #[error("the Dio is closed")]
     Closed,
-    /// A hook called a function that waits for that same hook.
-    #[error("{what} was called from inside a hook that it would wait for")]
+    /// A callback called a function that waits for that same callback.
+    #[error("{what} was called from inside a callback that it would wait for")]
     Reentrant {
         /// The called function.
         what: &'static str,

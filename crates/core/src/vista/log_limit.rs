@@ -20,6 +20,7 @@ pub struct LogLimit<K> {
     others: Mutex<Kind>,
 }
 
+/// State of one kind of line.
 #[derive(Debug, Default)]
 struct Kind {
     last: Option<Instant>,

@@ -263,7 +263,7 @@ impl Vista {
             Some(narrowing) => self.shell.insert_return_id_within(record, narrowing.query()).await?,
             None => self.shell.insert_return_id(record).await?,
         };
-        written.id.ok_or_else(|| Error::permanent("the source did not say which id it chose"))
+        written.id.ok_or_else(|| Error::permanent("the source did not return the id that it chose"))
     }
 
     /// Writes the whole row `id`, whether or not it exists.

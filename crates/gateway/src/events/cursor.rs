@@ -127,7 +127,7 @@ impl EventCursor {
         // A snapshot shows the current rows, so events follow from the current position.
         let position = if snapshot { now.clone() } else { position };
         let next = log.ring().after(position.seq);
-        let missed = next.map_or(now.seq.saturating_sub(position.seq), |next| log.ring().told_from(next));
+        let missed = next.map_or(now.seq.saturating_sub(position.seq), |next| log.ring().logged_from(next));
         let hello = Hello { dio: log.dio(), position: &position, resumed, missed, heartbeat, snapshot };
         let greeting =
             vec![OutgoingFrame::control(frame::hello(encoding, &hello), (!snapshot).then_some(position.seq))];
@@ -301,7 +301,7 @@ impl EventCursor {
 }
 
 /// Returns the position after which a subscription begins, or the reason why it cannot resume. The error is `None` if the
-/// subscription does not ask for past events.
+/// subscription does not request past events.
 async fn resolve(log: &EventLog, now: &Position, since: Option<&StartPoint>) -> Result<Position, Option<Reset>> {
     let from = match since {
         None | Some(StartPoint::Now) => return Err(None),

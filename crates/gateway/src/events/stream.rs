@@ -39,6 +39,7 @@ enum Phase {
     Over,
 }
 
+/// Body of a response that follows events.
 struct Stream {
     subs: Subscriptions,
     permit: SocketPermit,

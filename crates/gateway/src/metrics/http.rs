@@ -33,6 +33,7 @@ pub(crate) struct Http {
     in_flight: AtomicI64,
 }
 
+/// Counts of one combination of resource, route and method.
 #[derive(Debug)]
 struct RequestCounts {
     /// Counts by index in [`STATUSES`]; the last is for all others.

@@ -59,6 +59,7 @@ pub(crate) fn results(changes: &Changes) -> [(&'static str, u64); 7] {
 /// Counts of the deliveries of one webhook.
 #[derive(Debug)]
 pub(crate) struct Deliveries {
+    /// Accepted deliveries.
     pub(crate) taken: AtomicU64,
     /// Deliveries by state, in the order of [`DeliveryState::ALL`].
     pub(crate) states: [AtomicU64; DeliveryState::ALL.len()],

@@ -37,16 +37,16 @@ impl AggregateRequest {
         let (of_groups, of_rows): (Vec<&str>, Vec<&str>) = raw.split('&').partition(of_groups);
         // `live=false` is allowed.
         let parameters = ParamOptions { max_limit: options.max_limit, extra: &["select", "live"] };
-        let mut asked = url::parse(&of_rows.join("&"), rows, &parameters)?;
-        if asked.query.after.is_some() {
+        let mut parsed = url::parse(&of_rows.join("&"), rows, &parameters)?;
+        if parsed.query.after.is_some() {
             return Err(ApiError::new(Code::InvalidParameter, "after: groups are paged with limit and offset"));
         }
-        asked.extra.retain(|(name, _)| name == "select");
-        let aggregation = compile(&asked.extra, rows)?;
+        parsed.extra.retain(|(name, _)| name == "select");
+        let aggregation = compile(&parsed.extra, rows)?;
         let schema = aggregation.schema();
         let parameters = ParamOptions { max_limit: options.max_limit, extra: &[] };
         let groups = url::parse(&of_groups.join("&"), &schema, &parameters)?.query;
-        Ok(AggregateRequest { aggregation: Arc::new(aggregation), rows: asked.query, groups, schema })
+        Ok(AggregateRequest { aggregation: Arc::new(aggregation), rows: parsed.query, groups, schema })
     }
 }
 

@@ -52,7 +52,7 @@ impl Explained {
     }
 }
 
-/// Returns true if the request asks for the plan.
+/// Returns true if the plan is requested.
 pub(crate) fn is_asked(extra: &[(String, String)]) -> Result<bool, ApiError> {
     match extra.iter().rev().find(|(name, _)| name == EXPLAIN).map(|(_, value)| value.as_str()) {
         None | Some("false") => Ok(false),

@@ -44,6 +44,7 @@ impl ParsedQuery {
 #[derive(Debug, Default)]
 pub(crate) struct QueryCache(RwLock<Generations>);
 
+/// Entries since the last change of generations, and those before it.
 #[derive(Debug, Default)]
 struct Generations {
     young: HashMap<u64, Arc<ParsedQuery>>,

@@ -288,7 +288,7 @@ pub(super) fn task_result(
     match done {
         Ok(Some(done)) => done.map_err(delivery_error),
         Ok(None) => Err(Error::Closed.into()),
-        Err(error) => Err(ApiError::new(Code::Internal, "something is wrong inside").cause(error.to_string())),
+        Err(error) => Err(ApiError::new(Code::Internal, "internal error").cause(error.to_string())),
     }
 }
 

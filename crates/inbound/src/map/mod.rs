@@ -31,6 +31,7 @@ pub struct Map {
     rules: Vec<Rule>,
 }
 
+/// A rule of a mapping; see the module documentation.
 #[derive(Clone, Debug, PartialEq)]
 struct Rule {
     scope: Vec<Path>,
@@ -56,18 +57,21 @@ enum ValueSource {
     Template(Vec<TemplatePart>),
 }
 
+/// Part of a template.
 #[derive(Clone, Debug, PartialEq)]
 enum TemplatePart {
     Text(String),
     Value(Selector),
 }
 
+/// Test of a value of the body.
 #[derive(Clone, Debug, PartialEq)]
 struct Test {
     source: ValueSource,
     check: Check,
 }
 
+/// Check of a value.
 #[derive(Clone, Debug, PartialEq)]
 enum Check {
     Eq(CborValue),
@@ -77,6 +81,7 @@ enum Check {
     Glob(String),
 }
 
+/// Effect of a message on the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
     Insert,
@@ -87,6 +92,7 @@ enum Action {
     Reject,
 }
 
+/// Choice of the action.
 #[derive(Clone, Debug, PartialEq)]
 enum Op {
     Always(Action),
@@ -99,6 +105,7 @@ enum Op {
     },
 }
 
+/// Extent of the row in a message (`row_mode`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Full,
@@ -106,6 +113,7 @@ enum Mode {
     None,
 }
 
+/// Selection of the row, and the changes to be made to it.
 #[derive(Clone, Debug, PartialEq)]
 struct Row {
     source: ValueSource,

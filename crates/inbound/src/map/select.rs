@@ -43,6 +43,7 @@ pub(super) struct Selector {
     filters: Vec<Filter>,
 }
 
+/// Base of a selector.
 #[derive(Clone, Debug, PartialEq)]
 enum Base {
     Item(Path),
@@ -66,6 +67,7 @@ pub(super) enum SelectError {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Path(Vec<Step>);
 
+/// Step of a path.
 #[derive(Clone, Debug, PartialEq)]
 enum Step {
     /// A member, or an element by its number in digits.
@@ -76,6 +78,7 @@ enum Step {
     Index(i64),
 }
 
+/// Filter of a selected value.
 #[derive(Clone, Debug, PartialEq)]
 enum Filter {
     Json,
@@ -361,7 +364,7 @@ fn kind(value: &CborValue) -> &'static str {
     }
 }
 
-/// Returns true if `text` matches `pattern`, in which `*` stands for any characters.
+/// Returns true if `text` matches `pattern`, in which `*` matches any characters.
 pub(super) fn glob_matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };

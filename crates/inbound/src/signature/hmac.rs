@@ -203,6 +203,7 @@ pub struct Message {
     after: Vec<SignedPart>,
 }
 
+/// Part of a signed message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum SignedPart {
     Text(String),

@@ -25,6 +25,7 @@ pub(crate) struct MailgunProof {
     signature: String,
 }
 
+/// Body with Mailgun's signature.
 #[derive(Deserialize)]
 struct MailgunBody {
     signature: MailgunProof,
@@ -65,11 +66,13 @@ pub struct Graph {
     secrets: Vec<Key>,
 }
 
+/// Body of a delivery from Microsoft Graph.
 #[derive(Deserialize)]
 struct Notifications {
     value: Vec<Notification>,
 }
 
+/// One notification of Microsoft Graph.
 #[derive(Deserialize)]
 struct Notification {
     #[serde(rename = "clientState")]

@@ -63,8 +63,8 @@ pub(super) fn stored_versions(transaction: &ReadTransaction, name: &str) -> Resu
 }
 
 /// Stored sum of a table; 0, the sum of an empty table, if there is none.
-pub(super) fn stored_sum(known: &impl ReadableTable<&'static str, &'static [u8]>, key: &str) -> Result<u64, Fault> {
-    let stored = known.get(key)?;
+pub(super) fn stored_sum(metas: &impl ReadableTable<&'static str, &'static [u8]>, key: &str) -> Result<u64, Fault> {
+    let stored = metas.get(key)?;
     Ok(stored.and_then(|bytes| bytes.value().try_into().ok()).map_or(0, u64::from_le_bytes))
 }
 

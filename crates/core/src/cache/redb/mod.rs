@@ -69,6 +69,7 @@ pub struct TableContent {
     pub damaged: u64,
 }
 
+/// State that the clones of a [`RedbCache`] share.
 #[derive(Debug)]
 struct Inner {
     file: RedbFile,
@@ -121,7 +122,7 @@ impl RedbCache {
         Ok(Self::new(file, Some(path.to_path_buf()), set_aside, kept))
     }
 
-    /// Opens or creates a cache on custom storage. `factory` creates the storage anew each time it is reopened.
+    /// Opens or creates a cache on custom storage. `factory` is called again whenever it is reopened.
     ///
     /// # Errors
     /// [`CacheError`] if it cannot be opened. Custom storage is never set aside.

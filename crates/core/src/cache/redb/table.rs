@@ -19,6 +19,7 @@ use crate::cache::{CacheBatch, CacheError, CacheMeta, LoadReport, RowTable, Stor
 use crate::record::{Body, Id, Layout};
 use crate::redb_file::{Fault, blocking, note_erased, seal, unseal};
 
+/// Table of one Dio in the file.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) inner: Arc<Inner>,
@@ -80,8 +81,8 @@ impl Table {
 
     fn store(&self, transaction: &WriteTransaction, batch: &CacheBatch) -> Result<(), Fault> {
         let mut rows = transaction.open_table(self.rows())?;
-        let mut known = transaction.open_table(META)?;
-        let mut sum = stored_sum(&known, &self.sum_key())?;
+        let mut metas = transaction.open_table(META)?;
+        let mut sum = stored_sum(&metas, &self.sum_key())?;
         for (slot, _) in &batch.deletes {
             let old = rows.remove(slot)?;
             sum = sum.wrapping_sub(old.map_or(0, |old| row_sum(old.value())));
@@ -92,7 +93,7 @@ impl Table {
             let old = rows.insert(row.slot, buffer.as_slice())?;
             sum = sum.wrapping_add(row_sum(&buffer)).wrapping_sub(old.map_or(0, |old| row_sum(old.value())));
         }
-        known.insert(self.sum_key().as_str(), sum.to_le_bytes().as_slice())?;
+        metas.insert(self.sum_key().as_str(), sum.to_le_bytes().as_slice())?;
         if !batch.versions.is_empty() {
             let name = self.versions_name();
             let mut versions = transaction.open_table(Versions::new(&name))?;
@@ -110,7 +111,7 @@ impl Table {
             let key = self.meta_key();
             let json = serde_json::to_vec(meta).map_err(|error| too_large(&error.to_string()))?;
             let sealed = seal(xxh3_64(key.as_bytes()), &[&json]);
-            known.insert(key.as_str(), sealed.as_slice())?;
+            metas.insert(key.as_str(), sealed.as_slice())?;
         }
         Ok(())
     }
@@ -131,10 +132,10 @@ impl Table {
             transaction.delete_table(self.rows())?;
             transaction.delete_table(Versions::new(&self.versions_name()))?;
             transaction.open_table(self.rows())?;
-            let mut known = transaction.open_table(META)?;
-            known.remove(self.meta_key().as_str())?;
-            known.remove(self.sum_key().as_str())?;
-            drop(known);
+            let mut metas = transaction.open_table(META)?;
+            metas.remove(self.meta_key().as_str())?;
+            metas.remove(self.sum_key().as_str())?;
+            drop(metas);
             Ok(transaction.commit()?)
         })?;
         self.generation.store(generation, Ordering::Release);
@@ -152,9 +153,9 @@ impl Table {
                 opened => opened?,
             };
             let key = self.meta_key();
-            let known = transaction.open_table(META)?;
-            let sum = stored_sum(&known, &self.sum_key())?;
-            let meta = match known.get(key.as_str())? {
+            let metas = transaction.open_table(META)?;
+            let sum = stored_sum(&metas, &self.sum_key())?;
+            let meta = match metas.get(key.as_str())? {
                 Some(stored) => {
                     unseal(xxh3_64(key.as_bytes()), stored.value()).and_then(|json| serde_json::from_slice(json).ok())
                 }
@@ -170,6 +171,7 @@ impl Table {
     }
 }
 
+/// Load in progress: a consistent view of the table, and what was stored about it.
 pub(super) struct Loading {
     /// Seed of the checksums of the rows.
     table: u64,

@@ -56,6 +56,7 @@ impl std::ops::AddAssign for QueueUsage {
     }
 }
 
+/// Semaphore of one bounded resource: places or bytes.
 #[derive(Debug)]
 struct Resource {
     free: Arc<Semaphore>,
@@ -85,7 +86,8 @@ impl Resource {
 
     /// Adjusts the free permits to a queue that takes up `used`, of which writers have handed over `kept`.
     ///
-    /// Operations of hooks and recovered operations come without a permit. Permits for them are taken as soon as they are free.
+    /// Operations of callbacks and recovered operations come without a permit. Permits for them are taken as soon as they
+    /// are free.
     fn settle(&self, kept: usize, used: usize) {
         let mut in_use = self.in_use.lock();
         *in_use += kept;
@@ -125,8 +127,8 @@ impl QueueCapacity {
         }
     }
 
-    /// Takes only the bytes of a hook's own write. A place is not required, because the operations in the queue may wait
-    /// for that hook.
+    /// Takes only the bytes of a callback's own write. A place is not required, because the operations in the queue may wait
+    /// for that callback.
     pub(crate) fn try_take_bytes(&self, size: usize) -> Result<QueuePermit> {
         Ok(QueuePermit { place: None, bytes: Some(self.bytes.try_take(size)?) })
     }

@@ -2,7 +2,7 @@
 //!
 //! A turn takes the submissions that wait, decides and applies them on private successors of the States, appends to the
 //! journal (all Dios in one call), publishes the new States, pushes the events to the rings, and answers. Readers see
-//! durable States only. Every answer, also a refusal, comes after the append that it depends on. No hook, driver or other
+//! durable States only. Every answer, also a refusal, comes after the append that it depends on. No callback, driver or other
 //! user code runs here.
 
 use std::collections::VecDeque;

@@ -13,8 +13,8 @@ const MOST_INVALID: usize = 10_000;
 pub(crate) struct Invalidations {
     /// The rows, in the order of the calls; `None` for all rows.
     pub(crate) calls: VecDeque<Option<Id>>,
-    /// True once the committer was sent a submission that takes them.
-    pub(crate) poked: bool,
+    /// True once a turn that takes them was requested from the committer.
+    pub(crate) turn_requested: bool,
 }
 
 impl Invalidations {
@@ -32,7 +32,7 @@ impl Invalidations {
 
     /// Takes all calls as commands, in their order.
     pub(crate) fn take(&mut self) -> Vec<Command> {
-        self.poked = false;
+        self.turn_requested = false;
         let mut commands = Vec::new();
         for call in self.calls.drain(..) {
             match (call, commands.last_mut()) {

@@ -41,6 +41,6 @@ pub(super) fn storage(detail: &str, full: bool) -> Error {
 }
 
 /// Result of an append that the journal did not answer.
-pub(super) fn lost() -> std::result::Result<(), AppendError> {
+pub(super) fn no_answer() -> std::result::Result<(), AppendError> {
     Err(AppendError::Io("the journal did not answer for every log".into()))
 }

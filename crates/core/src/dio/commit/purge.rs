@@ -47,7 +47,7 @@ pub struct PurgeReport {
     pub deliveries: u64,
     /// Ids that readers see again, because an event, a read or a write has brought the row back meanwhile.
     pub returned: Vec<String>,
-    /// Ids that the source still has. Their rows come back with the next refresh. `None` if the source was not asked or
+    /// Ids that the source still has. Their rows come back with the next refresh. `None` if the source was not read or
     /// did not answer.
     pub in_source: Option<Vec<String>>,
 }

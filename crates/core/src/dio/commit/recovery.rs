@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::capacity::QueueUsage;
-use super::journal_failure::{lost, storage};
+use super::journal_failure::{no_answer, storage};
 use super::stage::{Stage, apply};
 use super::turn::CommitLoop;
 use crate::dio::backoff::Backoff;
@@ -41,7 +41,7 @@ impl CommitLoop {
         }
         let Some(core) = self.dios.values().find_map(Weak::upgrade) else { return };
         let claim = Claim { key: "probe".into(), value: now().to_le_bytes().to_vec().into(), expires: 0 };
-        let (log, expect) = (Arc::clone(&core.name), core.root.load().seq());
+        let (log, expect) = (Arc::clone(&core.name), core.snapshot.load().seq());
         let batch = LogBatch {
             log,
             expect,
@@ -51,7 +51,7 @@ impl CommitLoop {
             deliveries: Vec::new(),
             marks: Vec::new(),
         };
-        match self.journal.append(vec![batch]).await.pop().unwrap_or_else(lost) {
+        match self.journal.append(vec![batch]).await.pop().unwrap_or_else(no_answer) {
             Ok(()) => self.journal_failure.end(),
             Err(AppendError::Full(detail)) => self.journal_failure.begin(&full(&detail)),
             Err(AppendError::Unknown(detail) | AppendError::Io(detail)) => {
@@ -85,12 +85,12 @@ impl CommitLoop {
             }
             AppendError::Fenced => self.waiting.extend(stage.refuse(|_| Error::Closed)),
             AppendError::Full(detail) => {
-                stage.core.tally.append_failed();
+                stage.core.counters.append_failed();
                 self.journal_failure.begin(&full(&detail));
                 self.waiting.extend(stage.refuse(|_| storage(&detail, true)));
             }
             AppendError::Unknown(detail) | AppendError::Io(detail) => {
-                stage.core.tally.append_failed();
+                stage.core.counters.append_failed();
                 unknown.push((stage, detail));
             }
         }
@@ -162,9 +162,9 @@ impl CommitLoop {
         self.journal.reopen().await.map_err(|error| storage(&error.to_string(), false))?;
         self.dios.retain(|_, core| core.strong_count() > 0);
         for core in self.dios.values().filter_map(Weak::upgrade).collect::<Vec<_>>() {
-            let missed = self.journal.read(&core.name, core.root.load().seq(), usize::MAX).await;
+            let missed = self.journal.read(&core.name, core.snapshot.load().seq(), usize::MAX).await;
             catch_up(&core, &missed.map_err(|error| storage(&error.to_string(), false))?);
-            core.poke_again();
+            core.request_turn_again();
         }
         self.broken = None;
         Ok(())
@@ -177,7 +177,7 @@ fn full(detail: &str) -> String {
 
 /// Applies and publishes entries of the journal that the Dio has not applied yet.
 fn catch_up(core: &Arc<Core>, missed: &[LogEntry]) {
-    let mut next = (**core.root.load()).clone();
+    let mut next = (**core.snapshot.load()).clone();
     let (mut changes, mut items, mut transitions) = (Vec::new(), Vec::new(), OpTransitions::default());
     for entry in missed.iter().filter(|entry| entry.seq > next.seq()).cloned().collect::<Vec<_>>() {
         match Entry::decode(&entry.bytes) {
@@ -194,10 +194,10 @@ fn catch_up(core: &Arc<Core>, missed: &[LogEntry]) {
         }
     }
     let seq = next.seq();
-    core.store.learn(changes, seq);
+    core.store.add(changes, seq);
     core.commit.capacity.settle(QueueUsage::default(), &next);
-    core.root.store(Arc::new(next));
-    core.tally.add_transitions(transitions);
+    core.snapshot.store(Arc::new(next));
+    core.counters.add_transitions(transitions);
     core.ring.push(items);
     core.published.send_replace(seq);
 }

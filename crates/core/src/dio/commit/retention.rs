@@ -39,6 +39,7 @@ pub(crate) struct Retention {
     grain: u32,
 }
 
+/// End of a run of entries.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     seq: Seq,

@@ -39,13 +39,13 @@ impl Core {
 
     /// [`Core::commit`] for senders that cannot wait.
     pub(crate) fn commit_later(self: &Arc<Self>, command: Command) {
-        // If the committer is gone, there is no State left to change.
+        // The only error is a committer that has ended, after which the State does not change any more.
         let _ = self.committer.send(Submission::new(self, command));
     }
 
-    /// Publishes `Invalidated`. `covered` says that all differences were published as row events before.
+    /// Publishes `Invalidated`. `covered` is true if all differences were published as row events before.
     pub(crate) async fn publish_invalidated(self: &Arc<Self>, covered: bool) -> Result<CommitOutcome> {
-        // Taken before the commit: rows that are written silently meanwhile count for the next call.
+        // Cleared before the commit: rows that change silently during the commit count for the next `Invalidated`.
         let silent = self.sync.silent_changes.swap(false, Ordering::AcqRel);
         let covered = covered && !silent;
         let committed = self.commit(Command::InvalidateAll { covered, origin: Origin::Refresh }).await;
@@ -58,7 +58,7 @@ impl Core {
     /// Sends a user's command.
     ///
     /// `size` is the number of bytes that it adds to the backlog, `None` if it is not an operation. If the queue is full,
-    /// the command waits with `wait`, and is refused without.
+    /// the command waits if `wait` is set, else it is refused.
     pub(crate) async fn write(
         self: &Arc<Self>,
         command: Command,
@@ -78,7 +78,8 @@ impl Core {
     /// Takes the capacity that a command needs: a place in the queue for an operation of `size` bytes, a place in the
     /// committer's inbox for anything else.
     ///
-    /// A hook's own writes need capacity for their bytes only, because the operations in the queue may wait for that hook.
+    /// A callback's own writes need capacity for their bytes only, because the operations in the queue may wait for that
+    /// callback.
     async fn reserve(&self, submission: &mut Submission, size: Option<usize>, wait: bool) -> Result<()> {
         let inside = scope_of(&self.name).is_some();
         match (size, inside, wait) {
@@ -109,13 +110,13 @@ impl Core {
 
     /// Publishes the invalidation of a row, or of all rows, with the next turn.
     pub(crate) fn invalidate(self: &Arc<Self>, id: Option<Id>) {
-        let poke = {
+        let request_turn = {
             let mut invalidations = self.commit.invalidations.lock();
             invalidations.add([id], false);
-            !std::mem::replace(&mut invalidations.poked, true)
+            !std::mem::replace(&mut invalidations.turn_requested, true)
         };
-        if poke {
-            let _ = self.committer.poke(self);
+        if request_turn {
+            let _ = self.committer.request_turn(self);
         }
     }
 
@@ -129,15 +130,15 @@ impl Core {
     }
 
     /// Requests a turn for invalidations that were put back.
-    pub(crate) fn poke_again(self: &Arc<Self>) {
+    pub(crate) fn request_turn_again(self: &Arc<Self>) {
         let waits = {
             let mut invalidations = self.commit.invalidations.lock();
-            let waits = !invalidations.poked && !invalidations.calls.is_empty();
-            invalidations.poked |= waits;
+            let waits = !invalidations.turn_requested && !invalidations.calls.is_empty();
+            invalidations.turn_requested |= waits;
             waits
         };
         if waits {
-            let _ = self.committer.poke(self);
+            let _ = self.committer.request_turn(self);
         }
     }
 

@@ -18,15 +18,24 @@ use crate::vista::{Error, Result};
 /// One Dio's part of a turn, on a private successor of its State.
 pub(super) struct Stage {
     pub(super) core: Arc<Core>,
+    /// The published State, on which the stage began.
     pub(super) before: Arc<State>,
+    /// The private successor, with all decisions so far.
     pub(super) next: State,
+    /// Submissions in the order in which they were decided, with their answers.
     pub(super) decided: Vec<DecidedCommand>,
+    /// Changes for the cache file.
     pub(super) changes: Vec<CacheChange>,
+    /// Events for the ring.
     pub(super) items: Vec<RingItem>,
+    /// Claims for the journal.
     pub(super) claims: Vec<Claim>,
+    /// Deliveries for the journal.
     pub(super) deliveries: Vec<StoredDelivery>,
+    /// Entries for the journal.
     pub(super) entries: Vec<LogEntry>,
     pub(super) transitions: OpTransitions,
+    /// True if a bulk entry is among the entries, whose rows are not in the log.
     pub(super) bulk: bool,
     /// True after applying a decision panicked: the successor may have only a part of it.
     pub(super) poisoned: bool,
@@ -36,12 +45,13 @@ pub(super) struct Stage {
 pub(super) struct DecidedCommand {
     pub(super) submission: Submission,
     pub(super) result: Result<CommitOutcome>,
+    /// True if it has entries, claims or a delivery for the journal.
     pub(super) wrote: bool,
 }
 
 impl Stage {
     pub(super) fn new(core: Arc<Core>) -> Stage {
-        let before = core.root.load_full();
+        let before = core.snapshot.load_full();
         Stage {
             next: (*before).clone(),
             before,
@@ -82,19 +92,19 @@ impl Stage {
                 self.finish(submission, decided);
             }
             SubmittedWork::Invalidations(commands) => {
-                let outcomes = self.take_all(commands);
+                let outcomes = self.decide_all(commands);
                 self.conclude(submission, outcomes);
             }
             SubmittedWork::All(commands) => {
                 let outcomes = match self.claim_conflict(&submission) {
                     Some(refused) => Err(refused),
-                    None => self.take_all(commands),
+                    None => self.decide_all(commands),
                 };
                 self.conclude(submission, outcomes);
             }
-            SubmittedWork::Poke => {
+            SubmittedWork::TurnRequest => {
                 let commands = self.core.commit.invalidations.lock().take();
-                let outcomes = self.take_all(&commands);
+                let outcomes = self.decide_all(&commands);
                 self.conclude(Submission { work: SubmittedWork::Invalidations(commands), ..submission }, outcomes);
             }
         }
@@ -109,7 +119,7 @@ impl Stage {
     }
 
     /// Decides and applies the commands in order. If one is refused, the changes of all are rolled back.
-    pub(super) fn take_all(&mut self, commands: &[Command]) -> Result<(Vec<Outcome>, bool)> {
+    pub(super) fn decide_all(&mut self, commands: &[Command]) -> Result<(Vec<Outcome>, bool)> {
         let (before, bulk) = (self.next.clone(), self.bulk);
         let lengths = (self.entries.len(), self.changes.len(), self.items.len(), self.transitions);
         let mut each = Vec::with_capacity(commands.len());
@@ -174,10 +184,12 @@ impl Stage {
         })
     }
 
+    /// Returns true if the stage has anything for the journal.
     pub(super) fn appends(&self) -> bool {
         !self.entries.is_empty() || !self.claims.is_empty() || !self.deliveries.is_empty()
     }
 
+    /// Builds the stage's part of the append.
     pub(super) fn batch(&self) -> LogBatch {
         LogBatch {
             log: Arc::clone(&self.core.name),
@@ -206,16 +218,16 @@ impl Stage {
         let kept = self.keep_places();
         let seq = self.next.seq();
         let dirty = self.next.dirty().next().is_some();
-        self.core.store.learn(self.changes, seq);
+        self.core.store.add(self.changes, seq);
         if self.bulk {
             // Rows of a bulk entry are not in the log, so the cache file gets them before readers do. If that fails, the
-            // entry tells a restart to read the master again.
-            self.core.store.flush_or_tell(&self.core.name).await;
+            // entry makes a restart read the master again.
+            self.core.store.flush_or_log(&self.core.name).await;
         }
         let next = Arc::new(self.next);
-        self.core.root.store(Arc::clone(&next));
+        self.core.snapshot.store(Arc::clone(&next));
         self.core.commit.capacity.settle(kept, &next);
-        self.core.tally.add_transitions(self.transitions);
+        self.core.counters.add_transitions(self.transitions);
         if !self.entries.is_empty() {
             let bytes = self.entries.iter().map(|entry| entry.bytes.len()).sum();
             self.core.commit.retention.lock().note(seq, now(), bytes);
@@ -229,7 +241,7 @@ impl Stage {
         for command in self.decided {
             command.submission.answer(command.result);
         }
-        self.core.poke_again();
+        self.core.request_turn_again();
     }
 
     /// Answers all submissions that write to the log with an error. Returns the others, to be decided again.

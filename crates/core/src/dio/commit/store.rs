@@ -32,7 +32,7 @@ pub(crate) struct Store {
     meta: tokio::sync::Mutex<CacheMeta>,
     /// Requests a flush before the next interval.
     pub(crate) full: Notify,
-    /// True once a log line has said that the file is behind.
+    /// True once it has been logged that the file is behind.
     behind: AtomicBool,
 }
 
@@ -58,10 +58,10 @@ impl Store {
     }
 
     /// Adds changes up to position `upto` to the backlog. Never waits.
-    pub(crate) fn learn(&self, changes: impl IntoIterator<Item = CacheChange>, upto: Seq) {
+    pub(crate) fn add(&self, changes: impl IntoIterator<Item = CacheChange>, upto: Seq) {
         let mut backlog = self.backlog.lock();
         for change in changes {
-            backlog.learn(change);
+            backlog.add(change);
         }
         backlog.upto = backlog.upto.max(upto);
         if backlog.rows.len() >= CHUNK {
@@ -106,7 +106,7 @@ impl Store {
     }
 
     /// [`Store::flush`] for callers that continue after a failure: logs the first failure in a row.
-    pub(crate) async fn flush_or_tell(&self, dio: &str) {
+    pub(crate) async fn flush_or_log(&self, dio: &str) {
         if let Err(error) = self.flush().await {
             if !self.behind.swap(true, Ordering::Relaxed) {
                 tracing::warn!(dio, %error, "the cache file is behind; the next start brings it up to the journal");
@@ -182,13 +182,13 @@ impl Store {
 }
 
 impl Backlog {
-    fn learn(&mut self, change: CacheChange) {
+    fn add(&mut self, change: CacheChange) {
         match change {
             CacheChange::None => {}
             CacheChange::Upsert(id, row) => drop(self.rows.insert(row.slot, (id, Some(row)))),
             CacheChange::Delete(id, slot) => drop(self.rows.insert(slot, (id, None))),
             CacheChange::Versions(id, versions) => drop(self.versions.insert(id, versions)),
-            CacheChange::Many(changes) => changes.into_iter().for_each(|change| self.learn(change)),
+            CacheChange::Many(changes) => changes.into_iter().for_each(|change| self.add(change)),
         }
     }
 

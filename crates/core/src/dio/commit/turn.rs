@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::journal_failure::{JournalFailure, lost, storage};
+use super::journal_failure::{JournalFailure, no_answer, storage};
 use super::stage::Stage;
 use crate::dio::core::Core;
 use crate::dio::submission::Submission;
@@ -25,9 +25,11 @@ const PROBE: Duration = Duration::from_secs(1);
 /// Maximum time for which a turn waits for more submissions.
 const GATHER: Duration = Duration::from_millis(5);
 
+/// State of the committer's task.
 pub(super) struct CommitLoop {
     pub(super) journal: Arc<dyn Journal>,
     pub(super) submissions: mpsc::UnboundedReceiver<Submission>,
+    /// Submissions for the next turn.
     pub(super) waiting: VecDeque<Submission>,
     /// Every Dio that has sent a submission.
     pub(super) dios: IndexMap<Arc<str>, Weak<Core>>,
@@ -81,6 +83,7 @@ impl CommitLoop {
         }
     }
 
+    /// Runs one turn: decides the waiting submissions, appends, and publishes.
     async fn turn(&mut self) {
         self.gather().await;
         for submission in &self.waiting {
@@ -112,11 +115,11 @@ impl CommitLoop {
         let mut failed = Vec::new();
         for stage in stages {
             let appends = stage.appends();
-            let result = if appends { results.next().unwrap_or_else(lost) } else { Ok(()) };
+            let result = if appends { results.next().unwrap_or_else(no_answer) } else { Ok(()) };
             match result {
                 Ok(()) => {
                     if appends {
-                        stage.core.tally.appends.add(took);
+                        stage.core.counters.appends.add(took);
                         self.journal_failure.end();
                     }
                     stage.publish().await;

@@ -24,7 +24,7 @@ pub struct WriteOptions {
     pub condition: Condition,
     /// Idempotency key: a request with the same key is accepted only once.
     pub key: Option<IdempotencyKey>,
-    /// Refuse with [`Error::QueueFull`] instead of waiting for a place.
+    /// If true, a write is refused with [`Error::QueueFull`] when the queue is full. Otherwise it waits for a place.
     pub refuse_when_full: bool,
     /// Restriction of the rows that the write may see and make, checked in commit order.
     ///

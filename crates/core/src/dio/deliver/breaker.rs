@@ -21,7 +21,7 @@ pub(crate) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 pub enum BreakerState {
     /// Requests are sent normally.
     Closed,
-    /// It failed too often: no requests are sent until the delay is over.
+    /// The upstream failed too often: no requests are sent until the delay is over.
     Open,
     /// The delay is over: one request is sent as a probe.
     HalfOpen,
@@ -46,7 +46,7 @@ pub struct Reachability {
     pub state: BreakerState,
     /// Time until the next request, while the breaker is open.
     pub retry_in: Option<Duration>,
-    /// Last error, while it fails.
+    /// Last error, while requests fail.
     pub error: Option<String>,
 }
 
@@ -66,7 +66,7 @@ pub(crate) enum CallPermit {
 /// Meaning of an answer for the breaker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum AnswerKind {
-    /// The upstream answered: it did the request, or refused it.
+    /// The upstream answered: it carried out the request, or refused it.
     Success,
     /// The upstream is unreachable, busy or slow.
     Failure { retry_after: Option<Duration>, error: String },
@@ -86,6 +86,7 @@ impl AnswerKind {
     }
 }
 
+/// State of the breaker with its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Closed,
@@ -226,7 +227,7 @@ impl Upstream {
         self.breaker.lock().permit(now)
     }
 
-    /// Admits a background request. Returns true if it is the probe, or when to ask again.
+    /// Admits a background request. Returns true if it is the probe, or the time of the next attempt.
     pub(crate) fn admit(&self, now: Instant) -> std::result::Result<bool, Instant> {
         let mut breaker = self.breaker.lock();
         match breaker.permit(now) {

@@ -33,7 +33,7 @@ pub(crate) fn retain_queued(carried_ops: &mut CarriedOps, state: &State) {
 
 /// Decides on an operation that was carried over: an answer, or `None` to deliver it.
 pub(crate) async fn resolve(core: &Arc<Core>, op: &Op, base_hash: BaseHash) -> Result<Option<Answer>> {
-    let target = match core.hooks.on_write {
+    let target = match core.callbacks.on_write {
         Some(_) => core.settings.route.as_ref(),
         None => Some(&core.vista),
     };
@@ -47,8 +47,8 @@ pub(crate) async fn resolve(core: &Arc<Core>, op: &Op, base_hash: BaseHash) -> R
     let [id] = &*op.targets else { return Ok(Some(parked())) };
     let layout = Arc::clone(core.vista.schema().layout());
     let row = read(core, op, id, &layout).await?;
-    if is_made(core, op, row.as_ref()) {
-        return Ok(Some(match (&core.hooks.on_write, core.settings.write_route) {
+    if has_values(core, op, row.as_ref()) {
+        return Ok(Some(match (&core.callbacks.on_write, core.settings.write_route) {
             (Some(_), WriteRoute::Around) => Answer::Routed,
             _ => Answer::Confirmed { row, id: None },
         }));
@@ -60,7 +60,7 @@ pub(crate) async fn resolve(core: &Arc<Core>, op: &Op, base_hash: BaseHash) -> R
 /// The row at the destination of the operation. If it cannot be read singly, the row of the last list.
 async fn read(core: &Arc<Core>, op: &Op, id: &Id, layout: &Layout) -> Result<Option<Body>> {
     let encode = |row: Record| Body::encode(id, &row, layout);
-    match (&core.hooks.on_write, &core.settings.route) {
+    match (&core.callbacks.on_write, &core.settings.route) {
         (None, _) if core.vista.shell().reads_one() => Ok(core.read_one(id).await?.map(encode)),
         (Some(_), Some(route)) => {
             let (shell, key) = (Arc::clone(route.shell()), id.to_string());
@@ -73,12 +73,12 @@ async fn read(core: &Arc<Core>, op: &Op, id: &Id, layout: &Layout) -> Result<Opt
 }
 
 /// Returns true if the row has the values of the operation.
-fn is_made(core: &Core, op: &Op, row: Option<&Body>) -> bool {
+fn has_values(core: &Core, op: &Op, row: Option<&Body>) -> bool {
     let schema = core.vista.schema();
     let Some(row) = row else { return op.effect == Effect::Delete };
     let Ok(record) = row.decode() else { return false };
     match &op.effect {
-        Effect::Insert(body) => is_of(body, &record, schema.id_column()),
+        Effect::Insert(body) => has_inserted_values(body, &record, schema.id_column()),
         Effect::Replace(body) => body == row,
         Effect::Patch(body) => {
             body.decode().is_ok_and(|patch| merge_patch(record.clone(), &patch, schema.layout()) == record)
@@ -94,7 +94,7 @@ fn parked() -> Answer {
 }
 
 /// Returns true if `row` has the values of an insert of `body`. The id column is not compared.
-pub(crate) fn is_of(body: &Body, row: &Record, id_column: &str) -> bool {
+pub(crate) fn has_inserted_values(body: &Body, row: &Record, id_column: &str) -> bool {
     let ours: Record = body.decode().unwrap_or_default();
     ours.iter().all(|(column, value)| &**column == id_column || row.get(column) == Some(value))
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::breaker::LONGEST_RETRY_AFTER;
 use super::carried_ops;
-use super::carried_ops::is_of;
+use super::carried_ops::has_inserted_values;
 use crate::dio::backoff::Backoff;
 use crate::dio::clock::fraction;
 use crate::dio::core::Core;
@@ -31,7 +31,7 @@ pub(crate) fn is_old(core: &Core, op: &Op) -> bool {
 pub(crate) async fn give_up(core: Arc<Core>, op: Op, error: Error) {
     match open_guard(&core, &op).await {
         Ok(guard) => settle(&core, &guard, op.id, Answer::Parked(op_error(&error))).await,
-        Err(_) => pause(&core, op.id, &Error::Closed),
+        Err(_) => schedule_retry(&core, op.id, &Error::Closed),
     }
 }
 
@@ -46,7 +46,7 @@ async fn open_guard(core: &Arc<Core>, op: &Op) -> Result<Guard> {
 pub(crate) async fn deliver(core: Arc<Core>, handle: Weak<Handle>, op: Op, probe: bool) {
     let Ok(guard) = open_guard(&core, &op).await else {
         core.deliver.route_breaker.release(probe, Instant::now());
-        return pause(&core, op.id, &Error::Closed);
+        return schedule_retry(&core, op.id, &Error::Closed);
     };
     let patience = core.settings.retry.attempt_timeout;
     let answered = match tokio::time::timeout(patience, attempt(&core, &handle, &op)).await {
@@ -62,7 +62,7 @@ pub(crate) async fn deliver(core: Arc<Core>, handle: Weak<Handle>, op: Op, probe
 pub(crate) async fn deliver_batch(core: Arc<Core>, ops: Vec<Op>) {
     let rows: Vec<Id> = ops.iter().filter_map(|op| op.targets.first().cloned()).collect();
     let Ok(guards) = core.open_guards_for(&rows).await else {
-        return ops.iter().for_each(|op| pause(&core, op.id, &Error::Closed));
+        return ops.iter().for_each(|op| schedule_retry(&core, op.id, &Error::Closed));
     };
     let answers = attempt_batch(&core, &ops).await;
     let untried = ops.get(answers.len()..).unwrap_or_default();
@@ -104,7 +104,7 @@ fn unanswered(patience: Duration) -> Error {
 /// Repeated failures of one row count once, because other calls show the state of the master. On a write route with
 /// ordered delivery there are no other calls, so every failure counts.
 fn record_answer(core: &Core, op: &Op, answered: &Result<Answer>) {
-    let only_calls = core.hooks.on_write.is_some() && core.settings.delivers_in_order();
+    let only_calls = core.callbacks.on_write.is_some() && core.settings.delivers_in_order();
     let row = if op.targets.len() == 1 && !only_calls { op.targets.first() } else { None };
     core.record_answer(&core.deliver.route_breaker, row, answered);
 }
@@ -114,9 +114,9 @@ async fn conclude(core: &Arc<Core>, guard: &Guard, op: &Op, answered: Result<Ans
     let first = core.deliver.attempts.lock().get(op.id).is_none_or(|attempt| attempt.count <= 1);
     let answer = match answered {
         Ok(answer) => answer,
-        Err(error) => match judge(core, op, &error, first).await {
+        Err(error) => match classify_failure(core, op, &error, first).await {
             Some(answer) => answer,
-            None => return pause(core, op.id, &error),
+            None => return schedule_retry(core, op.id, &error),
         },
     };
     settle(core, guard, op.id, answer).await;
@@ -166,12 +166,12 @@ async fn attempt(core: &Arc<Core>, handle: &Weak<Handle>, op: &Op) -> Result<Ans
     if let Some(answer) = resolve(core, op).await? {
         return Ok(answer);
     }
-    let Some(on_write) = core.hooks.on_write.clone() else {
+    let Some(on_write) = core.callbacks.on_write.clone() else {
         let (shell, operation) = (Arc::clone(core.vista.shell()), op.id.to_string());
         let written = core.ask_driver(async move { shell.write_once(&operation, &write).await }).await?;
         return Ok(confirmed(core, &op.targets, written));
     };
-    // The last handle may be dropped while the queue drains: the hook gets a new one.
+    // The last handle may be dropped while the queue drains: the callback gets a new one.
     let handle = handle.upgrade().unwrap_or_else(|| Arc::new(Handle::new(Arc::clone(core))));
     let scope = Scope { op: Some(op.id), ..Scope::new(&core.name, Kind::Write) };
     let delivery = scope::calling(Dio(handle), move |dio| on_write(dio, write));
@@ -190,7 +190,7 @@ async fn resolve(core: &Arc<Core>, op: &Op) -> Result<Option<Answer>> {
     if let Some(base_hash) = base_hash {
         return carried_ops::resolve(core, op, base_hash).await;
     }
-    let routed = core.hooks.on_write.is_some();
+    let routed = core.callbacks.on_write.is_some();
     let shell = core.vista.shell();
     let proven = if routed { core.settings.route_writes_once } else { shell.writes_once() };
     if proven || !is_unknown(core, op) || matches!(op.effect, Effect::Replace(_) | Effect::Delete) {
@@ -234,7 +234,7 @@ fn evidence(core: &Core, op: &Op, id: &Id, row: Option<&Record>) -> Evidence {
     let schema = core.vista.schema();
     match (&op.effect, row) {
         (Effect::Insert(_), None) => Evidence::Untouched,
-        (Effect::Insert(body), Some(row)) if is_of(body, row, schema.id_column()) => Evidence::Applied,
+        (Effect::Insert(body), Some(row)) if has_inserted_values(body, row, schema.id_column()) => Evidence::Applied,
         (Effect::Patch(body), Some(row)) => {
             let patch = body.decode().unwrap_or_default();
             let before = core.state().base(id).and_then(|base| base.body.decode().ok());
@@ -256,13 +256,13 @@ fn confirmed(core: &Core, targets: &[Id], written: Written) -> Answer {
         _ => None,
     };
     if let Some(id) = &id {
-        core.look_at(id, row.as_ref());
+        core.note_mismatches(id, row.as_ref());
     }
     Answer::Confirmed { row, id }
 }
 
 /// Decides on a failed delivery: an answer, or `None` to retry.
-async fn judge(core: &Arc<Core>, op: &Op, error: &Error, first: bool) -> Option<Answer> {
+async fn classify_failure(core: &Arc<Core>, op: &Op, error: &Error, first: bool) -> Option<Answer> {
     match (error.kind(), op.effect.kind(), error) {
         (_, _, Error::Closed) => None,
         (ErrorKind::Permanent, WriteKind::Delete | WriteKind::DeleteAll, Error::NotFound { .. }) => {
@@ -302,14 +302,14 @@ async fn read_back(core: &Arc<Core>, op: &Op, error: &Error) -> Option<Answer> {
         return Some(Answer::Failed(op_error(error)));
     };
     let schema = core.vista.schema();
-    Some(match is_of(body, &row, schema.id_column()) {
+    Some(match has_inserted_values(body, &row, schema.id_column()) {
         true => Answer::Confirmed { row: Some(Body::encode(id, &row, schema.layout())), id: None },
         false => Answer::Failed(op_error(error)),
     })
 }
 
 /// Notes a failed attempt and when the next one is due, and wakes the worker.
-fn pause(core: &Arc<Core>, op: OpId, error: &Error) {
+fn schedule_retry(core: &Arc<Core>, op: OpId, error: &Error) {
     if let Some(attempt) = core.deliver.attempts.lock().get_mut(op) {
         let chance = f64::from(fraction()) / f64::from(u32::MAX);
         let wait = error.retry_after().unwrap_or_else(|| {

@@ -58,7 +58,7 @@ pub enum OperationState {
     Failed,
     /// Delivery has stopped and the row was rolled back. Retry or discard it.
     Parked,
-    /// Discarded for good; the row was rolled back.
+    /// Discarded permanently; the row was rolled back.
     Discarded,
 }
 
@@ -155,24 +155,24 @@ impl Attempt {
 impl Core {
     /// One operation, if it is open, parked or remembered.
     pub(crate) fn operation(&self, id: OpId) -> Option<Operation> {
-        self.root.load().op(id).map(|op| self.view(op))
+        self.snapshot.load().op(id).map(|op| self.view(op))
     }
 
     /// All operations, newest first.
     pub(crate) fn operations(&self) -> Vec<Operation> {
-        self.root.load().ops().rev().map(|op| self.view(op)).collect()
+        self.snapshot.load().ops().rev().map(|op| self.view(op)).collect()
     }
 
     /// Operations that match `query`, newest first, and the number of matches on all pages.
     pub(crate) fn operations_by(&self, query: &OperationQuery) -> (Vec<Operation>, usize) {
-        let root = self.root.load();
+        let state = self.snapshot.load();
         let fits = |op: &&Op| {
             let about = |record: &String| op.targets.iter().any(|id| **id == **record);
             query.record.as_ref().is_none_or(about)
                 && (query.states.is_empty() || query.states.contains(&self.state_of(op)))
         };
         let (mut page, mut total) = (Vec::new(), 0);
-        for op in root.ops().rev().filter(fits) {
+        for op in state.ops().rev().filter(fits) {
             total += 1;
             if page.len() < query.limit && query.after.is_none_or(|after| op.id < after) {
                 page.push(self.view(op));

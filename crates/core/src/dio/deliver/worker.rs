@@ -329,6 +329,6 @@ impl Core {
     /// effect once.
     pub(super) fn batches(&self) -> bool {
         let shell = self.vista.shell();
-        self.hooks.on_write.is_none() && shell.writes_once() && shell.batch_size() > 1
+        self.callbacks.on_write.is_none() && shell.writes_once() && shell.batch_size() > 1
     }
 }

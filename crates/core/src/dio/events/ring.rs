@@ -145,6 +145,7 @@ pub struct Ring {
     erased: AtomicU64,
 }
 
+/// An event in the ring.
 #[derive(Debug)]
 struct QueuedItem {
     item: Arc<RingItem>,
@@ -152,6 +153,7 @@ struct QueuedItem {
     before: u64,
 }
 
+/// Contents of a ring.
 #[derive(Debug)]
 struct Items {
     epoch: Arc<str>,
@@ -218,7 +220,7 @@ impl Ring {
     }
 
     /// Adds an event that is not in the log.
-    pub(crate) fn tell(&self, event: DioEvent) {
+    pub(crate) fn push_unlogged(&self, event: DioEvent) {
         self.push([RingItem::unlogged(event)]);
     }
 
@@ -295,7 +297,7 @@ impl Ring {
     }
 
     /// Number of events of the log at cursor `at` and after it.
-    pub fn told_from(&self, at: u64) -> u64 {
+    pub fn logged_from(&self, at: u64) -> u64 {
         let items = self.items.read();
         let skip = usize::try_from(at.saturating_sub(items.first)).unwrap_or(usize::MAX);
         items.queue.iter().skip(skip).filter(|kept| kept.item.seq.is_some()).count() as u64

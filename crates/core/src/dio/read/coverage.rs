@@ -64,10 +64,10 @@ impl Core {
     /// Returns true if the copy has all rows, once there is a first copy.
     pub(crate) fn is_complete(&self) -> bool {
         // Without chunked loading the program provides all rows.
-        self.hooks.on_load_chunk.is_none() || self.sync.last_list.lock().complete
+        self.callbacks.on_load_chunk.is_none() || self.sync.last_list.lock().complete
     }
 
-    /// Coverage for a read by this caller. The hooks that make the copy see the rows so far.
+    /// Coverage for a read by this caller. The callbacks that make the copy see the rows so far.
     ///
     /// # Errors
     /// [`Error::NotReady`] before the first copy.
@@ -78,7 +78,7 @@ impl Core {
         Ok(self.copy_coverage())
     }
 
-    /// Checks that this caller may write. Before the first copy only the Dio's own hooks may.
+    /// Checks that this caller may write. Before the first copy only the Dio's own callbacks may.
     ///
     /// # Errors
     /// [`Error::NotReady`].

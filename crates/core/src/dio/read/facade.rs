@@ -33,10 +33,10 @@ pub(crate) fn lifted_schema(core: &Core) -> Arc<Schema> {
     Arc::new(schema.with_flag_on_all(Flag::Orderable).with_flag_on_all(Flag::Searchable))
 }
 
-/// Capabilities of the facade: those of the master, the cache and the hooks together.
+/// Capabilities of the facade: those of the master, the cache and the callbacks together.
 pub(crate) fn capabilities(core: &Core) -> Capabilities {
     let master = core.vista.capabilities();
-    let routed = core.hooks.on_write.is_some();
+    let routed = core.callbacks.on_write.is_some();
     let mut caps = if core.is_complete() { Capabilities::reads() } else { master };
     caps.can_insert = routed || master.can_insert;
     caps.can_update = routed || master.can_update;
@@ -192,7 +192,7 @@ impl Facade {
             let op = WriteOp::Insert { id: id.clone(), record: record.clone() };
             core.submit(op, WriteOptions { within, ..WriteOptions::default() }).await?;
             id
-        } else if core.hooks.on_write.is_some() {
+        } else if core.callbacks.on_write.is_some() {
             let detail = format!(
                 "the row has no id in column {:?}, and the write route cannot choose one: add an id",
                 master.id_column()

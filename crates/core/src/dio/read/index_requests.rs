@@ -25,6 +25,7 @@ pub(crate) struct Indexer {
     pub(super) pending: watch::Sender<usize>,
 }
 
+/// Requested indexes that are not built yet, and those that were refused.
 #[derive(Debug, Default)]
 struct IndexQueue {
     waiting: IndexSet<Spec>,

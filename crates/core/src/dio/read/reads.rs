@@ -33,7 +33,7 @@ impl Dio {
 
     /// Returns true if missing rows are loaded from the source on demand (`on_load_chunk`).
     pub fn loads_chunks(&self) -> bool {
-        self.0.core.hooks.on_load_chunk.is_some()
+        self.0.core.callbacks.on_load_chunk.is_some()
     }
 
     /// Age of the rows.
@@ -55,7 +55,7 @@ impl Dio {
     /// confirm them.
     pub fn writes_around(&self) -> bool {
         let core = &self.0.core;
-        core.hooks.on_write.is_some() && core.settings.write_route == WriteRoute::Around
+        core.callbacks.on_write.is_some() && core.settings.write_route == WriteRoute::Around
     }
 
     /// Capabilities of the facade.

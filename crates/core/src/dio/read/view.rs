@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::coverage::Coverage;
+use crate::dio::callbacks::{ChunkRequest, ChunkSink, QueryRoute};
 use crate::dio::core::Core;
 use crate::dio::events::event::DioEvent;
 use crate::dio::events::ring::CursorRead;
 use crate::dio::guard::Guard;
 use crate::dio::handle::{Dio, Handle};
-use crate::dio::hooks::{ChunkRequest, ChunkSink, QueryRoute};
 use crate::dio::scope;
 use crate::dio::scope::{Kind, Scope};
 use crate::record::{Body, Id, Rows, Stamp};
@@ -94,10 +94,10 @@ impl Core {
         self.sync.last_list.lock().complete
     }
 
-    /// Asks `on_query` for the route of a scenery's read, and stores the rows that it returns. Without the callback, the
+    /// Gets the route of a scenery's read from `on_query`, and stores the rows that it returns. Without the callback, the
     /// Dio answers.
     pub(crate) async fn route(self: &Arc<Self>, dio: Dio, query: Query) -> Result<Route> {
-        let Some(on_query) = &self.hooks.on_query else { return Ok(Route::Cache) };
+        let Some(on_query) = &self.callbacks.on_query else { return Ok(Route::Cache) };
         let guard = self.open_guard().await?;
         let range = query.limit.map(|limit| query.offset..query.offset.saturating_add(limit));
         let answer = on_query(&dio, query);
@@ -106,7 +106,7 @@ impl Core {
         let route =
             self.unless_loading(scope::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), answer).await)?;
         Ok(match route {
-            // Before the first copy nothing is shown; the view asks again once there is one.
+            // Before the first copy nothing is shown; the view calls this again once there is one.
             _ if self.is_loading() => Route::Cache,
             None | Some(QueryRoute::Cache) => Route::Cache,
             Some(QueryRoute::Load) => Route::Load,
@@ -132,14 +132,14 @@ impl Core {
 
     /// Total number of rows from `total_provider`, `None` without the callback or before the first copy.
     pub(crate) async fn ask_total(self: &Arc<Self>, dio: &Dio) -> Result<Option<u64>> {
-        let Some(total) = &self.hooks.total_provider else { return Ok(None) };
+        let Some(total) = &self.callbacks.total_provider else { return Ok(None) };
         let done = scope::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), total(dio)).await;
         self.unless_loading(done)
     }
 
     /// Loads a range of the rows of `query` through `on_load_chunk` and stores them as confirmed rows.
     pub(crate) async fn load_range(self: &Arc<Self>, dio: Dio, query: &Query, range: Range<u64>) -> Result<Vec<Id>> {
-        let Some(on_load_chunk) = &self.hooks.on_load_chunk else { return Err(self.cannot_load()) };
+        let Some(on_load_chunk) = &self.callbacks.on_load_chunk else { return Err(self.cannot_load()) };
         let guard = self.open_guard().await?;
         let sink = ChunkSink::default();
         let scope = Arc::new(Scope::new(&self.name, Kind::Load));
@@ -159,7 +159,7 @@ impl Core {
     /// # Errors
     /// [`Error::Unsupported`].
     pub(crate) fn loads_chunks(&self) -> Result<()> {
-        self.hooks.on_load_chunk.as_ref().map(drop).ok_or_else(|| self.cannot_load())
+        self.callbacks.on_load_chunk.as_ref().map(drop).ok_or_else(|| self.cannot_load())
     }
 
     fn cannot_load(&self) -> Error {
@@ -197,7 +197,7 @@ impl Core {
         Ok(rows)
     }
 
-    /// Stores the rows of a range. `publish` says whether differences are published as row events.
+    /// Stores the rows of a range. Differences are published as row events if `publish` is set.
     async fn keep_chunk(
         self: &Arc<Self>,
         rows: Rows,
@@ -215,7 +215,7 @@ impl Core {
         }
         let end = range.start + rows.len() as u64;
         let ids = self.keep(rows, guard, publish).await?;
-        self.ring.tell(DioEvent::Loaded { start: range.start, end });
+        self.ring.push_unlogged(DioEvent::Loaded { start: range.start, end });
         Ok(ids)
     }
 
@@ -231,9 +231,9 @@ impl Core {
         let guard = self.open_guard().await?;
         let Some(record) = self.read_one(id).await? else { return Ok(()) };
         let row = Some(Body::encode(id, &record, self.vista.schema().layout()));
-        self.look_at(id, row.as_ref());
+        self.note_mismatches(id, row.as_ref());
         let item = ReadRow { id: Id::from(id), row, ordinal: None };
-        self.commit(Command::News { items: vec![item], mark: guard.mark, told: false }).await.map(drop)
+        self.commit(Command::ReadRows { items: vec![item], mark: guard.mark, notify: false }).await.map(drop)
     }
 }
 
@@ -258,7 +258,7 @@ impl Handle {
         let core = &self.core;
         // Before the first copy, `on_start` is about to bring newer rows.
         let ready = !core.is_loading();
-        if ready && core.settings.refresh_on_open && core.hooks.on_refresh.is_some() && core.is_stale() {
+        if ready && core.settings.refresh_on_open && core.callbacks.on_refresh.is_some() && core.is_stale() {
             let handle = Arc::clone(self);
             core.tasks.spawn(async move { handle.core.refresh(&handle).await });
         }

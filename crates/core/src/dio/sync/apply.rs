@@ -117,7 +117,7 @@ impl Core {
         let mut items = self
             .heavy(rows.len(), move || {
                 let items = diff(&state, &listed, whole);
-                core.look_at_items(&items);
+                core.note_read_mismatches(&items);
                 items
             })
             .await?;
@@ -174,7 +174,7 @@ impl Core {
             let size = if bulk { BULK_CHUNK } else { CHUNK };
             let items: Vec<ReadRow> = items.by_ref().take(size).collect();
             let command =
-                if bulk { Command::Bulk { items, mark } } else { Command::News { items, mark, told: publish } };
+                if bulk { Command::Bulk { items, mark } } else { Command::ReadRows { items, mark, notify: publish } };
             outcome.add(&self.commit(command).await?.outcome);
         }
         if bulk {
@@ -212,7 +212,7 @@ impl Core {
         }
         self.sync.silent_changes.store(true, Ordering::Release);
         for rows in rows.chunks(CHUNK) {
-            let command = Command::Statement { rows: rows.to_vec(), told: false };
+            let command = Command::Statement { rows: rows.to_vec(), notify: false };
             outcome.add(&self.commit(command).await?.outcome);
         }
         Ok(outcome)

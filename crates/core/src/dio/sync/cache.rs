@@ -17,11 +17,11 @@ use crate::vista::{Result, Shape};
 /// [`Dio::invalidate_record`](crate::dio::Dio::invalidate_record).
 ///
 /// # Replacing all rows
-/// In `on_start` and `on_refresh`, [`DioCache::clear`] begins a replacement. The rows that the hook puts afterwards are
+/// In `on_start` and `on_refresh`, [`DioCache::clear`] begins a replacement. The rows that the callback puts afterwards are
 /// collected, and applied together when it returns `Ok`, as [`Dio::reconcile_whole`](crate::dio::Dio::reconcile_whole)
 /// does: by differences, each published as a row event, and without the shrink guard. Until then readers see the old
-/// rows, and this hook's own `dio.cache()` the collected ones. If the hook fails, nothing changes. Rows with other
-/// changes since the hook began, or with pending writes, are kept and read again. Tasks that the hook spawned take no
+/// rows, and this callback's own `dio.cache()` the collected ones. If the callback fails, nothing changes. Rows with other
+/// changes since the callback began, or with pending writes, are kept and read again. Tasks that the callback spawned take no
 /// part in the replacement.
 #[derive(Clone, Debug)]
 pub struct DioCache {
@@ -119,7 +119,7 @@ impl DioCache {
         self.core.sync.silent_changes.store(true, Ordering::Release);
         for ids in ids.chunks(64) {
             let rows = ids.iter().map(|id| (Arc::clone(id), None)).collect();
-            self.core.commit(Command::Statement { rows, told: false }).await?;
+            self.core.commit(Command::Statement { rows, notify: false }).await?;
         }
         Ok(())
     }
@@ -130,6 +130,6 @@ impl DioCache {
         }
         self.core.sync.silent_changes.store(true, Ordering::Release);
         let rows = vec![(Id::from(id), row)];
-        self.core.commit(Command::Statement { rows, told: false }).await.map(drop)
+        self.core.commit(Command::Statement { rows, notify: false }).await.map(drop)
     }
 }

@@ -87,17 +87,17 @@ pub(crate) fn check_key(id: &str) -> Result<()> {
 
 impl Core {
     /// [`Mismatches::check`] of one row of the source.
-    pub(crate) fn look_at(&self, id: &str, row: Option<&Body>) {
+    pub(crate) fn note_mismatches(&self, id: &str, row: Option<&Body>) {
         self.sync.mismatches.check(&self.name, row.map(|row| (id, row)));
     }
 
     /// [`Mismatches::check`] of the rows of a list.
-    pub(crate) fn look_at_rows(&self, rows: &Rows) {
+    pub(crate) fn note_list_mismatches(&self, rows: &Rows) {
         self.sync.mismatches.check(&self.name, rows.bodies().map(|(id, body)| (&**id, body)));
     }
 
     /// [`Mismatches::check`] of the rows of a read that differ from the known rows.
-    pub(crate) fn look_at_items(&self, items: &[ReadRow]) {
+    pub(crate) fn note_read_mismatches(&self, items: &[ReadRow]) {
         self.sync.mismatches.check(&self.name, items.iter().filter_map(|item| Some((&*item.id, item.row.as_ref()?))));
     }
 
@@ -106,7 +106,7 @@ impl Core {
         let (core, count) = (Arc::clone(self), rows.len());
         let convert = move || {
             let rows = convert_all(rows, &core.vista.schema(), &core.sync.mismatches.kinds);
-            core.look_at_rows(&rows);
+            core.note_list_mismatches(&rows);
             rows
         };
         self.heavy(count, convert).await

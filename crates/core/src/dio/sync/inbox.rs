@@ -90,7 +90,7 @@ impl Core {
         if let Some(same) = batch.same.as_ref().filter(|_| !batch.again && !batch.changes.is_empty()) {
             let claim = same_claim(&self.name, &delivery.hook, same);
             match self.claimable(&claim.key).await? {
-                Some(_) if self.says_nothing_new(&batch.changes) => {
+                Some(_) if self.has_no_effect(&batch.changes) => {
                     delivery.changes.duplicates = delivery.changes.received;
                     delivery.state = DeliveryState::Duplicate;
                     delivery.detail = Some("the same bytes came before, and their values are still current".into());
@@ -100,7 +100,7 @@ impl Core {
                 None => claims.push(claim),
             }
         }
-        match self.hooks.on_event {
+        match self.callbacks.on_event {
             Some(_) => {
                 let alone = batch.abort || batch.changes.len() == 1;
                 let mut errors = batch.changes.iter().filter_map(|change| self.checked_event(change).err());
@@ -115,10 +115,10 @@ impl Core {
     }
 
     /// Returns true if applying the changes would have no effect.
-    fn says_nothing_new(&self, changes: &[Inbound]) -> bool {
+    fn has_no_effect(&self, changes: &[Inbound]) -> bool {
         let state = self.state();
         let known = |change| match self.upstream(change) {
-            Ok(CheckedEvent { event: Some(event), .. }) => state.says_nothing_new(&event),
+            Ok(CheckedEvent { event: Some(event), .. }) => state.is_already_known(&event),
             Ok(_) | Err(_) => false,
         };
         changes.iter().all(known)

@@ -63,7 +63,7 @@ impl Core {
                 return Ok(Reconciled::Duplicate);
             }
         }
-        if self.hooks.on_event.is_some() {
+        if self.callbacks.on_event.is_some() {
             let inbound = match self.checked_inbound(&inbound) {
                 Ok(checked) => checked.unwrap_or(inbound),
                 Err(error) => return Err(self.refused(&inbound, error).await),
@@ -109,7 +109,7 @@ impl Core {
         inbound: Inbound,
         claim: Option<crate::journal::Claim>,
     ) -> Result<Reconciled> {
-        let Some(on_event) = self.hooks.on_event.clone() else { return Err(Error::Closed) };
+        let Some(on_event) = self.callbacks.on_event.clone() else { return Err(Error::Closed) };
         let event = self.full(&inbound);
         let scope = Scope::new(&self.name, Kind::Event);
         let dio = Dio(Arc::clone(handle));
@@ -202,7 +202,7 @@ impl Core {
         let row = written.record.as_ref().unwrap_or(&record);
         let body = Body::encode(&id, row, self.vista.schema().layout());
         let item = crate::state::ReadRow { id: Id::from(id.as_str()), row: Some(body), ordinal: None };
-        self.commit(Command::News { items: vec![item], mark: guard.mark, told: true }).await?;
+        self.commit(Command::ReadRows { items: vec![item], mark: guard.mark, notify: true }).await?;
         Ok(id)
     }
 }

@@ -1,4 +1,4 @@
-//! The master as hooks see it: every list carries the mark of its read.
+//! The master as callbacks see it: every list carries the mark of its read.
 
 use std::future::Future;
 use std::sync::{Arc, Weak};

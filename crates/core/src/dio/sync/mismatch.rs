@@ -46,6 +46,7 @@ pub(crate) struct Mismatches {
     counts: Mutex<MismatchCounts>,
 }
 
+/// Counts by column.
 #[derive(Debug, Default)]
 struct MismatchCounts {
     /// Mismatches by index of the column.
@@ -53,6 +54,7 @@ struct MismatchCounts {
     dropped: IndexMap<String, Count>,
 }
 
+/// Number of rows, and the id of the first one.
 #[derive(Clone, Debug)]
 struct Count {
     rows: u64,

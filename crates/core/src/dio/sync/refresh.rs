@@ -54,7 +54,7 @@ impl Core {
         Ok(RefreshStart::New(refresh))
     }
 
-    /// Runs one refresh. `by_query` says that `on_query` began it.
+    /// Runs one refresh. `by_query` is true if `on_query` began it.
     async fn refresh_once(self: &Arc<Self>, dio: &Dio, allow_shrink: bool, by_query: bool) -> Result<RefreshReport> {
         let _listing = self.sync.listing.lock().await;
         let started = Instant::now();
@@ -63,7 +63,7 @@ impl Core {
             Ok((report, covered)) => self.publish_refreshed(report, covered, started, by_query).await,
             Err(error) => Err(error),
         };
-        self.tally.refreshed(refreshed.is_ok(), started.elapsed());
+        self.counters.refreshed(refreshed.is_ok(), started.elapsed());
         if failed_before && refreshed.is_ok() {
             tracing::info!(dio = %self.name, "the source can be read again");
         }
@@ -72,11 +72,11 @@ impl Core {
 
     /// Reads the source. Returns the report, and true if all differences were published as row events.
     async fn read_again(self: &Arc<Self>, dio: &Dio, allow_shrink: bool) -> Result<(RefreshReport, bool)> {
-        self.ring.tell(DioEvent::Refreshing);
+        self.ring.push_unlogged(DioEvent::Refreshing);
         self.enter_refresh();
         let refreshed = match self.start_failed() {
             true => self.start_again(dio, allow_shrink).await,
-            false => self.run_refresh_hook(dio, allow_shrink).await,
+            false => self.run_refresh_callback(dio, allow_shrink).await,
         };
         self.leave_refresh();
         let (mut report, covered) = match refreshed {
@@ -138,7 +138,7 @@ impl Core {
         } else if let Some(left_out) = self.lines.pass((what, String::new())) {
             tracing::warn!(dio = %self.name, %error, left_out, "{what}");
         }
-        self.ring.tell(DioEvent::RefreshFailed { error: message });
+        self.ring.push_unlogged(DioEvent::RefreshFailed { error: message });
         self.wake();
     }
 
@@ -166,11 +166,11 @@ impl Core {
         }
     }
 
-    async fn run_refresh_hook(self: &Arc<Self>, dio: &Dio, allow_shrink: bool) -> Result<(RefreshReport, bool)> {
-        let Some(on_refresh) = self.hooks.on_refresh.clone() else { return Ok((RefreshReport::default(), false)) };
-        let scope = self.hook_scope(Kind::Refresh, allow_shrink).await?;
+    async fn run_refresh_callback(self: &Arc<Self>, dio: &Dio, allow_shrink: bool) -> Result<(RefreshReport, bool)> {
+        let Some(on_refresh) = self.callbacks.on_refresh.clone() else { return Ok((RefreshReport::default(), false)) };
+        let scope = self.callback_scope(Kind::Refresh, allow_shrink).await?;
         scope::run(self, Arc::clone(&scope), scope::calling(dio.clone(), move |dio| on_refresh(dio))).await?;
-        self.finish_hook(&scope).await?;
+        self.finish_callback(&scope).await?;
         let covered = std::mem::take(&mut *scope.covered.lock());
         Ok((report(&covered.outcome), covered.published && !covered.silent))
     }

@@ -1,5 +1,5 @@
-//! Replacing all rows in a hook: after `dio.cache().clear()`, the writes of the hook are collected, and applied as one
-//! whole list when it has returned.
+//! Replacing all rows in a callback: after `dio.cache().clear()`, the writes of the callback are collected, and applied
+//! as one whole list when it has returned.
 //!
 //! Applied one by one, a clear and the inserts after it would show readers an empty Dio, and the clear would count as
 //! newer than the list that was read before it.
@@ -17,14 +17,14 @@ use crate::vista::Result;
 
 impl Core {
     /// Scope of an `on_start` or `on_refresh` that begins now, with the mark of its beginning.
-    pub(crate) async fn hook_scope(self: &Arc<Self>, kind: Kind, allow_shrink: bool) -> Result<Arc<Scope>> {
-        // No row has this id: changes are noted, but for events and the hook's own statements no read of their row is
-        // under way.
+    pub(crate) async fn callback_scope(self: &Arc<Self>, kind: Kind, allow_shrink: bool) -> Result<Arc<Scope>> {
+        // A guard for an id that no row has: changes of all rows are recorded as touched, but no row counts as being read,
+        // so that events and the callback's own statements are applied at once.
         let guard = self.open_guard_for(&Id::from("")).await?;
         Ok(Arc::new(Scope { allow_shrink, guard: Some(guard), ..Scope::new(&self.name, kind) }))
     }
 
-    /// Begins to collect the running hook's writes. Returns false if the caller is not a hook that makes the copy.
+    /// Begins to collect the running callback's writes. Returns false if the caller is not a callback that makes the copy.
     pub(crate) async fn begin_replacement(self: &Arc<Self>) -> Result<bool> {
         let Some(scope) = scope_of(&self.name).filter(|scope| scope.guard.is_some()) else { return Ok(false) };
         let guard = self.open_guard().await?;
@@ -34,12 +34,12 @@ impl Core {
         Ok(true)
     }
 
-    /// Scope of the running hook, if its writes are collected.
+    /// Scope of the running callback, if its writes are collected.
     pub(crate) fn gathering(&self) -> Option<Arc<Scope>> {
         scope_of(&self.name).filter(|scope| scope.replacement_rows.lock().is_some())
     }
 
-    /// Calls `read` with the rows that the running hook has collected, `None` if it collects none.
+    /// Calls `read` with the rows that the running callback has collected, `None` if it collects none.
     pub(crate) fn replacement_rows<T>(&self, read: impl FnOnce(&ReplacementRows, &Arc<Layout>) -> T) -> Option<T> {
         let scope = scope_of(&self.name)?;
         let replacement_rows = scope.replacement_rows.lock();
@@ -66,7 +66,8 @@ impl Core {
         self.gather_rows(scope, &rows, complete, complete && reconcile)
     }
 
-    /// Adds checked rows to the collected rows. `complete` says that they are a whole list; `alone` replaces all others.
+    /// Adds checked rows to the collected rows. `complete` is true if they are a whole list, `alone` if they replace all
+    /// others.
     pub(crate) fn gather_rows(&self, scope: &Scope, rows: &Rows, complete: bool, alone: bool) -> Result<()> {
         let decoded = self.check_decoded(rows, complete)?;
         let mut replacement_rows = scope.replacement_rows.lock();
@@ -82,7 +83,7 @@ impl Core {
 
     /// Finishes an `on_start` or `on_refresh` that has returned `Ok`: replaces all rows by the collected ones, or removes
     /// the rows that its complete list lacks.
-    pub(crate) async fn finish_hook(self: &Arc<Self>, scope: &Arc<Scope>) -> Result<()> {
+    pub(crate) async fn finish_callback(self: &Arc<Self>, scope: &Arc<Scope>) -> Result<()> {
         let replacement_rows = scope.replacement_rows.lock().take();
         match (replacement_rows, &scope.guard) {
             (Some(replacement_rows), Some(guard)) => {
@@ -99,7 +100,7 @@ impl Core {
         let list =
             Listing { mark, whole: true, removes: !replacement_rows.undecodable, publish: true, allow_shrink: true };
         let applied = self.apply_rows(&rows, &list).await?;
-        if replacement_rows.whole || self.hooks.on_load_chunk.is_none() {
+        if replacement_rows.whole || self.callbacks.on_load_chunk.is_none() {
             self.mark_complete().await;
         } else {
             self.mark_partial().await;

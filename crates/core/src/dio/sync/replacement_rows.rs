@@ -1,4 +1,4 @@
-//! Rows that a hook has collected for a replacement.
+//! Rows that a callback has collected for a replacement.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ pub(crate) struct ReplacementRows {
     pub(super) whole: bool,
     /// True if rows are missing because they could not be decoded.
     pub(super) undecodable: bool,
-    /// Mark of a read under way since the clear: other reads that find a row unchanged note it, so that the possibly
-    /// older rows of the hook do not change it back.
+    /// Guard of a read that began with the clear. While it is open, other reads record the rows that they find unchanged, so
+    /// that possibly older rows of the callback do not replace them.
     _guard: Guard,
 }
 

@@ -64,12 +64,12 @@ pub(crate) async fn admitted(core: &Core, on_delay: impl Fn(&str)) -> bool {
 pub(crate) async fn reread(core: Arc<Core>, handle: std::sync::Weak<Handle>) {
     let closing = core.tasks.closing().clone();
     tokio::select! {
-        () = reread_for_ever(&core, &handle) => {}
+        () = reread_loop(&core, &handle) => {}
         () = closing.cancelled() => {}
     }
 }
 
-async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
+async fn reread_loop(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
     let mut published = core.published.subscribe();
     let pause = Duration::from_millis(20);
     // After a failure the first delay is longer than the pause.
@@ -92,7 +92,7 @@ async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
             tokio::time::sleep((list_time * 10).max(Duration::from_secs(10))).await;
         }
         let probe = admitted(core, |_| {}).await;
-        let done = match (single && !replaced, core.hooks.on_refresh.is_some(), handle.upgrade()) {
+        let done = match (single && !replaced, core.callbacks.on_refresh.is_some(), handle.upgrade()) {
             (true, ..) => read_rows(core, ready).await,
             (false, true, Some(handle)) => core.refresh(&handle).await.map(drop),
             (false, false, Some(_)) => list_rows(core).await,
@@ -137,9 +137,9 @@ async fn read_row(core: &Arc<Core>, id: &Id) -> Result<()> {
     let row = core.read_one(id).await?;
     let row = row.map(|record| Body::encode(id, &record, core.vista.schema().layout()));
     row.iter().try_for_each(|body| check_size(id, body))?;
-    core.look_at(id, row.as_ref());
+    core.note_mismatches(id, row.as_ref());
     let item = ReadRow { id: Arc::clone(id), row, ordinal: None };
-    core.commit(Command::News { items: vec![item], mark: guard.mark, told: true }).await.map(drop)
+    core.commit(Command::ReadRows { items: vec![item], mark: guard.mark, notify: true }).await.map(drop)
 }
 
 async fn list_rows(core: &Arc<Core>) -> Result<()> {

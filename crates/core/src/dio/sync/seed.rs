@@ -20,7 +20,7 @@ impl Core {
         let (core, listed) = (Arc::clone(self), Arc::clone(rows));
         let table = self
             .heavy(rows.len(), move || {
-                core.look_at_rows(&listed);
+                core.note_list_mismatches(&listed);
                 let mut builder = TableBuilder::new();
                 for (at, (id, body)) in listed.bodies().enumerate() {
                     builder.push(id, body, (at as u64 + 1).saturating_mul(crate::table::ORDINAL_STEP));

@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use super::report::{RefreshReport, Start, report};
 use super::reread::admitted;
 use crate::dio::backoff::Backoff;
+use crate::dio::callbacks::CallbackFuture;
 use crate::dio::core::Core;
 use crate::dio::handle::{Dio, Handle};
-use crate::dio::hooks::HookFuture;
 use crate::dio::scope;
 use crate::dio::scope::{Kind, RefreshNotices};
 use crate::vista::{Error, ErrorKind, Result};
@@ -34,7 +34,7 @@ struct Failure {
 /// Runs `on_start`, or starts it in the background.
 pub(crate) async fn run(dio: &Dio) -> Result<()> {
     let core = &dio.0.core;
-    let Some(future) = core.start_hook(dio) else {
+    let Some(future) = core.start_callback(dio) else {
         core.seeded();
         return Ok(());
     };
@@ -70,7 +70,7 @@ pub(crate) async fn run(dio: &Dio) -> Result<()> {
     }
 }
 
-async fn first_attempt(core: &Arc<Core>, future: HookFuture<()>) -> Result<(), Failure> {
+async fn first_attempt(core: &Arc<Core>, future: CallbackFuture<()>) -> Result<(), Failure> {
     let _listing = core.sync.listing.lock().await;
     let covered = core.attempt(future, core.settings.allow_shrink).await?;
     if covered.silent {
@@ -126,7 +126,7 @@ impl Core {
         if self.tasks.closing().is_cancelled() {
             return Err(Error::Closed);
         }
-        let Some(future) = self.start_hook(dio) else { return Ok((RefreshReport::default(), false)) };
+        let Some(future) = self.start_callback(dio) else { return Ok((RefreshReport::default(), false)) };
         match self.attempt(future, allow_shrink).await {
             Ok(covered) => Ok((report(&covered.outcome), covered.published && !covered.silent)),
             Err(failure) => {
@@ -137,18 +137,22 @@ impl Core {
     }
 
     /// Future that calls `on_start`, if there is one.
-    fn start_hook(&self, dio: &Dio) -> Option<HookFuture<()>> {
-        let on_start = self.hooks.on_start.clone()?;
+    fn start_callback(&self, dio: &Dio) -> Option<CallbackFuture<()>> {
+        let on_start = self.callbacks.on_start.clone()?;
         Some(scope::calling(dio.clone(), move |dio| on_start(dio)))
     }
 
     /// Runs `on_start`. If it succeeds, the first copy is complete.
-    async fn attempt(self: &Arc<Self>, future: HookFuture<()>, allow_shrink: bool) -> Result<RefreshNotices, Failure> {
+    async fn attempt(
+        self: &Arc<Self>,
+        future: CallbackFuture<()>,
+        allow_shrink: bool,
+    ) -> Result<RefreshNotices, Failure> {
         let refused = |error| Failure { error, transient: false };
-        let scope = self.hook_scope(Kind::Start, allow_shrink).await.map_err(refused)?;
+        let scope = self.callback_scope(Kind::Start, allow_shrink).await.map_err(refused)?;
         let done = async {
             scope::run(self, Arc::clone(&scope), future).await?;
-            self.finish_hook(&scope).await?;
+            self.finish_callback(&scope).await?;
             self.build_configured().await
         };
         if let Err(error) = done.await {

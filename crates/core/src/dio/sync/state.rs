@@ -28,7 +28,8 @@ pub(crate) struct SyncState {
     pub(super) query_refresh: tokio::sync::Mutex<Seq>,
     /// Lock that is held while the program reads the whole source, in `on_start` or `on_refresh`.
     ///
-    /// Rows that a read finds unchanged are not noted, so that a slower concurrent read could bring older values back.
+    /// A read that finds a row unchanged leaves no trace of it. Without the lock, a slower concurrent read could then bring an
+    /// older value of that row back.
     pub(super) listing: tokio::sync::Mutex<()>,
     /// State that readers saw when the refresh under way began; see [`Core::standing_view`](crate::dio::Core::standing_view).
     pub(in crate::dio) before_refresh: Mutex<Option<Arc<State>>>,

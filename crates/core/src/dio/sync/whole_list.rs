@@ -1,7 +1,7 @@
 //! Whole lists that the program makes, of rows that it has fetched page by page or computed.
 //!
 //! A list needs the mark of its beginning, so that it does not undo later changes. `dio.master()` stamps its lists, a
-//! hook has a mark of its own, and elsewhere [`Dio::begin_list`] takes one.
+//! callback has a mark of its own, and elsewhere [`Dio::begin_list`] takes one.
 
 use std::sync::Arc;
 
@@ -107,10 +107,10 @@ impl Dio {
     /// Makes the cache equal to `rows`, as [`Dio::reconcile`] does with a complete list, also if the program made them.
     ///
     /// Changes since the read began are kept: for rows that `dio.master()` listed, perhaps narrowed, since their read;
-    /// for others in `on_start` and `on_refresh`, since the hook began.
+    /// for others in `on_start` and `on_refresh`, since the callback began.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for rows that the program made outside of these hooks, because the beginning of their read is
+    /// [`Error::Invalid`] for rows that the program made outside of these callbacks, because the beginning of their read is
     /// unknown: use [`Dio::begin_list`] instead. Otherwise as [`WholeList::finish`].
     pub async fn reconcile_whole(&self, rows: Rows) -> Result<RefreshReport> {
         let core = &self.0.core;
@@ -143,7 +143,7 @@ impl Core {
         Ok(rows)
     }
 
-    /// Applies a whole list. In a hook that makes the copy it becomes part of the hook's result.
+    /// Applies a whole list. In a callback that makes the copy it becomes part of the callback's result.
     async fn apply_whole(self: &Arc<Self>, rows: Rows, mark: u64) -> Result<RefreshReport> {
         let scope = scope_of(&self.name).filter(|scope| scope.makes_copy());
         let rows = if rows.stamp().is_some() { rows } else { self.converted(rows).await? };

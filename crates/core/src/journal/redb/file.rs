@@ -18,6 +18,7 @@ use crate::journal::memory::{Budget, Heads, not_open, unix_ms};
 use crate::journal::{AppendError, LogBatch, LogEntry, LogId, LogState, Rewrite, Seq, StoredDelivery, new_epoch};
 use crate::redb_file::{Fault, RedbFile, note_erased, seal, unseal};
 
+/// State that the clones of a journal share.
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) file: RedbFile,
@@ -31,6 +32,7 @@ pub(super) struct Inner {
     pub(super) inbox: RwLock<Index>,
 }
 
+/// State of the single writer.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
     /// Error after which nothing is written until the journal is reopened.
@@ -77,7 +79,7 @@ impl Inner {
     }
 
     /// Runs `job` in a durable transaction. After a failure, nothing is written until the journal is reopened.
-    fn write<T>(
+    fn transact<T>(
         &self,
         writer: &mut Writer,
         job: impl FnOnce(&mut Writer, &WriteTransaction) -> Result<T, Fault>,
@@ -142,7 +144,7 @@ impl Inner {
             known_or_new_origin(if known { log.origin } else { recorded.map_or(0, |recorded| recorded.origin) });
         if head.note(name, log.as_head()) && !known {
             // Reads work even when the disk is full; the next start stores the origin.
-            match self.write(writer, |_, transaction| store_log(transaction, name, &log)) {
+            match self.transact(writer, |_, transaction| store_log(transaction, name, &log)) {
                 Ok(()) => drop(self.logs.write().insert(name.into(), log.clone())),
                 Err(error) => tracing::warn!(log = name, %error, "the log's origin cannot be stored"),
             }
@@ -174,7 +176,7 @@ impl Inner {
                 log.origin = known;
             }
         }
-        self.write(writer, |_, transaction| {
+        self.transact(writer, |_, transaction| {
             let mut entries = transaction.open_table(ENTRIES)?;
             entries.retain_in((log.id, 0)..=(log.id, Seq::MAX), |(_, seq), _| keep.binary_search(&seq).is_ok())?;
             drop(entries);
@@ -187,6 +189,7 @@ impl Inner {
         Ok(state)
     }
 
+    /// Stores the batches in one transaction. They are durable when this returns: redb syncs the file on each commit.
     pub(super) fn append(&self, batches: &[LogBatch]) -> Vec<Result<(), AppendError>> {
         let mut writer = self.writer.lock();
         let mut logs: HashMap<LogId, (u32, Seq)> =
@@ -341,7 +344,7 @@ impl Inner {
             return Err(Fault::Io { detail: not_open(&self.file.label(), name).to_string(), full: false });
         };
         log.oldest = log.oldest.max(before.min(log.head + 1));
-        let claims = self.write(&mut writer, |writer, transaction| {
+        let claims = self.transact(&mut writer, |writer, transaction| {
             let mut entries = transaction.open_table(ENTRIES)?;
             entries.retain_in((log.id, 0)..(log.id, before), |(_, seq), _| keep.binary_search(&seq).is_ok())?;
             store_log(transaction, name, &log)?;
@@ -361,7 +364,7 @@ impl Inner {
         if rewrite.entries.is_empty() && rewrite.deliveries.is_empty() {
             return self.file.with(|_| Ok(()));
         }
-        self.write(&mut writer, |_, transaction| {
+        self.transact(&mut writer, |_, transaction| {
             let mut entries = transaction.open_table(ENTRIES)?;
             for entry in &rewrite.entries {
                 if entries.get((log.id, entry.seq))?.is_some() {
@@ -380,7 +383,7 @@ impl Inner {
     pub(super) fn claim_room(&self) -> Result<bool, Fault> {
         let mut writer = self.writer.lock();
         if !self.inbox.read().claim_room() && self.inbox.write().may_sweep() {
-            let claims = self.write(&mut writer, |writer, transaction| {
+            let claims = self.transact(&mut writer, |writer, transaction| {
                 sweep_claims(&mut transaction.open_table(CLAIMS)?, &mut writer.swept, unix_ms())
             })?;
             self.inbox.write().claims = claims;

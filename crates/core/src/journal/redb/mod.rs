@@ -50,7 +50,7 @@ impl RedbJournal {
         Self::new(RedbFile::open(path, OPTIONS), &path.display().to_string(), head)
     }
 
-    /// Opens or creates a journal on custom storage. `factory` creates the storage anew each time it is reopened.
+    /// Opens or creates a journal on custom storage. `factory` is called again whenever it is reopened.
     ///
     /// # Errors
     /// As [`RedbJournal::open`].

@@ -136,11 +136,11 @@ impl Task {
     }
 
     fn has_query_hook(&self) -> bool {
-        self.core.hooks.on_query.is_some()
+        self.core.callbacks.on_query.is_some()
     }
 
     /// Runs `on_query` for `request` and cancels a running call.
-    fn run_query_hook(&mut self, request: ViewRequest, invalidated: bool) {
+    fn run_query_callback(&mut self, request: ViewRequest, invalidated: bool) {
         let Some(handle) = self.handle.upgrade() else { return };
         let invalidated =
             invalidated || self.pending_query.as_ref().is_some_and(|pending_query| pending_query.invalidated);
@@ -159,7 +159,7 @@ impl Task {
             }
             None => {
                 let request = self.requests.borrow().clone();
-                self.run_query_hook(request, invalidated);
+                self.run_query_callback(request, invalidated);
             }
         }
     }
@@ -187,7 +187,7 @@ impl Task {
         let era = self.pending_query.as_ref().map_or(self.request.era, |pending_query| pending_query.request.era);
         match (self.has_query_hook(), request.era == era) {
             (false, _) => self.adopt(request, Route::Cache, false).await,
-            (true, false) => self.run_query_hook(request, false),
+            (true, false) => self.run_query_callback(request, false),
             (true, true) => self.rest_deadline = Some(Instant::now() + self.core.settings.viewport_debounce),
         }
     }
@@ -201,7 +201,7 @@ impl Task {
         {
             pending_query.request = request;
         } else if self.pending_query.is_some() || self.lacks(&request) {
-            self.run_query_hook(request, false);
+            self.run_query_callback(request, false);
         } else {
             self.request = request;
         }
@@ -387,7 +387,7 @@ impl Task {
             RowBefore::Absent => false,
             RowBefore::Unknown => true,
         };
-        // Silent changes may lie between the held row and the row before this event.
+        // The held row may be older than the row before this event, because of silent changes in between.
         before || item.new.as_ref().is_none_or(|body| self.matches(body)) || self.holds(item)
     }
 

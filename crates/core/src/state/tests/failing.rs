@@ -88,7 +88,7 @@ fn rolled_back_conditions_on_existence_are_checked_on_the_restored_row() {
 fn a_routed_write_that_the_master_never_shows_is_rolled_back_after_its_ttl() {
     let mut state =
         State::new(Arc::new(Rules { routed_ttl: Some(1_000), ..(*rules(false, true)).clone() }), "epoch", 0);
-    run(&mut state, &Command::Statement { rows: vec![(id(0), Some(body(0, 1, Some(1), None)))], told: false });
+    run(&mut state, &Command::Statement { rows: vec![(id(0), Some(body(0, 1, Some(1), None)))], notify: false });
     patch(&mut state, 1, r#"{"n":2}"#);
     settle(&mut state, 1, Answer::Routed);
     let earlier = open(&mut state);
@@ -96,7 +96,7 @@ fn a_routed_write_that_the_master_never_shows_is_rolled_back_after_its_ttl() {
     settle(&mut state, 2, Answer::Routed);
     let list = |state: &mut State, mark, now| {
         let items = vec![ReadRow { id: id(0), row: Some(body(0, 1, Some(1), None)), ordinal: None }];
-        run_at(state, &Command::News { items, mark, told: true }, now).entries
+        run_at(state, &Command::ReadRows { items, mark, notify: true }, now).entries
     };
     assert!(list(&mut state, earlier, 900).is_empty(), "the TTL has not expired");
     list(&mut state, earlier, 1_100);
@@ -120,7 +120,7 @@ fn a_routed_write_that_the_master_never_shows_is_rolled_back_after_its_ttl() {
 fn routed_writes_of_a_row_are_merged_while_the_master_is_silent() {
     let mut state =
         State::new(Arc::new(Rules { keep_routed: 3, keep_finished: 10, ..(*rules(false, true)).clone() }), "epoch", 0);
-    run(&mut state, &Command::Statement { rows: vec![(id(0), Some(body(0, 1, Some(1), None)))], told: false });
+    run(&mut state, &Command::Statement { rows: vec![(id(0), Some(body(0, 1, Some(1), None)))], notify: false });
     for op in 1..=200 {
         let json = if op % 3 == 0 { format!(r#"{{"m":{op}}}"#) } else { format!(r#"{{"n":{op}}}"#) };
         patch(&mut state, op, &json);

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn a_routed_delete_all_ends_row_by_row() {
     let mut state = state_with_row(false);
-    run(&mut state, &Command::Statement { rows: vec![(id(1), Some(plain(1, 1)))], told: false });
+    run(&mut state, &Command::Statement { rows: vec![(id(1), Some(plain(1, 1)))], notify: false });
     run(&mut state, &Command::Write(write(1, None, Effect::DeleteAll)));
     settle(&mut state, 1, Answer::Routed);
     read(&mut state, None);
@@ -129,7 +129,7 @@ fn other_news_override_only_writes_delivered_before_them() {
     let early = open(&mut state);
     settle(&mut state, 1, Answer::Routed);
     let items = vec![ReadRow { id: id(0), row: Some(body(0, 5, Some(5), None)), ordinal: None }];
-    run(&mut state, &Command::News { items, mark: early, told: true });
+    run(&mut state, &Command::ReadRows { items, mark: early, notify: true });
     run(&mut state, &Command::Close(early));
     assert_eq!((shown(&state), base(&state)), (json(2, 5), json(5, 5)), "the read began before the delivery");
     read(&mut state, Some(body(0, 6, Some(6), None)));
@@ -158,7 +158,7 @@ fn a_versioned_read_from_before_the_delivery_does_not_override_it() {
     let early = open(&mut state);
     settle(&mut state, 1, Answer::Routed);
     let items = vec![ReadRow { id: id(0), row: Some(body(0, 5, Some(5), Some(2))), ordinal: None }];
-    run(&mut state, &Command::News { items, mark: early, told: true });
+    run(&mut state, &Command::ReadRows { items, mark: early, notify: true });
     assert!(state.op(op_id(1)).unwrap().is_open());
     assert_eq!(value_of(&state.get("a").unwrap().body()), 2);
 }

@@ -178,6 +178,7 @@ impl Hits {
     }
 }
 
+/// Lists of rows for one word.
 #[derive(Debug)]
 struct WordLists<'a> {
     /// Rows in any of these lists contain the word.
@@ -211,6 +212,7 @@ struct TextIndexBuilder {
     rows: usize,
 }
 
+/// Builder of the list of one term.
 #[derive(Default)]
 struct ListBuilder {
     /// Last slot, to skip repeated occurrences of a term in one row.

@@ -19,6 +19,7 @@ pub struct SlotSet {
     len: usize,
 }
 
+/// Slots of one block, relative to its first slot.
 #[derive(Clone, Debug)]
 pub(super) enum Block {
     Listed(Vec<u16>),

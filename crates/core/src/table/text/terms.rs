@@ -26,7 +26,7 @@ pub(super) fn short(bytes: &[u8]) -> u32 {
 
 /// Splits a text into tokens: runs of ASCII letters and digits, and of non-ASCII characters that are not white space.
 ///
-/// Search words have no white space. So a word of token characters only occurs in a text if and only if it occurs in a token.
+/// Search words have no white space. So a word of token characters occurs in a text if and only if it occurs in a token.
 pub(super) fn tokens(text: &str) -> impl Iterator<Item = &str> {
     let is_token_char = |c: char| if c.is_ascii() { c.is_ascii_alphanumeric() } else { !c.is_whitespace() };
     text.split(move |c| !is_token_char(c)).filter(|token| !token.is_empty())

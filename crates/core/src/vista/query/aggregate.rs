@@ -111,6 +111,7 @@ pub struct Aggregation {
     items: Vec<Compiled>,
 }
 
+/// Compiled item of an aggregation.
 #[derive(Clone, Debug)]
 struct Compiled {
     name: String,

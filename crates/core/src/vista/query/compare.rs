@@ -160,6 +160,7 @@ impl<'a> Key<'a> {
 #[derive(Clone, Debug)]
 pub struct Number(Repr);
 
+/// Representation of a number.
 #[derive(Clone, Debug)]
 enum Repr {
     Int(i128),

@@ -16,6 +16,7 @@ use crate::record::CborValue;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cursor(Option<CursorPosition>);
 
+/// Position right after a row.
 #[derive(Clone, Debug, PartialEq)]
 struct CursorPosition {
     /// Hash of the order's terms.

@@ -38,6 +38,7 @@ pub struct TopRows<R> {
     pub total: u64,
 }
 
+/// Compiled filter.
 #[derive(Clone, Debug)]
 enum Node {
     All(Vec<Node>),
@@ -46,6 +47,7 @@ enum Node {
     Test { path: Path, collation: Collation, check: Check },
 }
 
+/// Compiled test.
 #[derive(Clone, Debug)]
 enum Check {
     Compare(Key<'static>, fn(Option<Ordering>) -> bool),

@@ -13,7 +13,7 @@ pub trait Fields {
     /// The value under `path`, `None` if it is missing.
     fn field(&self, path: &Path) -> Option<Cow<'_, CborValue>>;
 
-    /// The row's canonical bytes, `None` if it has no such form at hand.
+    /// The row's canonical bytes, `None` if they are not available.
     fn canonical(&self) -> Option<JsonRow<'_>> {
         None
     }

@@ -23,6 +23,7 @@ pub struct Pattern {
     ignore_case: bool,
 }
 
+/// Syntax of a pattern.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Like,

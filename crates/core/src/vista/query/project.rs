@@ -34,6 +34,7 @@ impl SelectItem {
 #[derive(Clone, Debug)]
 pub struct Projection(Vec<ProjectedField>);
 
+/// Compiled item of a select.
 #[derive(Clone, Debug)]
 struct ProjectedField {
     /// `None` for `*`.

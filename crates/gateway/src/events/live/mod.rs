@@ -71,6 +71,7 @@ pub(super) struct LiveQuery {
     _leases: [Lease; 2],
 }
 
+/// Scenery that provides the rows or groups.
 #[derive(Debug)]
 enum LiveSource {
     Rows { scenery: TableScenery, range: Range<u64> },
@@ -169,7 +170,7 @@ impl LiveQuery {
         })
     }
 
-    /// Receiver that is notified when there may be changes.
+    /// Subscribes to notifications of possible changes.
     fn generation(&self) -> watch::Receiver<Generation> {
         match &self.scene {
             LiveSource::Rows { scenery, .. } => scenery.subscribe(),
@@ -190,6 +191,7 @@ impl LiveQuery {
         with(&mut log)
     }
 
+    /// Adds the changes that lead to a new version of the list.
     fn note(&self, log: &mut Log, shown: ScenerySnapshot) {
         let rows: Arc<[Row]> = shown.rows.into_iter().map(|(id, body)| Row { id, body }).collect();
         let total = (shown.total != log.total).then_some(shown.total).flatten();

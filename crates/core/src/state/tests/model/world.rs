@@ -129,7 +129,7 @@ impl World {
         let mut state = State::new(rules(setup.versioned, setup.trust), "epoch", 0);
         state.advance(0);
         let rows = (0..setup.keys).map(|key| (id(key), Some(row(setup.versioned, key, 0, 0)))).collect();
-        run(&mut state, &Command::Statement { rows, told: false });
+        run(&mut state, &Command::Statement { rows, notify: false });
         World {
             setup,
             state,
@@ -364,7 +364,7 @@ impl World {
         let consumed = matches!(self.setup.route, Route::Consumer { .. });
         let base = |key: usize| self.state.base(&id(key)).map(|base| value_of(&base.body));
         let known: Vec<bool> = (0..self.setup.keys).map(|key| consumed && base(key) == self.master(key)).collect();
-        self.run(&Command::News { items, mark: read.mark, told: true });
+        self.run(&Command::ReadRows { items, mark: read.mark, notify: true });
         self.run(&Command::Close(read.mark));
         if read.key.is_none() {
             assert!(!self.state.lacks_rows(), "rows beneath writes are missing after a list");

@@ -82,6 +82,7 @@ pub fn parse(raw: &str, schema: &Schema, options: &ParamOptions<'_>) -> Parsed<L
     parser.finish()
 }
 
+/// State of parsing one query string.
 pub(super) struct Parser<'a> {
     pub(super) schema: &'a Schema,
     pub(super) options: &'a ParamOptions<'a>,

@@ -12,13 +12,13 @@ use crate::record::Rows;
 use crate::vista::{ChangeEvent, Query, Result, WriteOp};
 
 /// Future of a callback.
-pub(crate) type HookFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+pub(crate) type CallbackFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
 /// Callback that takes only the Dio.
-pub(crate) type Hook<T> = Arc<dyn Fn(&Dio) -> HookFuture<T> + Send + Sync>;
+pub(crate) type Callback<T> = Arc<dyn Fn(&Dio) -> CallbackFuture<T> + Send + Sync>;
 
 /// Callback that takes the Dio and an argument.
-pub(crate) type HookWith<A, T> = Arc<dyn Fn(&Dio, A) -> HookFuture<T> + Send + Sync>;
+pub(crate) type CallbackWith<A, T> = Arc<dyn Fn(&Dio, A) -> CallbackFuture<T> + Send + Sync>;
 
 /// Route of a scenery's read, as `on_query` returns it. `()` converts to [`QueryRoute::Cache`], [`Rows`] to
 /// [`QueryRoute::Rows`].
@@ -103,35 +103,35 @@ impl IntoIterator for ChunkRequest {
 
 /// Callbacks of a Lens, shared by its Dios.
 #[derive(Clone, Default)]
-pub(crate) struct Hooks {
-    pub(crate) on_start: Option<Hook<()>>,
-    pub(crate) on_refresh: Option<Hook<()>>,
-    pub(crate) on_write: Option<HookWith<WriteOp, ()>>,
-    pub(crate) on_event: Option<HookWith<ChangeEvent, ()>>,
-    pub(crate) on_query: Option<HookWith<Query, QueryRoute>>,
-    pub(crate) total_provider: Option<Hook<u64>>,
-    pub(crate) on_load_chunk: Option<HookWith<(ChunkRequest, ChunkSink), ()>>,
+pub(crate) struct Callbacks {
+    pub(crate) on_start: Option<Callback<()>>,
+    pub(crate) on_refresh: Option<Callback<()>>,
+    pub(crate) on_write: Option<CallbackWith<WriteOp, ()>>,
+    pub(crate) on_event: Option<CallbackWith<ChangeEvent, ()>>,
+    pub(crate) on_query: Option<CallbackWith<Query, QueryRoute>>,
+    pub(crate) total_provider: Option<Callback<u64>>,
+    pub(crate) on_load_chunk: Option<CallbackWith<(ChunkRequest, ChunkSink), ()>>,
 }
 
-impl std::fmt::Debug for Hooks {
+impl std::fmt::Debug for Callbacks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hooks").finish_non_exhaustive()
+        f.debug_struct("Callbacks").finish_non_exhaustive()
     }
 }
 
 /// Boxes a callback that takes the Dio. It is called inside the future, so that it runs in its scope and a panic before
 /// it returns a future is handled like any other.
-pub(crate) fn hook<T: 'static, F, Fut>(callback: F) -> Hook<T>
+pub(crate) fn boxed_callback<T: 'static, F, Fut>(callback: F) -> Callback<T>
 where
     F: Fn(&Dio) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<T>> + Send + 'static,
 {
-    let hook = hook_with(move |dio, ()| callback(dio));
-    Arc::new(move |dio| hook(dio, ()))
+    let boxed = boxed_callback_with(move |dio, ()| callback(dio));
+    Arc::new(move |dio| boxed(dio, ()))
 }
 
-/// [`hook`] for a callback that takes the Dio and an argument.
-pub(crate) fn hook_with<A, T, F, Fut>(callback: F) -> HookWith<A, T>
+/// [`boxed_callback`] for a callback that takes the Dio and an argument.
+pub(crate) fn boxed_callback_with<A, T, F, Fut>(callback: F) -> CallbackWith<A, T>
 where
     A: Send + 'static,
     F: Fn(&Dio, A) -> Fut + Send + Sync + 'static,

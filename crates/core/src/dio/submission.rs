@@ -1,6 +1,7 @@
 //! [`Submission`]: commands on their way to the committer, and the handle that sends them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -90,6 +91,8 @@ impl Submission {
 pub(crate) struct CommitterHandle {
     pub(super) inbox: mpsc::UnboundedSender<Submission>,
     pub(super) journal_failure: JournalFailure,
+    /// See [`CommitterHandle::may_lag`].
+    pub(super) unpublished: Arc<AtomicBool>,
 }
 
 impl CommitterHandle {
@@ -101,6 +104,11 @@ impl CommitterHandle {
     /// Error of the journal if it cannot be written at present.
     pub(crate) fn journal_failure(&self) -> Option<String> {
         self.journal_failure.now()
+    }
+
+    /// True if the journal may have something that readers do not see yet: a turn is running, or its append failed.
+    pub(crate) fn may_lag(&self) -> bool {
+        self.unpublished.load(Ordering::Acquire)
     }
 
     /// Notes that a read of the journal failed, and has the committer test it.

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use indexmap::IndexMap;
 use parking_lot::Mutex;
@@ -35,7 +36,9 @@ impl Committer {
         }
         let (inbox, submissions) = mpsc::unbounded_channel();
         let journal_failure = JournalFailure::default();
-        let handle = CommitterHandle { inbox, journal_failure: journal_failure.clone() };
+        let unpublished = Arc::new(AtomicBool::new(false));
+        let handle =
+            CommitterHandle { inbox, journal_failure: journal_failure.clone(), unpublished: Arc::clone(&unpublished) };
         let turns = CommitLoop {
             journal: Arc::clone(journal),
             submissions,
@@ -43,6 +46,7 @@ impl Committer {
             dios: IndexMap::new(),
             broken: None,
             journal_failure,
+            unpublished,
         };
         #[expect(clippy::disallowed_methods, reason = "this is the owner: it keeps the handle")]
         let task = tokio::spawn(turns.run());

@@ -1,6 +1,7 @@
 //! A turn of the committer: takes the submissions that wait, decides them, appends and publishes.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub(super) struct CommitLoop {
     pub(super) broken: Option<String>,
     /// The same error for other tasks, until an append succeeds.
     pub(super) journal_failure: JournalFailure,
+    /// Set while the journal may have something that is not published.
+    pub(super) unpublished: Arc<AtomicBool>,
 }
 
 impl CommitLoop {
@@ -44,7 +47,9 @@ impl CommitLoop {
     pub(super) async fn run(mut self) {
         while let Some(submission) = self.next().await {
             self.waiting.push_front(submission);
+            self.unpublished.store(true, Ordering::Release);
             self.turn().await;
+            self.unpublished.store(self.broken.is_some(), Ordering::Release);
             tokio::task::yield_now().await;
         }
     }
@@ -59,7 +64,10 @@ impl CommitLoop {
             }
             tokio::select! {
                 submission = self.submissions.recv() => return submission,
-                () = tokio::time::sleep(PROBE) => self.probe().await,
+                () = tokio::time::sleep(PROBE) => {
+                    self.probe().await;
+                    self.unpublished.store(self.broken.is_some(), Ordering::Release);
+                }
             }
         }
     }

@@ -72,9 +72,7 @@ impl Core {
         if let Some(claim) = &claim
             && let Some(by) = self.claimable(&claim.key).await?
         {
-            if operation_of(&by).is_none_or(|(_, op)| self.state().op(op).is_none()) {
-                self.wait_until_published().await?;
-            }
+            self.wait_until_published().await?;
             return Err(replayed(Some(claim), &by));
         }
         let size = effect.size() + 128;

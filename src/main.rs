@@ -222,12 +222,22 @@ fn described(serve: &Serve, document: fn(&Gateway) -> Bytes) -> Result<Bytes, Fa
     runtime()?.block_on(app::describe(&app::read(&demo::unpack(folder)?)?, document))
 }
 
+/// Returns the file that stands where a subcommand is expected.
+fn served_file(error: &clap::Error) -> Option<String> {
+    let word = std::env::args().nth(1)?;
+    let is_file = error.kind() == clap::error::ErrorKind::InvalidSubcommand && std::path::Path::new(&word).is_file();
+    is_file.then_some(word)
+}
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Writing fails if the stream is closed.
             let _ = error.print();
+            if let Some(file) = served_file(&error) {
+                eprintln!("\n  tip: to serve the file, use 'diorama serve {file}'");
+            }
             return if error.use_stderr() { ExitCode::from(ops::USAGE) } else { ExitCode::SUCCESS };
         }
     };

@@ -104,6 +104,15 @@ fn every_mistake_is_reported_with_its_position_and_a_suggestion() {
 }
 
 #[test]
+fn keys_of_other_programs_lead_to_those_that_mean_the_same() {
+    for word in ["port", "host", "address", "bind"] {
+        let found = problems(&format!("[server]\n{word} = 8080\n"));
+        let expected = format!("[server] has no key {word:?}: did you mean listen?");
+        assert!(found.iter().any(|problem| problem.contains(&expected)), "{found:#?}");
+    }
+}
+
+#[test]
 fn proxies_are_addresses_or_networks() {
     for wrong in ["proxy.example", "10.0.0.0/33", ""] {
         let found = problems(&format!("[server]\ntrusted_proxies = [\"127.0.0.1\", \"{wrong}\"]\n"));

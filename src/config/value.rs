@@ -274,7 +274,9 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let whose = if self.name.is_empty() { "the file".to_string() } else { format!("[{}]", self.name) };
-            let hint = match nearest(own, requested.iter().copied()) {
+            let synonym =
+                SYNONYMS.iter().find(|(word, key)| *word == own && requested.contains(key)).map(|(_, key)| *key);
+            let hint = match synonym.or_else(|| nearest(own, requested.iter().copied())) {
                 Some(near) => format!("did you mean {near}?"),
                 None => {
                     let mut known: Vec<&str> = Vec::new();
@@ -405,6 +407,16 @@ fn duration(text: &str) -> Option<Duration> {
     let time = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?;
     Duration::try_from(time).ok()
 }
+
+/// Words that other programs use, with the key that they mean here.
+const SYNONYMS: [(&str, &str); 6] = [
+    ("port", "listen"),
+    ("host", "listen"),
+    ("address", "listen"),
+    ("bind", "listen"),
+    ("token", "tokens"),
+    ("secret", "secrets"),
+];
 
 /// Returns the most similar name, if one is similar enough.
 pub(super) fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {

@@ -161,6 +161,14 @@ async fn a_running_servers_writes_are_mended_over_http() {
 }
 
 #[test]
+fn a_file_in_place_of_a_subcommand_is_told_how_it_is_served() {
+    let dir = folder();
+    let output = crate::process::run(dir.path(), &["products.csv"]);
+    assert_eq!(code(&output), 64);
+    assert!(said(&output).contains("use 'diorama serve products.csv'"), "{}", said(&output));
+}
+
+#[test]
 fn what_cannot_be_asked_is_said_in_exit_codes() {
     let dir = folder();
     let dir = dir.path();

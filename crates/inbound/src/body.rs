@@ -55,7 +55,7 @@ pub(super) fn member<'v>(value: &'v CborValue, name: &str) -> Option<&'v CborVal
 }
 
 pub(super) fn json(body: &[u8]) -> Result<CborValue, DecodeError> {
-    parse_json(body, LIMITS).map_err(|error| DecodeError::Syntax(error.to_string()))
+    parse_json(body, LIMITS).map_err(|error| DecodeError::Syntax(format!("the body is not valid JSON: {error}")))
 }
 
 fn lines(body: &[u8]) -> Result<Vec<CborValue>, DecodeError> {
@@ -66,7 +66,7 @@ fn lines(body: &[u8]) -> Result<Vec<CborValue>, DecodeError> {
             return Err(DecodeError::TooMany);
         }
         let value = parse_json(line, LIMITS);
-        values.push(value.map_err(|error| DecodeError::Syntax(format!("line {}: {error}", at + 1)))?);
+        values.push(value.map_err(|error| DecodeError::Syntax(format!("line {} is not valid JSON: {error}", at + 1)))?);
     }
     Ok(values)
 }

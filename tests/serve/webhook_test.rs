@@ -73,7 +73,7 @@ fn a_delivery_is_tried_out_step_by_step_and_nothing_changes() {
     assert!(code == Some(0) && text.contains("ignored: 1"), "{text}");
     std::fs::write(dir.path().join("body.json"), "{").unwrap();
     let (code, text) = tried(dir.path(), &["stripe", "body.json", "--unsigned"]);
-    assert!(code == Some(1) && text.contains("not decoded: EOF"), "{text}");
+    assert!(code == Some(1) && text.contains("not decoded: the body is not valid JSON: EOF"), "{text}");
     let (code, text) = tried(dir.path(), &["strip", "body.json"]);
     assert!(code == Some(78) && text.contains("the webhooks are stripe, github, shopify"), "{text}");
 }

@@ -255,11 +255,7 @@ impl Dio {
     /// The error of `on_event`; [`Error::Invalid`](crate::Error::Invalid) for a row that does not match the schema (the
     /// row is then read from the master); [`Error::Storage`](crate::Error::Storage).
     pub async fn handle_event(&self, event: impl Into<Inbound>) -> Result<Reconciled> {
-        let reconciled = self.0.core.ingest(&self.0, event.into()).await?;
-        if reconciled == Reconciled::Duplicate {
-            self.0.core.wait_until_published().await?;
-        }
-        Ok(reconciled)
+        self.0.core.ingest(&self.0, event.into()).await
     }
 
     /// Refreshes now, or joins the refresh under way: runs `on_refresh` if there is one, then publishes `Invalidated`.

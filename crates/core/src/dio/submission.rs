@@ -1,14 +1,15 @@
 //! [`Submission`]: commands on their way to the committer, and the handle that sends them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::commit::capacity::QueuePermit;
 use super::commit::journal_failure::JournalFailure;
 use super::core::Core;
-use crate::journal::{Claim, JournalError, Seq, StoredDelivery};
+use crate::journal::{Claim, JournalError, LogBatch, Seq, StoredDelivery};
 use crate::state::{Command, Outcome};
 use crate::vista::{Error, Result};
 
@@ -86,13 +87,29 @@ impl Submission {
     }
 }
 
+/// Keys of the claims whose append has begun and whose effect is not published yet. A clone is the same set.
+#[derive(Clone, Default)]
+pub(crate) struct UnpublishedClaims(Arc<Mutex<HashSet<String>>>);
+
+impl UnpublishedClaims {
+    /// Adds the claims of an append that is about to begin.
+    pub(super) fn add(&self, batches: &[LogBatch]) {
+        let keys = batches.iter().flat_map(|batch| &batch.claims).map(|claim| claim.key.clone());
+        self.0.lock().extend(keys);
+    }
+
+    /// Removes all claims: what is durable is published.
+    pub(super) fn clear(&self) {
+        self.0.lock().clear();
+    }
+}
+
 /// Handle of the committer of a Lens.
 #[derive(Clone)]
 pub(crate) struct CommitterHandle {
     pub(super) inbox: mpsc::UnboundedSender<Submission>,
     pub(super) journal_failure: JournalFailure,
-    /// See [`CommitterHandle::may_lag`].
-    pub(super) unpublished: Arc<AtomicBool>,
+    pub(super) unpublished: UnpublishedClaims,
 }
 
 impl CommitterHandle {
@@ -106,9 +123,9 @@ impl CommitterHandle {
         self.journal_failure.now()
     }
 
-    /// True if the journal may have something that readers do not see yet: a turn is running, or its append failed.
-    pub(crate) fn may_lag(&self) -> bool {
-        self.unpublished.load(Ordering::Acquire)
+    /// True if the journal may have the claim `key` while readers do not see its effect yet.
+    pub(crate) fn is_unpublished(&self, key: &str) -> bool {
+        self.unpublished.0.lock().contains(key)
     }
 
     /// Notes that a read of the journal failed, and has the committer test it.

@@ -7,7 +7,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use indexmap::IndexMap;
 use parking_lot::Mutex;
@@ -16,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::journal_failure::JournalFailure;
 use super::turn::CommitLoop;
-use crate::dio::submission::CommitterHandle;
+use crate::dio::submission::{CommitterHandle, UnpublishedClaims};
 use crate::journal::Journal;
 
 /// Owner of the committer's task.
@@ -36,9 +35,9 @@ impl Committer {
         }
         let (inbox, submissions) = mpsc::unbounded_channel();
         let journal_failure = JournalFailure::default();
-        let unpublished = Arc::new(AtomicBool::new(false));
+        let unpublished = UnpublishedClaims::default();
         let handle =
-            CommitterHandle { inbox, journal_failure: journal_failure.clone(), unpublished: Arc::clone(&unpublished) };
+            CommitterHandle { inbox, journal_failure: journal_failure.clone(), unpublished: unpublished.clone() };
         let turns = CommitLoop {
             journal: Arc::clone(journal),
             submissions,

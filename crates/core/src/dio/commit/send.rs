@@ -30,13 +30,7 @@ impl Core {
     }
 
     /// Waits until readers see everything that is durable at the call.
-    ///
-    /// A claim is in the journal a moment before the State with its effect is published, so whoever finds one taken waits
-    /// before the answer says so.
     pub(crate) async fn wait_until_published(self: &Arc<Self>) -> Result<()> {
-        if !self.committer.may_lag() {
-            return Ok(());
-        }
         self.submit_and_wait(Submission::all(self, Vec::new())).await.map(drop)
     }
 

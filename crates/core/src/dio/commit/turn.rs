@@ -1,7 +1,6 @@
 //! A turn of the committer: takes the submissions that wait, decides them, appends and publishes.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use tokio::time::Instant;
 use super::journal_failure::{JournalFailure, no_answer, storage};
 use super::stage::Stage;
 use crate::dio::core::Core;
-use crate::dio::submission::Submission;
+use crate::dio::submission::{Submission, UnpublishedClaims};
 use crate::journal::{Journal, LogBatch};
 
 /// Maximum number of submissions of one Dio in one turn.
@@ -38,8 +37,8 @@ pub(super) struct CommitLoop {
     pub(super) broken: Option<String>,
     /// The same error for other tasks, until an append succeeds.
     pub(super) journal_failure: JournalFailure,
-    /// Set while the journal may have something that is not published.
-    pub(super) unpublished: Arc<AtomicBool>,
+    /// Claims that the journal may have while readers do not see their effect.
+    pub(super) unpublished: UnpublishedClaims,
 }
 
 impl CommitLoop {
@@ -47,9 +46,8 @@ impl CommitLoop {
     pub(super) async fn run(mut self) {
         while let Some(submission) = self.next().await {
             self.waiting.push_front(submission);
-            self.unpublished.store(true, Ordering::Release);
             self.turn().await;
-            self.unpublished.store(self.broken.is_some(), Ordering::Release);
+            self.forget_published();
             tokio::task::yield_now().await;
         }
     }
@@ -66,7 +64,7 @@ impl CommitLoop {
                 submission = self.submissions.recv() => return submission,
                 () = tokio::time::sleep(PROBE) => {
                     self.probe().await;
-                    self.unpublished.store(self.broken.is_some(), Ordering::Release);
+                    self.forget_published();
                 }
             }
         }
@@ -88,6 +86,14 @@ impl CommitLoop {
             if !more || self.waiting.len() >= TURN || started.elapsed() > GATHER {
                 return;
             }
+        }
+    }
+
+    /// Forgets unpublished claims. After a failed append they are kept until the journal has been opened again, because it may
+    /// have stored them.
+    fn forget_published(&self) {
+        if self.broken.is_none() {
+            self.unpublished.clear();
         }
     }
 
@@ -118,6 +124,7 @@ impl CommitLoop {
             return;
         }
         let started = std::time::Instant::now();
+        self.unpublished.add(&batches);
         let mut results = self.journal.append(batches).await.into_iter();
         let took = started.elapsed();
         let mut failed = Vec::new();

@@ -72,7 +72,6 @@ impl Core {
         if let Some(claim) = &claim
             && let Some(by) = self.claimable(&claim.key).await?
         {
-            self.wait_until_published().await?;
             return Err(replayed(Some(claim), &by));
         }
         let size = effect.size() + 128;
@@ -92,10 +91,15 @@ impl Core {
         self.claimed(&claim_key(&self.name, key)).await.map(|taken| taken.is_some())
     }
 
-    /// Value of the claim on a key, if there is one. If the journal cannot be read, the committer tests it again.
+    /// Value of the claim on a key, if there is one. Returns once readers see the effect of whatever took the key, which is in
+    /// the journal a moment before. If the journal cannot be read, the committer tests it again.
     pub(crate) async fn claimed(self: &Arc<Self>, key: &str) -> Result<Option<Bytes>> {
         let taken = self.journal.claim(key).await;
-        Ok(taken.inspect_err(|error| self.committer.journal_failed(self, error))?)
+        let taken = taken.inspect_err(|error| self.committer.journal_failed(self, error))?;
+        if taken.is_some() && self.committer.is_unpublished(key) {
+            self.wait_until_published().await?;
+        }
+        Ok(taken)
     }
 
     /// [`Core::claimed`] for callers that are about to take the key if it is free.

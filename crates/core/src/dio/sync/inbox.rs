@@ -54,13 +54,7 @@ impl Core {
             match self.deliver_once(handle, batch).await {
                 // A concurrent delivery has just taken one of its ids, which the next attempt sees in advance.
                 Err(Error::Replayed { .. }) => {}
-                Ok(delivery) => {
-                    if delivery.changes.duplicates > 0 {
-                        self.wait_until_published().await?;
-                    }
-                    return Ok(delivery);
-                }
-                Err(error) => return Err(error),
+                done => return done,
             }
         }
         Err(Error::QueueFull)

@@ -224,7 +224,8 @@ fn described(serve: &Serve, document: fn(&Gateway) -> Bytes) -> Result<Bytes, Fa
 
 /// Returns the file that stands where a subcommand is expected.
 fn served_file(error: &clap::Error) -> Option<String> {
-    let word = std::env::args().nth(1)?;
+    // Arguments that are not UTF-8 are possible.
+    let word = std::env::args_os().nth(1)?.into_string().ok()?;
     let is_file = error.kind() == clap::error::ErrorKind::InvalidSubcommand && std::path::Path::new(&word).is_file();
     is_file.then_some(word)
 }
@@ -236,7 +237,7 @@ fn main() -> ExitCode {
             // Writing fails if the stream is closed.
             let _ = error.print();
             if let Some(file) = served_file(&error) {
-                eprintln!("\n  tip: to serve the file, use 'diorama serve {file}'");
+                let _ = writeln!(std::io::stderr(), "\n  tip: to serve the file, use 'diorama serve {file}'");
             }
             return if error.use_stderr() { ExitCode::from(ops::USAGE) } else { ExitCode::SUCCESS };
         }

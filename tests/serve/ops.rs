@@ -1,8 +1,10 @@
 //! `diorama ops`: writes followed and mended, on a running server and in a stopped one's files.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use diorama::dio::{Retry, WriteOptions};
@@ -166,6 +168,9 @@ fn a_file_in_place_of_a_subcommand_is_told_how_it_is_served() {
     let output = crate::process::run(dir.path(), &["products.csv"]);
     assert_eq!(code(&output), 64);
     assert!(said(&output).contains("use 'diorama serve products.csv'"), "{}", said(&output));
+    let name: &OsStr = OsStrExt::from_bytes(b"b\xff.csv");
+    let output = Command::new(env!("CARGO_BIN_EXE_diorama")).arg(name).output().unwrap();
+    assert_eq!(code(&output), 64, "{}", said(&output));
 }
 
 #[test]

@@ -212,6 +212,15 @@ impl<'a> Reader<'a> {
         table.table.iter().filter_map(read).collect()
     }
 
+    /// Reads a text that may be a secret: a literal, `env:NAME` or `file:PATH`.
+    pub(super) fn secret_text(&self, key: &'static str) -> Option<Secret> {
+        let (text, at) = self.typed(key, r#"a text, "env:NAME" or "file:PATH""#, |value, at| Some((value.as_str()?, at)))?;
+        match text.starts_with("env:") || text.starts_with("file:") {
+            true => self.secret(text, at, 1),
+            false => Some(Secret(self.fill_in(text, at))),
+        }
+    }
+
     fn secret(&self, text: &str, at: usize, least: usize) -> Option<Secret> {
         let found = match text.split_once(':') {
             Some(("env", name)) => {
@@ -303,6 +312,10 @@ impl<'a> Reader<'a> {
 impl Settings for Reader<'_> {
     fn text(&self, key: &'static str) -> Option<String> {
         Reader::text(self, key)
+    }
+
+    fn secret(&self, key: &'static str) -> Option<String> {
+        Reader::secret_text(self, key).map(|secret| secret.0)
     }
 
     fn path(&self, key: &'static str) -> Option<PathBuf> {

@@ -96,6 +96,9 @@ pub trait Settings {
     /// Returns a text with environment variables expanded.
     fn text(&self, key: &'static str) -> Option<String>;
 
+    /// Returns a text that may contain a secret: a literal, or from the environment (`env:NAME`) or a file (`file:PATH`).
+    fn secret(&self, key: &'static str) -> Option<String>;
+
     /// Returns a path; a relative path is resolved against the folder of the configuration file.
     fn path(&self, key: &'static str) -> Option<PathBuf>;
 

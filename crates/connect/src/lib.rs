@@ -18,12 +18,16 @@ mod file;
 #[cfg(feature = "json")]
 pub mod json;
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod registry;
 mod rows;
 #[cfg(feature = "sql")]
 mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "tls")]
+mod tls;
 #[cfg(feature = "ws")]
 pub mod ws;
 
@@ -38,6 +42,8 @@ pub use self::feed::FeedFormat;
 #[cfg(feature = "json")]
 pub use self::json::{Json, JsonOptions};
 pub use self::memory::MemoryTable;
+#[cfg(feature = "postgres")]
+pub use self::postgres::{Postgres, PostgresOptions, PostgresRelation, PostgresTls};
 pub use self::registry::Registry;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{JournalMode, Sqlite, SqliteOptions};

@@ -39,6 +39,7 @@ impl Registry {
             "csv" => crate::csv::CsvConnector,
             "json" => crate::json::JsonConnector,
             "sqlite" => crate::sqlite::SqliteConnector,
+            "postgres" => crate::postgres::PostgresConnector,
             "ws" => crate::ws::WsConnector,
         );
         registry

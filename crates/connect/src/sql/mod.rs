@@ -1,5 +1,8 @@
 //! Code shared by SQL databases: quoted names, and the translation of queries.
 
+#[cfg(feature = "postgres")]
+pub(crate) mod key;
+pub(crate) mod operations;
 mod plan;
 
 pub(crate) use plan::{Dialect, Plan};

@@ -21,11 +21,16 @@ pub(crate) trait Dialect {
     /// Returns the parameter that compares with cells of this type as the evaluator would.
     fn bind(&self, ty: ColumnType, value: &CborValue) -> Option<Self::Value>;
 
-    /// Returns the placeholder of the parameter with this number, from 1.
-    fn placeholder(&self, number: usize) -> String;
+    /// Returns the placeholder of the parameter with this number, from 1, for a column of this type.
+    fn placeholder(&self, ty: ColumnType, number: usize) -> String;
 
-    /// Returns the column of this quoted name with byte-by-byte comparison.
-    fn binary(&self, name: &str) -> String;
+    /// Returns the column of this type and quoted name with byte-by-byte comparison.
+    fn binary(&self, ty: ColumnType, name: &str) -> String;
+
+    /// Returns the column of this type and quoted name for a test of equality.
+    fn exact(&self, ty: ColumnType, name: &str) -> String {
+        self.binary(ty, name)
+    }
 
     /// Returns the test that a cell of this type has the kind of the parameter and satisfies `operator`.
     fn range(&self, ty: ColumnType, name: &str, operator: &str, placeholder: &str) -> Option<String>;
@@ -120,12 +125,12 @@ impl<V: Clone + Debug> Plan<V> {
 fn translate<D: Dialect>(dialect: &D, column: &str, test: &Test, first: usize) -> Option<(String, Vec<D::Value>)> {
     let (ty, name) = dialect.column(column)?;
     let one = |value: &CborValue| dialect.bind(ty, value).map(|value| vec![value]);
-    let (binary, placeholder) = (dialect.binary(name), dialect.placeholder(first));
+    let (exact, placeholder) = (dialect.exact(ty, name), dialect.placeholder(ty, first));
     let range =
         |operator: &str, value: &CborValue| Some((dialect.range(ty, name, operator, &placeholder)?, one(value)?));
     match test {
-        Test::Eq(value) => Some((format!("{binary} = {placeholder}"), one(value)?)),
-        Test::Neq(value) => Some((format!("{binary} <> {placeholder}"), one(value)?)),
+        Test::Eq(value) => Some((format!("{exact} = {placeholder}"), one(value)?)),
+        Test::Neq(value) => Some((format!("{exact} <> {placeholder}"), one(value)?)),
         Test::Gt(value) => range(">", value),
         Test::Gte(value) => range(">=", value),
         Test::Lt(value) => range("<", value),
@@ -135,8 +140,8 @@ fn translate<D: Dialect>(dialect: &D, column: &str, test: &Test, first: usize) -
             let values = values.iter().filter(|value| !value.is_null()).map(|value| dialect.bind(ty, value));
             let values = values.collect::<Option<Vec<_>>>()?;
             let placeholders: Vec<String> =
-                (first..first + values.len()).map(|number| dialect.placeholder(number)).collect();
-            Some((format!("{binary} IN ({})", placeholders.join(", ")), values))
+                (first..first + values.len()).map(|number| dialect.placeholder(ty, number)).collect();
+            Some((format!("{exact} IN ({})", placeholders.join(", ")), values))
         }
         Test::Is(IsTest::Null | IsTest::Unknown) => Some((format!("{name} IS NULL"), Vec::new())),
         _ => None,
@@ -146,15 +151,15 @@ fn translate<D: Dialect>(dialect: &D, column: &str, test: &Test, first: usize) -
 /// Returns the ` ORDER BY` clause of the query: nulls where it requests them, ties by id in the direction of the last term.
 fn sorted(dialect: &impl Dialect, query: &Query) -> Option<String> {
     let Some(last) = query.order.last() else { return Some(dialect.natural_order()) };
-    let sortable = |column: &str| dialect.column(column).filter(|(ty, _)| dialect.sorts(*ty)).map(|(_, name)| name);
+    let sortable = |column: &str| dialect.column(column).filter(|(ty, _)| dialect.sorts(*ty));
     let mut terms = Vec::new();
     for term in &query.order {
-        let name = sortable(&term.column)?;
+        let (ty, name) = sortable(&term.column)?;
         terms.push(format!("{name} IS {}NULL", if term.nulls_first { "NOT " } else { "" }));
-        terms.push(format!("{}{}", dialect.binary(name), direction(term.descending)));
+        terms.push(format!("{}{}", dialect.binary(ty, name), direction(term.descending)));
     }
-    let id = sortable(dialect.id())?;
-    terms.push(format!("{}{}", dialect.binary(id), direction(last.descending)));
+    let (ty, id) = sortable(dialect.id())?;
+    terms.push(format!("{}{}", dialect.binary(ty, id), direction(last.descending)));
     Some(format!(" ORDER BY {}", terms.join(", ")))
 }
 

@@ -33,11 +33,11 @@ impl Dialect for Table {
         }
     }
 
-    fn placeholder(&self, number: usize) -> String {
+    fn placeholder(&self, _: ColumnType, number: usize) -> String {
         format!("?{number}")
     }
 
-    fn binary(&self, name: &str) -> String {
+    fn binary(&self, _: ColumnType, name: &str) -> String {
         format!("{name} COLLATE BINARY")
     }
 

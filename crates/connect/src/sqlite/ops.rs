@@ -3,27 +3,11 @@
 //! An operation whose response was lost is retried under its id, which is found here. The table is created by the first write and
 //! stays bounded.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use rusqlite::{Connection, params};
 
 use super::source::failed;
+use crate::sql::operations::{KEEP_NEWEST, MAX_AGE, MAX_OPERATIONS, TABLE, now_millis};
 use diorama_core::vista::Result;
-
-/// Name of the table. Other programs may read it but should not change it.
-const TABLE: &str = "_diorama_ops";
-
-/// Number of the newest operations that are kept regardless of age, because the program may have been stopped.
-const KEEP_NEWEST: u32 = 10_000;
-
-/// Maximum number of operations.
-const MAX_OPERATIONS: u32 = 1_000_000;
-
-/// Age in milliseconds after which the operations in between are deleted: twice the default retry period of an operation.
-const MAX_AGE: i64 = 48 * 3_600 * 1_000;
-
-/// Number of writes between two cleanups.
-pub(super) const TIDY_EVERY: u64 = 4_096;
 
 /// Creates the table if it does not exist.
 pub(super) fn prepare(connection: &Connection) -> Result<()> {
@@ -55,11 +39,6 @@ pub(super) fn tidy(connection: &Connection) -> Result<()> {
     let nth = format!("(SELECT op FROM {TABLE} ORDER BY op DESC LIMIT 1 OFFSET ?)");
     let sql = format!("DELETE FROM {TABLE} WHERE op <= {nth} OR (at < ? AND op <= {nth})");
     connection.execute(&sql, params![MAX_OPERATIONS, now_millis() - MAX_AGE, KEEP_NEWEST]).map(drop).map_err(failed)
-}
-
-fn now_millis() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use super::{ops, write};
 use crate::blocking::blocking;
 use crate::rows::{apply, count, foreign_token, sorted_page};
 use crate::sql::Plan;
+use crate::sql::operations::TIDY_EVERY;
 use diorama_core::record::{Record, Rows, id_from_value};
 use diorama_core::vista::{
     Capabilities, Error, ErrorKind, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
@@ -125,7 +126,7 @@ impl Sqlite {
     }
 
     fn operation(&self, id: &str) -> write::Operation {
-        let tidy = self.0.written.fetch_add(1, Ordering::Relaxed).is_multiple_of(ops::TIDY_EVERY);
+        let tidy = self.0.written.fetch_add(1, Ordering::Relaxed).is_multiple_of(TIDY_EVERY);
         write::Operation { id: id.to_string(), tidy }
     }
 

@@ -9,10 +9,7 @@ use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use http::header::{HeaderName, HeaderValue};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::ClientConfig;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
@@ -20,6 +17,7 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_asyn
 
 use super::frames::{self, FeedPosition};
 use crate::feed::{Channel, FeedFormat, Intake, follow};
+use crate::tls::{self, Verification};
 use diorama_core::dio::{Dio, Inbound};
 use diorama_core::state::Origin;
 use diorama_core::vista::{Error, Result};
@@ -78,7 +76,7 @@ impl WsFeed {
             return Err(wrong("the URL must begin with ws:// or wss://".into()));
         }
         self.request(None).map_err(|error| wrong(error.to_string()))?;
-        let trust = self.ca.as_deref().map(trust).transpose().map_err(wrong)?;
+        let trust = self.ca.as_deref().map(|pem| tls::client(&Verification::Authorities(pem))).transpose().map_err(wrong)?;
         let intake = Intake::new(dio, plain, self.backoff);
         dio.listen(follow(Listener { feed: self, trust, position: None }, intake));
         Ok(())
@@ -93,21 +91,6 @@ impl WsFeed {
         request.headers_mut().extend(self.headers.iter().cloned());
         Ok(request)
     }
-}
-
-/// Returns a TLS configuration that trusts only the authorities in `pem`.
-fn trust(pem: &[u8]) -> std::result::Result<Arc<ClientConfig>, String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|error| format!("ca: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("ca: {error}"))?;
-    }
-    if roots.is_empty() {
-        return Err("ca: the file contains no certificate: PEM begins with -----BEGIN CERTIFICATE-----".into());
-    }
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
-    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
 /// Channel of a WebSocket.

@@ -1,0 +1,127 @@
+//! Configuration `source = { postgres = "URL", table = "TABLE" }`, and `write` likewise.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::address::{Address, PostgresTls};
+use super::options::PostgresOptions;
+use super::source::Postgres;
+use super::table::PostgresRelation;
+use crate::connector::{Connector, Key, Route, Settings, Source, SourceRequest};
+use diorama_core::vista::{Result, Vista};
+
+/// Connector for PostgreSQL databases.
+#[derive(Clone, Copy, Debug)]
+pub struct PostgresConnector;
+
+const FORM: &str = r#"{ postgres = "URL", table = "TABLE" }"#;
+
+impl Connector for PostgresConnector {
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn keys(&self) -> &'static [Key] {
+        KEYS
+    }
+
+    fn source_form(&self) -> Option<&'static str> {
+        Some(FORM)
+    }
+
+    fn source(&self, settings: &dyn Settings) -> Option<Arc<dyn Source>> {
+        let (table, query) = (settings.text("table"), settings.text("query"));
+        let relation = match (table, query) {
+            (Some(table), None) => Some(PostgresRelation::Table(table)),
+            (None, Some(query)) => Some(PostgresRelation::Query(query)),
+            (Some(_), Some(_)) => {
+                settings.wrong("query", "a postgres source has either table or query".into());
+                None
+            }
+            (None, None) => {
+                settings.wrong("table", r#"a postgres source requires table = "TABLE" or query = "SELECT ...""#.into());
+                None
+            }
+        };
+        Some(Arc::new(PostgresSource::read(settings, relation)?))
+    }
+
+    fn route_form(&self) -> Option<&'static str> {
+        Some(FORM)
+    }
+
+    fn route(&self, settings: &dyn Settings) -> Option<Arc<dyn Route>> {
+        let table = settings.text("table");
+        if table.is_none() {
+            settings.wrong("table", r#"a postgres route requires table = "TABLE""#.into());
+        }
+        Some(Arc::new(PostgresSource::read(settings, table.map(PostgresRelation::Table))?))
+    }
+}
+
+/// A table, view or query of a database.
+#[derive(Clone, Debug)]
+struct PostgresSource {
+    address: Address,
+    relation: PostgresRelation,
+}
+
+impl PostgresSource {
+    fn read(settings: &dyn Settings, relation: Option<PostgresRelation>) -> Option<PostgresSource> {
+        let url = settings.secret("postgres");
+        let tls = settings.word("tls", &PostgresTls::WORDS).map(PostgresTls::of);
+        let ca = settings.path("ca");
+        let address = match Address::parse(&url?, tls, ca) {
+            Ok(address) => Some(address),
+            Err(problem) => {
+                settings.wrong("postgres", problem);
+                None
+            }
+        };
+        Some(PostgresSource { address: address?, relation: relation? })
+    }
+
+    async fn open_with(&self, name: &str, options: PostgresOptions) -> Result<Vista> {
+        Ok(Vista::new(name, Postgres::connect(&self.address, &self.relation, &options).await?))
+    }
+}
+
+#[async_trait]
+impl Source for PostgresSource {
+    fn describe(&self) -> String {
+        format!("{} {}", self.address, self.relation)
+    }
+
+    async fn open(&self, request: SourceRequest) -> Result<Vista> {
+        let SourceRequest { name, id, columns, .. } = request;
+        self.open_with(&name, PostgresOptions { id, columns, ..PostgresOptions::default() }).await
+    }
+
+    fn has_fixed_columns(&self) -> bool {
+        true
+    }
+}
+
+#[async_trait]
+impl Route for PostgresSource {
+    async fn open(&self, name: &str) -> Result<Vista> {
+        self.open_with(name, PostgresOptions::default()).await
+    }
+}
+
+const KEYS: &[Key] = &[
+    Key::new("source.postgres", "", "URL of a PostgreSQL database: `postgres://USER:PASSWORD@HOST/DATABASE`, or `env:NAME`, or `file:PATH`."),
+    Key::new("source.table", "", "`postgres`: the table or view, perhaps with its schema: `sales.orders`."),
+    Key::new("source.query", "", "`postgres`: a SELECT in place of a table. Its rows cannot be written."),
+    Key::new(
+        "source.tls",
+        "\"prefer\"",
+        "`postgres`: `require` encrypts and checks the server's certificate, `prefer` encrypts if the server can, `off` does not.",
+    ),
+    Key::new("source.ca", "public authorities", "`postgres`: a PEM file with the authorities to trust."),
+    Key::new("write.postgres", "required", "URL of a PostgreSQL database."),
+    Key::new("write.table", "required", "The table."),
+    Key::new("write.tls", "\"prefer\"", "Use of TLS, as for a source."),
+    Key::new("write.ca", "public authorities", "A PEM file with the authorities to trust."),
+];

@@ -1,0 +1,356 @@
+//! PostgreSQL tables, views and queries: every capability, and exactly-once writes.
+//!
+//! A query part is translated to SQL only if SQL and the crate's evaluator agree exactly (`sql/plan.rs`); the evaluator applies
+//! the rest to a wider select. Names are always quoted and values always bound.
+
+#[cfg(test)]
+#[path = "tests/mod.rs"]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use futures_util::TryStreamExt as _;
+use tokio_postgres::{IsolationLevel, Row};
+
+use super::address::Address;
+use super::errors::{failed, is_bad_value};
+use super::options::PostgresOptions;
+use super::ops;
+use super::pool::{Lease, Pool, Session};
+use super::table::{PostgresRelation, Table};
+use super::value::Param;
+use super::write::{self, Write, slice};
+use crate::rows::{apply, count, foreign_token, sorted_page};
+use crate::sql::Plan;
+use crate::sql::operations::TIDY_EVERY;
+use diorama_core::record::{Record, Rows};
+use diorama_core::vista::{
+    Capabilities, Error, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
+};
+
+/// Maximum number of writes in one batch.
+const BATCH: usize = 256;
+
+/// A table, view or query of a PostgreSQL database as a source.
+#[derive(Clone, Debug)]
+pub struct Postgres(Arc<Inner>);
+
+/// State that the clones of a [`Postgres`] share.
+#[derive(Debug)]
+struct Inner {
+    table: Table,
+    pool: Arc<Pool>,
+    /// Number of operations written under their ids.
+    written: AtomicU64,
+}
+
+impl Postgres {
+    /// Opens `relation` in the database at `url`: `postgres://USER:PASSWORD@HOST/DATABASE`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the URL is not valid, or the table does not exist or has no usable key; [`Error::Source`] if the
+    /// server cannot be reached.
+    pub async fn open(name: &str, url: &str, relation: PostgresRelation, options: PostgresOptions) -> Result<Vista> {
+        let address = Address::parse(url, options.tls, options.ca.clone()).map_err(Error::Config)?;
+        let shell = Postgres::connect(&address, &relation, &options).await?;
+        Ok(Vista::new(name, shell))
+    }
+
+    /// Opens `relation` of the database at `address`.
+    pub(super) async fn connect(
+        address: &Address,
+        relation: &PostgresRelation,
+        options: &PostgresOptions,
+    ) -> Result<Postgres> {
+        let pool = Pool::new(address.clone());
+        let mut lease = pool.lease().await?;
+        let client = &lease.session().client;
+        let table = Table::describe(client, address, relation, options).await?;
+        if table.rights.any() {
+            let user = address.config.get_user().unwrap_or("the user");
+            ops::prepare(client, &table, user).await?;
+        }
+        lease.give_back();
+        Ok(Postgres(Arc::new(Inner { table, pool, written: AtomicU64::new(0) })))
+    }
+
+    fn table(&self) -> &Table {
+        &self.0.table
+    }
+
+    async fn lease(&self) -> Result<Lease> {
+        self.0.pool.lease().await
+    }
+
+    /// Returns the rows that a plan selects, and with `count` at most that many.
+    async fn select(&self, sql: &str, params: &[Param]) -> Result<Rows> {
+        let mut lease = self.lease().await?;
+        let rows = select(lease.session(), self.table(), sql, params).await?;
+        lease.give_back();
+        Ok(rows)
+    }
+
+    fn check_writes(&self) -> Result<()> {
+        match self.table().rights.any() {
+            true => Ok(()),
+            false => Err(Error::Unsupported { vista: self.table().name.as_str().into(), what: "write" }),
+        }
+    }
+
+    async fn execute(&self, writes: &[Write]) -> Vec<Result<Written>> {
+        let mut lease = match self.check_writes() {
+            Ok(()) => match self.lease().await {
+                Ok(lease) => lease,
+                Err(error) => return vec![Err(error)],
+            },
+            Err(error) => return vec![Err(error)],
+        };
+        let results = write::execute_all(lease.session(), self.table(), writes, None).await;
+        self.tidy(lease.session(), writes).await;
+        lease.give_back();
+        results
+    }
+
+    /// Deletes old operations after every some thousand writes. A failure is left to the next time.
+    async fn tidy(&self, session: &Session, writes: &[Write]) {
+        let noted = writes.iter().filter(|write| write.operation.is_some()).count() as u64;
+        let before = self.0.written.fetch_add(noted, Ordering::Relaxed);
+        let Some(place) = &self.table().place else { return };
+        if noted > 0
+            && (before == 0 || before / TIDY_EVERY != (before + noted) / TIDY_EVERY)
+            && let Err(error) = ops::tidy(&session.client, place).await
+        {
+            tracing::warn!(table = self.table().name, %error, "old ids of operations cannot be deleted");
+        }
+    }
+
+    async fn execute_one(&self, write: Write) -> Result<Written> {
+        let written = self.execute(std::slice::from_ref(&write)).await.into_iter().next();
+        written.unwrap_or_else(|| Err(Error::unknown("the write was sent, but its outcome is unknown")))
+    }
+}
+
+#[async_trait]
+impl TableShell for Postgres {
+    fn schema(&self) -> Arc<Schema> {
+        Arc::clone(&self.table().schema)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let (rights, mut can) = (self.table().rights, Capabilities::reads());
+        can.can_insert = rights.insert;
+        can.can_update = rights.update;
+        (can.can_delete, can.can_delete_all) = (rights.delete, rights.delete);
+        can
+    }
+
+    async fn list(&self, query: &Query) -> Result<Rows> {
+        let table = self.table();
+        let plan = Plan::new(table, query);
+        let rows = self.select(&plan.select(&table.selected, &table.from), &plan.params()).await?;
+        Ok(if plan.is_exact { rows } else { apply(query, &table.schema, rows) })
+    }
+
+    async fn get(&self, id: &str) -> Result<Option<Record>> {
+        let table = self.table();
+        let Some((sql, params)) = table.select_one(id) else { return Ok(None) };
+        let mut lease = self.lease().await?;
+        let session = lease.session();
+        let statement = session.prepare(&sql).await.map_err(failed)?;
+        let found = match session.client.query_opt(&statement, &slice(&params)).await {
+            Err(error) if is_bad_value(&error) => None,
+            found => found.map_err(failed)?,
+        };
+        lease.give_back();
+        let row = found.map(|row| table.row(&row, 0)).transpose()?;
+        // The server may take another spelling for the same key.
+        Ok(row.filter(|(own, _)| table.schema.is_same_id(own, id)).map(|(_, record)| record))
+    }
+
+    fn reads_one(&self) -> bool {
+        true
+    }
+
+    async fn count(&self, query: &Query) -> Result<u64> {
+        let table = self.table();
+        let query = Query { limit: None, offset: 0, order: Vec::new(), ..query.clone() };
+        let plan = Plan::new(table, &query);
+        if !plan.is_exact {
+            let rows = self.select(&plan.select(&table.selected, &table.from), &plan.params()).await?;
+            return Ok(count(&query, &table.schema, &rows));
+        }
+        let sql = format!("SELECT count(*) FROM {}{}", table.from, plan.filter());
+        let mut lease = self.lease().await?;
+        let session = lease.session();
+        let statement = session.prepare(&sql).await.map_err(failed)?;
+        let counted = session.client.query_one(&statement, &slice(plan.values())).await.map_err(failed)?;
+        lease.give_back();
+        Ok(counted.get::<_, i64>(0).unsigned_abs())
+    }
+
+    async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
+        let table = self.table();
+        let all = Query { order: Vec::new(), limit: None, offset: 0, ..query.clone() };
+        let plan = Plan::new(table, &all);
+        if !query.order.is_empty() || !plan.is_exact {
+            let rows = self.select(&plan.select(&table.selected, &table.from), &plan.params()).await?;
+            if query.order.is_empty() {
+                return Ok(page_after(query, &table.schema, rows, token));
+            }
+            return sorted_page(query, &table.schema, &rows, token);
+        }
+        self.natural_page(query.limit, &plan, token).await
+    }
+
+    async fn write(&self, op: &WriteOp) -> Result<Written> {
+        self.execute_one(Write { operation: None, op: op.clone() }).await
+    }
+
+    /// Checks and writes in one transaction.
+    async fn write_within(&self, op: &WriteOp, within: &Query) -> Result<Written> {
+        self.check_writes()?;
+        let within = Narrowing::new(within, &self.table().schema);
+        if op.id().is_some() {
+            let mut lease = self.lease().await?;
+            let write = Write { operation: None, op: op.clone() };
+            let written = write::execute_within(lease.session(), self.table(), &write, &within, None).await;
+            if written.is_ok() {
+                lease.give_back();
+            }
+            return written;
+        }
+        for id in self.list(within.query()).await?.ids() {
+            match self.write_within(&WriteOp::Delete { id: id.to_string() }, within.query()).await {
+                Ok(_) | Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Written::default())
+    }
+
+    async fn write_once(&self, operation: &str, op: &WriteOp) -> Result<Written> {
+        self.execute_one(Write { operation: Some(operation.to_string()), op: op.clone() }).await
+    }
+
+    fn batch_size(&self) -> usize {
+        if self.table().rights.any() { BATCH } else { 1 }
+    }
+
+    async fn write_batch(&self, writes: &[(String, WriteOp)]) -> Vec<Result<Written>> {
+        let write = |(id, op): &(String, WriteOp)| Write { operation: Some(id.clone()), op: op.clone() };
+        self.execute(&writes.iter().map(write).collect::<Vec<_>>()).await
+    }
+
+    fn writes_once(&self) -> bool {
+        self.table().rights.any()
+    }
+
+    async fn knows(&self, operation: &str) -> Result<bool> {
+        let Some(place) = &self.table().place else { return Ok(false) };
+        if !self.table().rights.any() {
+            return Ok(false);
+        }
+        let mut lease = self.lease().await?;
+        let knows = ops::knows(&lease.session().client, place, operation).await.map_err(failed)?;
+        lease.give_back();
+        Ok(knows)
+    }
+
+    async fn insert_return_id(&self, record: &Record) -> Result<Written> {
+        self.check_writes()?;
+        let mut lease = self.lease().await?;
+        let written = write::insert_return_id(lease.session(), self.table(), record, None).await?;
+        lease.give_back();
+        Ok(written)
+    }
+}
+
+impl Postgres {
+    /// Returns the next rows in natural order. The token is the id of the last row, so inserts and deletes elsewhere do not matter.
+    async fn natural_page(
+        &self,
+        limit: Option<u64>,
+        plan: &Plan<Param>,
+        token: Option<&Token>,
+    ) -> Result<(Rows, Option<Token>)> {
+        let table = self.table();
+        let mut params = plan.values().to_vec();
+        let mut filter = plan.filter();
+        if let Some(token) = token {
+            let (after, key) = table.after(token, params.len() + 1).ok_or_else(foreign_token)?;
+            filter = format!("{filter}{} {after}", if filter.is_empty() { " WHERE" } else { " AND" });
+            params.extend(key);
+        }
+        let most = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let page = limit.map(|limit| format!(" LIMIT {}", limit.saturating_add(1))).unwrap_or_default();
+        let order = table.natural_order();
+        let sql = format!("SELECT {} FROM {}{filter}{order}{page}", table.selected, table.from);
+        let mut lease = self.lease().await?;
+        let rows = match select(lease.session(), table, &sql, &params).await {
+            Err(error) if token.is_some() && is_refused_value(&error) => return Err(foreign_token()),
+            rows => rows?,
+        };
+        lease.give_back();
+        Ok(first_rows(&table.schema, &rows, 0, most))
+    }
+}
+
+/// Returns true if a statement failed because of the value of a parameter.
+fn is_refused_value(error: &Error) -> bool {
+    matches!(error, Error::Source { cause: Some(cause), .. }
+        if cause.downcast_ref::<tokio_postgres::Error>().is_some_and(is_bad_value))
+}
+
+/// Returns the page of all matching rows, in natural order, that follows the row of `token`.
+fn page_after(query: &Query, schema: &Schema, rows: Rows, token: Option<&Token>) -> (Rows, Option<Token>) {
+    let all = Query { order: Vec::new(), limit: None, offset: 0, ..query.clone() };
+    let rows = apply(&all, schema, rows);
+    let start = token.and_then(|token| rows.ids().position(|id| id == token.as_str())).map_or(0, |at| at + 1);
+    let most = query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    first_rows(schema, &rows, start, most)
+}
+
+/// Returns at most `most` rows from `start`, and the id of the last one if there are more.
+fn first_rows(schema: &Schema, rows: &Rows, start: usize, most: usize) -> (Rows, Option<Token>) {
+    let mut page = Rows::with_layout(Arc::clone(schema.layout()));
+    let mut last = None;
+    for (id, body) in rows.bodies().skip(start).take(most) {
+        page.push_body(Arc::clone(id), body.clone());
+        last = Some(id.to_string());
+    }
+    let more = rows.len() > start.saturating_add(page.len());
+    (page, last.filter(|_| more))
+}
+
+/// Returns all rows that `sql` selects, as of one moment.
+async fn select(session: &mut Session, table: &Table, sql: &str, params: &[Param]) -> Result<Rows> {
+    let statement = session.prepare(sql).await.map_err(failed)?;
+    let builder = session.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
+    let transaction = builder.read_only(true).start().await.map_err(failed)?;
+    let mut rows = Rows::with_layout(Arc::clone(table.schema.layout()));
+    {
+        let found = transaction.query_raw(&statement, params).await.map_err(failed)?;
+        let mut found = std::pin::pin!(found);
+        while let Some(row) = found.try_next().await.map_err(failed)? {
+            push(table, &mut rows, &row)?;
+        }
+    }
+    transaction.commit().await.map_err(failed)?;
+    Ok(rows)
+}
+
+fn push(table: &Table, rows: &mut Rows, row: &Row) -> Result<()> {
+    let (id, record) = match table.row(row, 0) {
+        Ok(row) => row,
+        Err(error) => {
+            rows.skip(error.to_string());
+            return Ok(());
+        }
+    };
+    match rows.push(id.as_str(), &record) {
+        true => Ok(()),
+        false => Err(Error::permanent(format!("{} has more than one row with id {id:?}", table.name))),
+    }
+}

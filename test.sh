@@ -10,17 +10,25 @@ export CARGO_TERM_COLOR=never
 
 step() { printf '\n== %s\n' "$*"; "$@"; }
 
+# Servers are outside of a user's PATH on Debian, those of PostgreSQL outside of everybody's.
+has() { command -v "$1" >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/$1" >/dev/null || [ -x "/usr/sbin/$1" ]; }
+
 # need TOOL PACKAGE FOR-WHAT
 need() {
-    command -v "$1" >/dev/null && return
+    has "$1" && return
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        apt-get update -qq && apt-get install -y -qq "$2" >/dev/null && return
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$2" >/dev/null && return
     fi
     echo "SKIPPED: $3: there is no $1"
     [ "${CI:-}" != true ]
 }
 need curl curl "the commands of the README and of the demo"
 need openssl openssl "the signed webhooks of the README and of the demo"
+# A server that the package starts is not used: tests start their own (crates/servers).
+need initdb postgresql "the tests with PostgreSQL"
+need psql postgresql-client "the tests with PostgreSQL"
+need mariadbd mariadb-server "the tests with MariaDB"
+need mariadb mariadb-client "the tests with MariaDB"
 
 step cargo fmt --check
 step cargo clippy --locked --workspace --all-targets -- -D warnings

@@ -1,0 +1,35 @@
+//! Real servers for tests, each with a folder and a port of its own, and a proxy whose connections break on request.
+//!
+//! ```no_run
+//! # use diorama_servers::PostgresServer;
+//! let Some(mut server) = PostgresServer::start() else { return };
+//! server.psql("CREATE TABLE bread (id int PRIMARY KEY); INSERT INTO bread VALUES (1)");
+//! server.kill();
+//! server.restart();
+//! assert_eq!(server.psql("SELECT count(*) FROM bread"), "1");
+//! ```
+//!
+//! A server ends with its value. If the test's process is killed, a helper process ends the server and removes its folder.
+//! Where the programs of a server are not installed, `start` says so and returns `None`; under `CI=true` it panics.
+//! Anything else that goes wrong is a panic with the server's log.
+
+mod account;
+mod client;
+mod daemon;
+mod keeper;
+mod mariadb;
+mod port;
+mod postgres;
+mod processes;
+mod programs;
+mod proxy;
+mod skip;
+mod template;
+
+pub use mariadb::MariaDbServer;
+pub use postgres::PostgresServer;
+pub use proxy::CutProxy;
+pub use skip::skip_or_fail;
+
+/// Password of the superuser of every server.
+pub const PASSWORD: &str = "diorama";

@@ -275,5 +275,5 @@ fn batch(changes: Vec<Inbound>) -> DeliveryBatch {
         updated: 0,
         size: 0,
     };
-    DeliveryBatch { delivery, raw: None, changes, abort: false, again: false, same: None }
+    DeliveryBatch { delivery, raw: None, changes, abort: false, again: false, same: None, mark: None }
 }

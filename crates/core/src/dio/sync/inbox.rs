@@ -1,8 +1,8 @@
 //! Deliveries of webhooks and feeds: their changes, the sender's ids, the stored delivery and the feed's mark, in one append.
 //!
-//! A delivery of more than [`CHUNK`] changes takes several appends, the last of which has the ids and the mark. After a crash between
-//! them the sender repeats it and it is applied again, which does not change rows that have the values already. With a
-//! program's `on_event`, which commits by itself, the ids follow each change.
+//! A delivery of more than [`CHUNK`] changes takes several appends, the last of which has the ids and the mark. After a
+//! crash between them the sender repeats it and it is applied again, which does not change rows that have the values
+//! already. With a program's `on_event`, which commits by itself, the ids and the mark follow the changes.
 //!
 //! A delivery without an id is recognized by its bytes, for a while. The same bytes may be another delivery (a price goes
 //! to 5, to 6, to 5). So they count as a duplicate only while all their values are current and no change of them is under

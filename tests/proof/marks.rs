@@ -398,6 +398,11 @@ fn a_mark_of_another_epoch_or_of_a_copy_that_is_not_whole_is_not_valid() {
         dio.close().await;
     });
     std::fs::write(&journal, older).unwrap();
+    killed_after(on_files(dir.path()), &master, async |dio| {
+        dio.refresh().await.unwrap();
+        dio.close().await;
+    });
+    // The copy is whole again, but the mark is of the epoch before.
     resumes(on_files(dir.path()), false);
     resumes(on_files(dir.path()), true);
     // A part of the source only.

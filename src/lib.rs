@@ -37,11 +37,11 @@ pub mod connect {
 /// The [`Dio`] with its settings, operations and events.
 pub mod dio {
     pub use diorama_core::dio::{
-        Backoff, BlockingWrite, BreakerLimits, BreakerState, ChunkRequest, ChunkSink, Condition, Counters, Dio,
-        DioCache, DioEvent, DroppedColumn, EventReceiver, FeedMeter, FeedStatus, Freshness, Histogram, IdempotencyKey,
-        Inbound, Mismatch, OnUnknown, OpError, OpId, Operation, OperationQuery, OperationState, Origin, Position,
-        PurgeReport, QueryRoute, Reachability, Reconciled, RefreshReport, Retry, RingLimits, Settings, Status, Ticket,
-        Times, WeakDio, WholeList, Workers, WriteOptions, WriteOrder, WriteRoute,
+        Backoff, BlockingWrite, BreakerLimits, BreakerState, ChunkRequest, ChunkSink, Condition, Counters,
+        DeliveryBatch, Dio, DioCache, DioEvent, DroppedColumn, EventReceiver, FeedMark, FeedMeter, FeedStatus,
+        Freshness, Histogram, IdempotencyKey, Inbound, Mismatch, OnUnknown, OpError, OpId, Operation, OperationQuery,
+        OperationState, Origin, Position, PurgeReport, QueryRoute, Reachability, Reconciled, RefreshReport, Retry,
+        RingLimits, Settings, Status, Ticket, Times, WeakDio, WholeList, Workers, WriteOptions, WriteOrder, WriteRoute,
     };
 }
 

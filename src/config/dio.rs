@@ -140,7 +140,10 @@ impl DioSpec {
             reader.problem(reader.at, problem);
         }
         let source = source(&name, &reader);
-        let feed = reader.table("feed").and_then(|feed| FeedSpec::read(&name, feed));
+        let feed = match reader.is_text("feed") {
+            true => source.as_ref().and_then(|source| FeedSpec::of_source(&name, &reader, &**source)),
+            false => reader.table("feed").and_then(|feed| FeedSpec::read(&name, feed)),
+        };
         let ack = reader.word("ack", &["journal", "applied", "memory"]);
         let spec = DioSpec {
             id: reader.text("id"),

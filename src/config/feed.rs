@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use diorama_connect::{Connector, Feed};
+use diorama_connect::{Connector, Feed, FollowMode, Source};
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -20,6 +20,20 @@ pub struct FeedSpec {
 }
 
 impl FeedSpec {
+    /// Reads `feed = "auto"`, the feed of the source's own changes; `None` if there is a mistake.
+    pub(super) fn of_source(dio: &str, reader: &Reader<'_>, source: &dyn Source) -> Option<FeedSpec> {
+        let expected = format!("a table, or one of {}", FollowMode::WORDS.join(", "));
+        let mode = FollowMode::of(reader.word_as("feed", &FollowMode::WORDS, &expected)?);
+        let feed = source.follow(dio, mode);
+        if feed.is_none() {
+            let at = reader.position("feed").unwrap_or(reader.at);
+            let detail =
+                "the source does not report its changes: a feed by itself requires a database such as postgres";
+            reader.problem(at, detail);
+        }
+        Some(FeedSpec { feed: feed?, format: None })
+    }
+
     /// Reads the table; `None` if it has a mistake.
     pub(super) fn read(dio: &str, reader: Reader<'_>) -> Option<FeedSpec> {
         let registry = reader.context.registry;

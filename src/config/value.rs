@@ -90,6 +90,11 @@ impl<'a> Reader<'a> {
         self.value(key).map(|value| value.span().start)
     }
 
+    /// Returns true if `key` is a text.
+    pub(super) fn is_text(&self, key: &'static str) -> bool {
+        self.value(key).is_some_and(|value| value.get_ref().as_str().is_some())
+    }
+
     /// Returns true if `key` is an empty array.
     pub(super) fn is_empty_array(&self, key: &'static str) -> bool {
         self.value(key).is_some_and(|value| value.get_ref().as_array().is_some_and(|items| items.is_empty()))
@@ -214,7 +219,8 @@ impl<'a> Reader<'a> {
 
     /// Reads a text that may be a secret: a literal, `env:NAME` or `file:PATH`.
     pub(super) fn secret_text(&self, key: &'static str) -> Option<Secret> {
-        let (text, at) = self.typed(key, r#"a text, "env:NAME" or "file:PATH""#, |value, at| Some((value.as_str()?, at)))?;
+        let (text, at) =
+            self.typed(key, r#"a text, "env:NAME" or "file:PATH""#, |value, at| Some((value.as_str()?, at)))?;
         match text.starts_with("env:") || text.starts_with("file:") {
             true => self.secret(text, at, 1),
             false => Some(Secret(self.fill_in(text, at))),

@@ -581,7 +581,7 @@ impl Scripted {
             && before.is_some()
             && bare(before.as_ref()) == bare(Some(record))
         {
-            return Ok(Written { id: None, record: before });
+            return Ok(Written { record: before, ..Written::default() });
         }
         table.write(op).await?;
         let Some(mut after) = table.get(id).await? else {
@@ -596,7 +596,7 @@ impl Scripted {
             after.insert(column, version);
         }
         table.write(&WriteOp::Replace { id: id.into(), record: after.clone() }).await?;
-        Ok(Written { id: None, record: Some(after) })
+        Ok(Written { record: Some(after), ..Written::default() })
     }
 
     /// Notes a new state of a row; gives its version.

@@ -3,7 +3,7 @@
 //! `DIORAMA_IMAGES=50000` cuts more often than the test command does, `DIORAMA_IMAGES_SEED=N` elsewhere. A half of the images is
 //! opened here, the others by the journal and the cache alone.
 
-mod life;
+pub(crate) mod life;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

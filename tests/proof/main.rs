@@ -9,6 +9,7 @@ mod disk;
 mod harness;
 mod images;
 mod kill;
+mod marks;
 mod masters;
 #[cfg(feature = "sqlite")]
 mod once;

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+#[cfg(feature = "feed")]
+use diorama_core::vista::Error;
 use diorama_core::vista::{Column, Result, Vista};
 
 /// Connector for one system: a file format, a database, a broker.
@@ -171,6 +173,14 @@ pub trait Source: Debug + Send + Sync {
         None
     }
 
+    /// Returns the feed of the source's own changes for the resource `name`: `feed = "auto"`. `None` if it has none. Called
+    /// before the source is opened.
+    #[cfg(feature = "feed")]
+    fn follow(&self, name: &str, mode: FollowMode) -> Option<Arc<dyn Feed>> {
+        let _ = (name, mode);
+        None
+    }
+
     /// Returns the named sources within a file that holds several, if none was selected.
     fn parts(&self) -> Vec<(String, Arc<dyn Source>)> {
         Vec::new()
@@ -188,8 +198,54 @@ pub trait Route: Debug + Send + Sync {
     async fn open(&self, name: &str) -> Result<Vista>;
 }
 
+/// Way in which a database reports its changes.
+#[cfg(feature = "feed")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FollowMode {
+    /// By replication if the server allows it, else by notifications if the triggers are there.
+    Auto,
+    /// By replication.
+    Replication,
+    /// By triggers and notifications.
+    Notify,
+}
+
+#[cfg(feature = "feed")]
+impl FollowMode {
+    /// The words of the configuration.
+    pub const WORDS: [&'static str; 3] = ["auto", "replication", "notify"];
+
+    /// Returns the mode that one of [`FollowMode::WORDS`] selects.
+    pub fn of(word: &str) -> FollowMode {
+        match word {
+            "replication" => FollowMode::Replication,
+            "notify" => FollowMode::Notify,
+            _ => FollowMode::Auto,
+        }
+    }
+}
+
+/// What a database keeps for a feed.
+#[cfg(feature = "feed")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedSlot {
+    /// Address of the server, without secrets.
+    pub server: String,
+    /// Name of the slot.
+    pub name: String,
+    /// True if it belongs to this resource.
+    pub own: bool,
+    /// True if a program is connected to it.
+    pub active: bool,
+    /// True if the server has removed changes that it had not sent.
+    pub lost: bool,
+    /// Size in bytes of what the server keeps for it.
+    pub retained: u64,
+}
+
 /// Origin of change messages, followed for as long as a Dio lives.
 #[cfg(feature = "feed")]
+#[async_trait]
 pub trait Feed: Debug + Send + Sync {
     /// Checks the settings without connecting.
     ///
@@ -202,4 +258,28 @@ pub trait Feed: Debug + Send + Sync {
     /// # Errors
     /// As [`Feed::check`].
     fn start(&self, dio: &diorama_core::Dio, format: crate::FeedFormat) -> Result<()>;
+
+    /// Returns the SQL of the triggers that report changes of the resource `dio`. The source is open.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](diorama_core::Error::Unsupported) if the feed has none.
+    async fn trigger(&self, dio: &str) -> Result<String> {
+        Err(Error::Unsupported { vista: dio.into(), what: "report changes by triggers" })
+    }
+
+    /// Returns the slots that the database keeps for feeds of this program.
+    ///
+    /// # Errors
+    /// [`Error::Source`] if the server cannot be reached.
+    async fn slots(&self) -> Result<Vec<FeedSlot>> {
+        Ok(Vec::new())
+    }
+
+    /// Drops the slot `name`, so that the database keeps nothing for it any more.
+    ///
+    /// # Errors
+    /// [`Error::Source`] if it does not exist or is in use.
+    async fn drop_slot(&self, name: &str) -> Result<()> {
+        Err(Error::Unsupported { vista: name.into(), what: "drop a slot" })
+    }
 }

@@ -1,13 +1,17 @@
-//! Code shared by feeds: reconnection with backoff and jitter, changes applied in order, and gaps, each of which requires one
-//! refresh of the source.
+//! Code shared by feeds: reconnection with backoff and jitter, changes applied in order, positions stored with them, and gaps,
+//! each of which requires one refresh of the source.
 //!
 //! A feed is a task of its Dio, which joins it on close. Delivery is at least once: after every gap that the sender cannot fill,
 //! the source is read again, so a lost message is only delayed.
+//!
+//! A feed whose sender can resend from a position stores that position as a mark ([`FeedMark`]) in the append of the changes
+//! before it, and continues from there after a restart. Without a valid mark a feed begins with a gap.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -15,7 +19,7 @@ use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use diorama_core::dio::{Backoff, DeliveryBatch, Dio, FeedMeter, Inbound, WeakDio};
+use diorama_core::dio::{Backoff, DeliveryBatch, Dio, FeedMark, FeedMeter, Inbound, WeakDio};
 use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryState};
 use diorama_core::state::Origin;
 use diorama_core::vista::{Error, LogLimit};
@@ -23,6 +27,8 @@ use diorama_inbound::{self as inbound, Request};
 
 /// Minimum pause between two refreshes caused by gaps.
 const REST: Duration = Duration::from_secs(2);
+/// Pause between two marks that pass no change.
+const MARK_REST: Duration = Duration::from_secs(10);
 /// Attempts to apply messages, unless the journal fails, in which case there is no limit.
 const ATTEMPTS: u32 = 5;
 /// Default clock of a feed's versions.
@@ -43,6 +49,10 @@ pub(crate) trait Channel: Send + 'static {
     /// A connection to the sender.
     type Connection: Send;
 
+    /// Continues from `position`, which an earlier process passed to [`Intake::apply`]. Called at most once, before the first
+    /// connection. Returns `false` if the feed cannot continue from there and begins anew.
+    fn resume(&mut self, position: &Bytes) -> bool;
+
     /// Connects to the sender; an error is text for people.
     async fn connect(&mut self, intake: &mut Intake) -> Result<Self::Connection, String>;
 
@@ -56,6 +66,11 @@ pub(crate) async fn follow(mut channel: impl Channel, mut intake: Intake) {
     // Changes before the first copy could not be compared with anything.
     while intake.dio.upgrade().is_some_and(|dio| !dio.is_ready()) {
         sleep(intake.backoff.0).await;
+    }
+    if let Some(position) = intake.resume().await
+        && !channel.resume(&position)
+    {
+        intake.note_gap();
     }
     loop {
         let error = match channel.connect(&mut intake).await {
@@ -94,11 +109,22 @@ pub(crate) struct Intake {
     next_refresh: Instant,
     /// Rate limiter for log lines that the sender can cause.
     lines: LogLimit<&'static str>,
+    /// Name of the feed's mark.
+    key: Arc<str>,
+    /// The newest mark that is durable.
+    stored: Option<FeedMark>,
+    /// Position up to which all changes are applied.
+    reached: Option<Bytes>,
+    /// True if the stored mark may contain rows in doubt.
+    doubtful: bool,
+    /// Time of the next mark that passes no change.
+    next_mark: Instant,
 }
 
 impl Intake {
-    /// Creates the intake of a feed of `dio`. It begins with a gap.
-    pub(crate) fn new(dio: &Dio, name: String, backoff: (Duration, Duration)) -> Intake {
+    /// Creates the intake of a feed of `dio`. `key` names the feed's mark: it is unique among the feeds of the Dio, and the same
+    /// after a restart. It is stored, so it contains no secrets. The feed begins with a gap, unless it has a valid mark.
+    pub(crate) fn new(dio: &Dio, name: String, key: &str, backoff: (Duration, Duration)) -> Intake {
         let meter = FeedMeter::new(name.clone());
         dio.add_feed(Arc::clone(&meter));
         Intake {
@@ -110,7 +136,35 @@ impl Intake {
             refreshing: None,
             next_refresh: Instant::now(),
             lines: LogLimit::default(),
+            key: key.into(),
+            stored: None,
+            reached: None,
+            doubtful: false,
+            next_mark: Instant::now(),
         }
+    }
+
+    /// Reads the stored mark. Returns the position to continue from, if the mark is valid.
+    async fn resume(&mut self) -> Option<Bytes> {
+        let dio = self.dio.upgrade()?;
+        let mark = match dio.resume_feed(&self.key).await {
+            Ok(mark) => mark?,
+            Err(error) => {
+                tracing::warn!(feed = %self.name, %error, "the position of a feed cannot be read; the source is read again");
+                return None;
+            }
+        };
+        self.gap_pending = mark.owes_refresh;
+        self.doubtful = dio.rows_in_doubt() > 0;
+        self.reached = Some(mark.position.clone());
+        let position = mark.position.clone();
+        self.stored = Some(mark);
+        Some(position)
+    }
+
+    /// The newest position that is durable. The sender need not keep anything before it.
+    pub(crate) fn stored_position(&self) -> Option<&Bytes> {
+        self.stored.as_ref().map(|mark| &mark.position)
     }
 
     /// Returns a fresh backoff.
@@ -121,6 +175,32 @@ impl Intake {
     /// Records a gap: messages may have been missed.
     pub(crate) fn note_gap(&mut self) {
         self.gap_pending = true;
+    }
+
+    /// Notes that nothing is missing: the feed begins where the first copy ends.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn close_gap(&mut self) {
+        self.gap_pending = false;
+    }
+
+    /// Returns the ids of all confirmed rows.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn known_ids(&self) -> Vec<String> {
+        let Some(dio) = self.dio.upgrade() else { return Vec::new() };
+        let state = dio.state();
+        let under_operations = state.folds().filter(|(_, fold)| fold.base.is_some()).map(|(id, _)| id.to_string());
+        let visible = state.table().natural(0).map(|row| row.id().to_string()).filter(|id| state.fold(id).is_none());
+        visible.chain(under_operations).collect()
+    }
+
+    /// Counts a row that cannot be decoded and is read from the source instead.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn count_undecodable(&mut self, error: &str) {
+        self.meter.undecodable();
+        if let Some(left_out) = self.lines.pass("row") {
+            let feed = &self.name;
+            tracing::warn!(feed, error, left_out, "a row of a feed cannot be decoded; it is read from the source");
+        }
     }
 
     /// Starts the pending refresh if it is due; returns `false` if the Dio has closed.
@@ -135,7 +215,8 @@ impl Intake {
         true
     }
 
-    /// Waits for the running refresh to end, or until the next one is due.
+    /// Waits for the running refresh to end, or until the next one is due. Then stores the position that was reached without
+    /// changes.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -145,10 +226,53 @@ impl Intake {
                 let done = running.await;
                 self.refreshing = None;
                 self.next_refresh = Instant::now() + REST;
+                // The stored mark says that a refresh is owed. The next start need not refresh again.
+                self.next_mark = Instant::now();
                 self.gap_pending |= !done;
             }
             None if self.gap_pending => sleep_until(self.next_refresh).await,
-            None => std::future::pending().await,
+            None => match self.mark_due() {
+                Some(due) => {
+                    sleep_until(due).await;
+                    self.store_mark().await;
+                }
+                None => std::future::pending().await,
+            },
+        }
+    }
+
+    /// Returns true if rows may be missing until a refresh has ended.
+    fn owes_refresh(&self) -> bool {
+        self.gap_pending || self.refreshing.is_some()
+    }
+
+    /// Mark at `position`, as of now.
+    fn mark(&self, position: Bytes) -> FeedMark {
+        FeedMark { feed: Arc::clone(&self.key), position, owes_refresh: self.owes_refresh() }
+    }
+
+    /// Time at which the stored mark is to be replaced without a change.
+    fn mark_due(&self) -> Option<Instant> {
+        let owed = self.stored.as_ref().is_some_and(|mark| mark.owes_refresh);
+        let current = self.stored_position() == self.reached.as_ref() && !owed;
+        let idle = self.reached.is_none() || current && !self.doubtful;
+        (!idle).then_some(self.next_mark)
+    }
+
+    /// Stores the position that was reached, if the stored mark differs from it or contains doubts that have ended.
+    async fn store_mark(&mut self) {
+        let (Some(dio), Some(reached)) = (self.dio.upgrade(), self.reached.clone()) else { return };
+        let mark = self.mark(reached);
+        let doubtful = dio.rows_in_doubt() > 0;
+        if doubtful && self.stored.as_ref() == Some(&mark) {
+            self.next_mark = Instant::now() + MARK_REST;
+            return;
+        }
+        let stored = dio.advance_feed(mark.clone()).await;
+        self.next_mark = Instant::now() + MARK_REST;
+        match stored {
+            Ok(()) => (self.stored, self.doubtful) = (Some(mark), doubtful),
+            Err(error) => tracing::debug!(feed = %self.name, %error, "the position of a feed cannot be stored yet"),
         }
     }
 
@@ -199,20 +323,37 @@ impl Intake {
                 delivery: change.delivery.or(all),
                 origin: Origin::Feed,
                 coercion: change.coercion,
+                in_order: false,
             });
         }
         Ok(gap)
     }
 
-    /// Applies changes, with retries; returns `false` if the Dio has closed.
-    pub(crate) async fn apply(&mut self, changes: Vec<Inbound>) -> bool {
-        let mut batch = batch(changes);
+    /// Applies changes, with retries, and stores `position` in the same append; returns `false` if the Dio has closed.
+    ///
+    /// `position` is where the sender is to continue after a restart: behind all of these changes, and another one than before
+    /// them. `None` if there is no such place, for example inside of a transaction. Without changes it is stored some time
+    /// later; see [`Intake::stored_position`].
+    pub(crate) async fn apply(&mut self, changes: Vec<Inbound>, position: Option<Bytes>) -> bool {
+        if changes.is_empty() {
+            self.reached = position.or_else(|| self.reached.take());
+            return true;
+        }
+        let position = position.filter(|position| self.reached.as_ref() != Some(position));
+        let mark = position.clone().map(|position| self.mark(position));
+        let mut batch = batch(changes, mark);
         let mut backoff = self.backoff();
         loop {
             let Some(dio) = self.dio.upgrade() else { return false };
             let error = match dio.deliver(&batch).await {
                 Ok(delivery) => {
                     self.note_refused(&delivery);
+                    if let Some(mark) = batch.mark {
+                        self.reached = Some(mark.position.clone());
+                        self.stored = Some(mark);
+                        self.doubtful = dio.rows_in_doubt() > 0;
+                        self.next_mark = Instant::now() + MARK_REST;
+                    }
                     return true;
                 }
                 Err(Error::Closed) => return false,
@@ -226,6 +367,8 @@ impl Intake {
                     tracing::warn!(%error, left_out, "messages of a feed could not be applied; the source is read again");
                 }
                 self.gap_pending = true;
+                // The stored mark is to say that a refresh is owed.
+                self.reached = position.or_else(|| self.reached.take());
                 return true;
             }
             // Nothing more is received meanwhile: backpressure holds the sender up, or it disconnects and the feed reconnects.
@@ -261,7 +404,7 @@ fn refused(delivery: &Delivery) -> u64 {
 }
 
 /// Wraps changes in a delivery that is not stored, because a feed's message cannot be sent again.
-fn batch(changes: Vec<Inbound>) -> DeliveryBatch {
+fn batch(changes: Vec<Inbound>, mark: Option<FeedMark>) -> DeliveryBatch {
     let delivery = Delivery {
         id: DeliveryId::new(),
         hook: "feed".into(),
@@ -275,5 +418,8 @@ fn batch(changes: Vec<Inbound>) -> DeliveryBatch {
         updated: 0,
         size: 0,
     };
-    DeliveryBatch { delivery, raw: None, changes, abort: false, again: false, same: None }
+    DeliveryBatch { delivery, raw: None, changes, abort: false, again: false, same: None, mark }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,9 +31,9 @@ mod tls;
 #[cfg(feature = "ws")]
 pub mod ws;
 
-#[cfg(feature = "feed")]
-pub use self::connector::Feed;
 pub use self::connector::{Connector, Key, Route, Settings, Source, SourceRequest};
+#[cfg(feature = "feed")]
+pub use self::connector::{Feed, FeedSlot, FollowMode};
 #[cfg(feature = "csv")]
 pub use self::csv::{Csv, CsvOptions};
 pub use self::deferred::Deferred;

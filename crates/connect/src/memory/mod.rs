@@ -171,7 +171,7 @@ fn decode(body: &Body) -> Result<Record> {
 }
 
 fn written(body: &Body) -> Result<Written> {
-    Ok(Written { id: None, record: Some(decode(body)?) })
+    Ok(Written { record: Some(decode(body)?), ..Written::default() })
 }
 
 #[async_trait]
@@ -248,7 +248,7 @@ impl TableShell for MemoryTable {
         let mut record = record.clone();
         record.remove(self.schema.id_column());
         let body = self.insert(&mut store, &id, &record)?;
-        Ok(Written { id: Some(id), record: Some(decode(&body)?) })
+        Ok(Written { id: Some(id), record: Some(decode(&body)?), ..Written::default() })
     }
 }
 
@@ -273,11 +273,11 @@ mod tests {
         let columns = [("id", Integer), ("name", String), ("price", Integer), ("category_id", Integer)];
         let schema = Schema::new("id", columns.map(|(name, ty)| Column::new(name, ty)).to_vec());
         let table = || MemoryTable::new(schema.clone(), contract::rows());
-        contract::reads(&Vista::new("products", table())).await;
+        contract::reads(&Vista::new("products", table()), contract::Natural::Stored).await;
         contract::writes(&Vista::new("products", table())).await;
         for capabilities in [Capabilities::default(), Capabilities::reads()] {
             let reduced = Vista::new("products", table().with_capabilities(capabilities));
-            contract::reads(&reduced).await;
+            contract::reads(&reduced, contract::Natural::Stored).await;
             contract::refuses_writes(&reduced).await;
         }
     }

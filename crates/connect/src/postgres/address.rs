@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::poll_fn;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::errors::{failed, not_connected};
@@ -76,7 +78,11 @@ impl Address {
     ///
     /// # Errors
     /// The problem, without the address, which may contain a password.
-    pub(super) fn parse(url: &str, tls: Option<PostgresTls>, ca: Option<PathBuf>) -> std::result::Result<Address, String> {
+    pub(super) fn parse(
+        url: &str,
+        tls: Option<PostgresTls>,
+        ca: Option<PathBuf>,
+    ) -> std::result::Result<Address, String> {
         let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
             format!("the URL is not valid ({}): write postgres://USER:PASSWORD@HOST/DATABASE", plain(&error))
         })?;
@@ -118,7 +124,15 @@ impl Address {
     /// # Errors
     /// [`Error::Source`] that says what to do.
     pub(super) async fn connect(&self) -> Result<Client> {
-        let opened = timeout(CONNECT, self.open()).await;
+        self.connect_receiving(|_| {}).await
+    }
+
+    /// [`Address::connect`] with a function for the messages that the server sends by itself.
+    ///
+    /// # Errors
+    /// As [`Address::connect`].
+    pub(super) async fn connect_receiving(&self, receive: impl Fn(AsyncMessage) + Send + 'static) -> Result<Client> {
+        let opened = timeout(CONNECT, self.open(receive)).await;
         let client = opened.map_err(|_| {
             Error::transient(format!("cannot connect to {self}: no answer within {} s", CONNECT.as_secs()))
         })??;
@@ -126,15 +140,15 @@ impl Address {
         Ok(client)
     }
 
-    async fn open(&self) -> Result<Client> {
+    async fn open(&self, receive: impl Fn(AsyncMessage) + Send + 'static) -> Result<Client> {
         let failed = |error| not_connected(&self.shown, error);
         if self.tls == PostgresTls::Off {
             let (client, connection) = self.config.connect(NoTls).await.map_err(failed)?;
-            drive(connection);
+            drive(connection, receive);
             return Ok(client);
         }
         let (client, connection) = self.config.connect(self.encryption()?).await.map_err(failed)?;
-        drive(connection);
+        drive(connection, receive);
         Ok(client)
     }
 
@@ -161,14 +175,19 @@ impl Address {
 }
 
 /// Runs a connection until its client is dropped or the server ends it. The client reports how it ended.
-fn drive<S, T>(connection: tokio_postgres::Connection<S, T>)
+fn drive<S, T>(mut connection: Connection<S, T>, receive: impl Fn(AsyncMessage) + Send + 'static)
 where
-    tokio_postgres::Connection<S, T>: Future<Output = std::result::Result<(), tokio_postgres::Error>> + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     #[expect(clippy::disallowed_methods, reason = "the connection ends with its client, which the pool owns")]
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection to PostgreSQL has ended");
+        loop {
+            match poll_fn(|context| connection.poll_message(context)).await {
+                Some(Ok(message)) => receive(message),
+                Some(Err(error)) => return tracing::debug!(%error, "a connection to PostgreSQL has ended"),
+                None => return,
+            }
         }
     });
 }

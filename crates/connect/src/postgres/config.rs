@@ -5,17 +5,20 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::address::{Address, PostgresTls};
+use super::follow::PostgresFeed;
 use super::options::PostgresOptions;
+use super::shared::Shared;
+use super::slot::name_of;
 use super::source::Postgres;
 use super::table::PostgresRelation;
-use crate::connector::{Connector, Key, Route, Settings, Source, SourceRequest};
+use crate::connector::{Connector, Feed, FollowMode, Key, Route, Settings, Source, SourceRequest};
 use diorama_core::vista::{Result, Vista};
 
 /// Connector for PostgreSQL databases.
 #[derive(Clone, Copy, Debug)]
 pub struct PostgresConnector;
 
-const FORM: &str = r#"{ postgres = "URL", table = "TABLE" }"#;
+const FORM: &str = r#"{ postgres = "postgres://USER@HOST/DATABASE", table = "TABLE" }"#;
 
 impl Connector for PostgresConnector {
     fn name(&self) -> &'static str {
@@ -44,7 +47,8 @@ impl Connector for PostgresConnector {
                 None
             }
         };
-        Some(Arc::new(PostgresSource::read(settings, relation)?))
+        let slot = settings.text("slot");
+        Some(Arc::new(PostgresSource { slot, ..PostgresSource::read(settings, relation)? }))
     }
 
     fn route_form(&self) -> Option<&'static str> {
@@ -63,8 +67,10 @@ impl Connector for PostgresConnector {
 /// A table, view or query of a database.
 #[derive(Clone, Debug)]
 struct PostgresSource {
-    address: Address,
+    shared: Arc<Shared>,
     relation: PostgresRelation,
+    /// Name of replication slot and publication.
+    slot: Option<String>,
 }
 
 impl PostgresSource {
@@ -79,18 +85,19 @@ impl PostgresSource {
                 None
             }
         };
-        Some(PostgresSource { address: address?, relation: relation? })
+        Some(PostgresSource { shared: Shared::new(address?), relation: relation?, slot: None })
     }
 
     async fn open_with(&self, name: &str, options: PostgresOptions) -> Result<Vista> {
-        Ok(Vista::new(name, Postgres::connect(&self.address, &self.relation, &options).await?))
+        let shared = Arc::clone(&self.shared);
+        Ok(Vista::new(name, Postgres::connect(shared, self.relation.clone(), options).await?))
     }
 }
 
 #[async_trait]
 impl Source for PostgresSource {
     fn describe(&self) -> String {
-        format!("{} {}", self.address, self.relation)
+        format!("{} {}", self.shared.address, self.relation)
     }
 
     async fn open(&self, request: SourceRequest) -> Result<Vista> {
@@ -100,6 +107,14 @@ impl Source for PostgresSource {
 
     fn has_fixed_columns(&self) -> bool {
         true
+    }
+
+    fn follow(&self, name: &str, mode: FollowMode) -> Option<Arc<dyn Feed>> {
+        let slot = self.slot.clone().unwrap_or_else(|| name_of(name));
+        if mode != FollowMode::Notify {
+            self.shared.expect_replication(&slot);
+        }
+        Some(Arc::new(PostgresFeed { shared: Arc::clone(&self.shared), mode, slot }))
     }
 }
 
@@ -111,7 +126,11 @@ impl Route for PostgresSource {
 }
 
 const KEYS: &[Key] = &[
-    Key::new("source.postgres", "", "URL of a PostgreSQL database: `postgres://USER:PASSWORD@HOST/DATABASE`, or `env:NAME`, or `file:PATH`."),
+    Key::new(
+        "source.postgres",
+        "",
+        "URL of a PostgreSQL database: `postgres://USER:PASSWORD@HOST/DATABASE`, or `env:NAME`, or `file:PATH`.",
+    ),
     Key::new("source.table", "", "`postgres`: the table or view, perhaps with its schema: `sales.orders`."),
     Key::new("source.query", "", "`postgres`: a SELECT in place of a table. Its rows cannot be written."),
     Key::new(
@@ -120,6 +139,11 @@ const KEYS: &[Key] = &[
         "`postgres`: `require` encrypts and checks the server's certificate, `prefer` encrypts if the server can, `off` does not.",
     ),
     Key::new("source.ca", "public authorities", "`postgres`: a PEM file with the authorities to trust."),
+    Key::new(
+        "source.slot",
+        "`diorama_` and the resource's name",
+        "`postgres`: the name of replication slot and publication, which no other program may use.",
+    ),
     Key::new("write.postgres", "required", "URL of a PostgreSQL database."),
     Key::new("write.table", "required", "The table."),
     Key::new("write.tls", "\"prefer\"", "Use of TLS, as for a source."),

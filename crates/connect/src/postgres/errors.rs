@@ -89,9 +89,7 @@ pub(super) fn message_of(error: &tokio_postgres::Error) -> String {
 
 fn text_of(refusal: &DbError) -> String {
     let hint = match *refusal.code() {
-        SqlState::INSUFFICIENT_PRIVILEGE => {
-            "; docs/connect/postgres.md lists what the database user must be allowed"
-        }
+        SqlState::INSUFFICIENT_PRIVILEGE => "; docs/connect/postgres.md lists what the database user must be allowed",
         _ => "",
     };
     match refusal.detail() {

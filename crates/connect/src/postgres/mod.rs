@@ -2,14 +2,24 @@
 
 mod address;
 mod array;
+mod bridge;
 mod config;
 mod dialect;
 mod errors;
+mod feed;
+mod follow;
+mod notify;
 mod ops;
 mod options;
+mod pgoutput;
 mod pool;
+mod position;
+mod progress;
+mod shared;
+mod slot;
 mod source;
 mod table;
+mod trigger;
 mod value;
 mod write;
 

@@ -32,8 +32,10 @@ pub(super) async fn prepare(client: &Client, written: &Table, user: &str) -> Res
             coalesce(has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
                 AND has_table_privilege(c.oid, 'DELETE'), false)
         FROM (SELECT to_regclass($2) AS oid) c";
-    let row =
-        client.query_one(sql, &[&Param::text(place.schema.as_str()), &Param::text(table(place))]).await.map_err(failed)?;
+    let row = client
+        .query_one(sql, &[&Param::text(place.schema.as_str()), &Param::text(table(place))])
+        .await
+        .map_err(failed)?;
     let (exists, may_create, may_use): (bool, bool, bool) = (row.get(0), row.get(1), row.get(2));
     match (exists, may_create, may_use) {
         (true, _, true) => Ok(()),

@@ -12,13 +12,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
-use tokio_postgres::{IsolationLevel, Row};
+use tokio_postgres::{IsolationLevel, Row, RowStream};
 
 use super::address::Address;
-use super::errors::{failed, is_bad_value};
-use super::options::PostgresOptions;
+use super::errors::{failed, is_bad_value, is_other_shape};
 use super::ops;
+use super::options::PostgresOptions;
 use super::pool::{Lease, Pool, Session};
+use super::progress::{Checkpoint, Snapshot};
+use super::shared::Shared;
 use super::table::{PostgresRelation, Table};
 use super::value::Param;
 use super::write::{self, Write, slice};
@@ -27,7 +29,7 @@ use crate::sql::Plan;
 use crate::sql::operations::TIDY_EVERY;
 use diorama_core::record::{Record, Rows};
 use diorama_core::vista::{
-    Capabilities, Error, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
+    Capabilities, Error, Inferred, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
 };
 
 /// Maximum number of writes in one batch.
@@ -40,7 +42,11 @@ pub struct Postgres(Arc<Inner>);
 /// State that the clones of a [`Postgres`] share.
 #[derive(Debug)]
 struct Inner {
-    table: Table,
+    /// The table as it was when the source was opened, which determines the schema.
+    first: Arc<Table>,
+    relation: PostgresRelation,
+    options: PostgresOptions,
+    shared: Arc<Shared>,
     pool: Arc<Pool>,
     /// Number of operations written under their ids.
     written: AtomicU64,
@@ -54,48 +60,99 @@ impl Postgres {
     /// server cannot be reached.
     pub async fn open(name: &str, url: &str, relation: PostgresRelation, options: PostgresOptions) -> Result<Vista> {
         let address = Address::parse(url, options.tls, options.ca.clone()).map_err(Error::Config)?;
-        let shell = Postgres::connect(&address, &relation, &options).await?;
+        let shell = Postgres::connect(Shared::new(address), relation, options).await?;
         Ok(Vista::new(name, shell))
     }
 
-    /// Opens `relation` of the database at `address`.
+    /// Opens `relation` of the database that `shared` names.
     pub(super) async fn connect(
-        address: &Address,
-        relation: &PostgresRelation,
-        options: &PostgresOptions,
+        shared: Arc<Shared>,
+        relation: PostgresRelation,
+        options: PostgresOptions,
     ) -> Result<Postgres> {
-        let pool = Pool::new(address.clone());
+        let pool = Pool::new(shared.address.clone());
         let mut lease = pool.lease().await?;
         let client = &lease.session().client;
-        let table = Table::describe(client, address, relation, options).await?;
+        let table = Table::describe(client, &shared.address, &relation, &options).await?;
         if table.rights.any() {
-            let user = address.config.get_user().unwrap_or("the user");
+            let user = shared.address.config.get_user().unwrap_or("the user");
             ops::prepare(client, &table, user).await?;
         }
+        shared.make_slot_first(client, &table).await;
         lease.give_back();
-        Ok(Postgres(Arc::new(Inner { table, pool, written: AtomicU64::new(0) })))
+        let first = Arc::new(table);
+        shared.set_table(Arc::clone(&first));
+        let written = AtomicU64::new(0);
+        Ok(Postgres(Arc::new(Inner { first, relation, options, shared, pool, written })))
     }
 
-    fn table(&self) -> &Table {
-        &self.0.table
+    /// The table as it was last described.
+    fn table(&self) -> Arc<Table> {
+        self.0.shared.table().unwrap_or_else(|| Arc::clone(&self.0.first))
     }
 
     async fn lease(&self) -> Result<Lease> {
         self.0.pool.lease().await
     }
 
-    /// Returns the rows that a plan selects, and with `count` at most that many.
-    async fn select(&self, sql: &str, params: &[Param]) -> Result<Rows> {
+    /// Returns the rows that `sql` selects. The Dio's feed has passed the changes that they show, unless it is too slow.
+    async fn select(&self, table: &Table, sql: &str, params: &[Param]) -> Result<Rows> {
         let mut lease = self.lease().await?;
-        let rows = select(lease.session(), self.table(), sql, params).await?;
+        let rows = select(lease.session(), table, sql, params).await?;
+        self.await_feed(lease.session()).await;
         lease.give_back();
         Ok(rows)
     }
 
+    /// Waits until the Dio's feed has passed everything that a read on this connection has seen.
+    async fn await_feed(&self, session: &Session) {
+        let Some(checkpoint) = self.0.shared.progress.checkpoint() else { return };
+        if write::emit(session, &checkpoint.text).await.is_ok() {
+            checkpoint.passed().await;
+        }
+    }
+
+    /// Returns all rows. If the table has other columns than before, they are read with their new types.
+    async fn list_whole(&self) -> Result<Rows> {
+        let mut lease = self.lease().await?;
+        self.describe_again(lease.session()).await?;
+        let table = self.table();
+        let sql = format!("SELECT {} FROM {}{}", table.selected, table.from, table.natural_order());
+        let (rows, snapshot) = select_whole(lease.session(), &table, &sql).await?;
+        if let Some(snapshot) = snapshot {
+            self.0.shared.progress.note_listed(snapshot);
+        }
+        self.await_feed(lease.session()).await;
+        lease.give_back();
+        Ok(rows)
+    }
+
+    /// Reads the table's description, and takes it over if it has changed.
+    async fn describe_again(&self, session: &mut Session) -> Result<()> {
+        let Inner { shared, relation, options, first, .. } = &*self.0;
+        let table = Table::describe(&session.client, &shared.address, relation, options).await.map_err(|error| {
+            // The table may come back.
+            if let Error::Config(detail) = error { Error::transient(detail) } else { error }
+        })?;
+        if table.is_like(&self.table()) {
+            return Ok(());
+        }
+        let table = table.under(first)?;
+        tracing::warn!(
+            table = table.name,
+            changes = ?first.differences(&table),
+            "the columns of the source have changed; rows have the new ones, the schema has them after a restart"
+        );
+        session.forget_statements();
+        shared.set_table(Arc::new(table));
+        Ok(())
+    }
+
     fn check_writes(&self) -> Result<()> {
-        match self.table().rights.any() {
+        let first = &self.0.first;
+        match first.rights.any() {
             true => Ok(()),
-            false => Err(Error::Unsupported { vista: self.table().name.as_str().into(), what: "write" }),
+            false => Err(Error::Unsupported { vista: first.name.as_str().into(), what: "write" }),
         }
     }
 
@@ -107,9 +164,12 @@ impl Postgres {
             },
             Err(error) => return vec![Err(error)],
         };
-        let results = write::execute_all(lease.session(), self.table(), writes, None).await;
+        let checkpoint = self.0.shared.progress.checkpoint();
+        let text = checkpoint.as_ref().map(|checkpoint| checkpoint.text.clone());
+        let mut results = write::execute_all(lease.session(), &self.table(), writes, text.as_deref()).await;
         self.tidy(lease.session(), writes).await;
         lease.give_back();
+        report(&mut results, checkpoint).await;
         results
     }
 
@@ -117,12 +177,13 @@ impl Postgres {
     async fn tidy(&self, session: &Session, writes: &[Write]) {
         let noted = writes.iter().filter(|write| write.operation.is_some()).count() as u64;
         let before = self.0.written.fetch_add(noted, Ordering::Relaxed);
-        let Some(place) = &self.table().place else { return };
+        let table = self.table();
+        let Some(place) = &table.place else { return };
         if noted > 0
             && (before == 0 || before / TIDY_EVERY != (before + noted) / TIDY_EVERY)
             && let Err(error) = ops::tidy(&session.client, place).await
         {
-            tracing::warn!(table = self.table().name, %error, "old ids of operations cannot be deleted");
+            tracing::warn!(table = table.name, %error, "old ids of operations cannot be deleted");
         }
     }
 
@@ -135,11 +196,11 @@ impl Postgres {
 #[async_trait]
 impl TableShell for Postgres {
     fn schema(&self) -> Arc<Schema> {
-        Arc::clone(&self.table().schema)
+        Arc::clone(&self.0.first.schema)
     }
 
     fn capabilities(&self) -> Capabilities {
-        let (rights, mut can) = (self.table().rights, Capabilities::reads());
+        let (rights, mut can) = (self.0.first.rights, Capabilities::reads());
         can.can_insert = rights.insert;
         can.can_update = rights.update;
         (can.can_delete, can.can_delete_all) = (rights.delete, rights.delete);
@@ -147,9 +208,12 @@ impl TableShell for Postgres {
     }
 
     async fn list(&self, query: &Query) -> Result<Rows> {
+        if *query == Query::default() {
+            return self.list_whole().await;
+        }
         let table = self.table();
-        let plan = Plan::new(table, query);
-        let rows = self.select(&plan.select(&table.selected, &table.from), &plan.params()).await?;
+        let plan = Plan::new(&*table, query);
+        let rows = self.select(&table, &plan.select(&table.selected, &table.from), &plan.params()).await?;
         Ok(if plan.is_exact { rows } else { apply(query, &table.schema, rows) })
     }
 
@@ -163,6 +227,7 @@ impl TableShell for Postgres {
             Err(error) if is_bad_value(&error) => None,
             found => found.map_err(failed)?,
         };
+        self.await_feed(lease.session()).await;
         lease.give_back();
         let row = found.map(|row| table.row(&row, 0)).transpose()?;
         // The server may take another spelling for the same key.
@@ -173,12 +238,19 @@ impl TableShell for Postgres {
         true
     }
 
+    fn inferred(&self) -> Vec<Inferred> {
+        let changes = self.0.first.differences(&self.table());
+        let because = "the database was changed while the source was open; the schema has it after a restart";
+        let change = |(column, value)| Inferred::new(format!("column {column:?}"), value, because, "source").doubtful();
+        changes.into_iter().map(change).collect()
+    }
+
     async fn count(&self, query: &Query) -> Result<u64> {
         let table = self.table();
         let query = Query { limit: None, offset: 0, order: Vec::new(), ..query.clone() };
-        let plan = Plan::new(table, &query);
+        let plan = Plan::new(&*table, &query);
         if !plan.is_exact {
-            let rows = self.select(&plan.select(&table.selected, &table.from), &plan.params()).await?;
+            let rows = self.select(&table, &plan.select(&table.selected, &table.from), &plan.params()).await?;
             return Ok(count(&query, &table.schema, &rows));
         }
         let sql = format!("SELECT count(*) FROM {}{}", table.from, plan.filter());
@@ -193,9 +265,9 @@ impl TableShell for Postgres {
     async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
         let table = self.table();
         let all = Query { order: Vec::new(), limit: None, offset: 0, ..query.clone() };
-        let plan = Plan::new(table, &all);
+        let plan = Plan::new(&*table, &all);
         if !query.order.is_empty() || !plan.is_exact {
-            let rows = self.select(&plan.select(&table.selected, &table.from), &plan.params()).await?;
+            let rows = self.select(&table, &plan.select(&table.selected, &table.from), &plan.params()).await?;
             if query.order.is_empty() {
                 return Ok(page_after(query, &table.schema, rows, token));
             }
@@ -211,12 +283,13 @@ impl TableShell for Postgres {
     /// Checks and writes in one transaction.
     async fn write_within(&self, op: &WriteOp, within: &Query) -> Result<Written> {
         self.check_writes()?;
-        let within = Narrowing::new(within, &self.table().schema);
+        let within = Narrowing::new(within, &self.0.first.schema);
         if op.id().is_some() {
             let mut lease = self.lease().await?;
             let write = Write { operation: None, op: op.clone() };
-            let written = write::execute_within(lease.session(), self.table(), &write, &within, None).await;
+            let written = write::execute_within(lease.session(), &self.table(), &write, &within, None).await;
             if written.is_ok() {
+                self.await_feed(lease.session()).await;
                 lease.give_back();
             }
             return written;
@@ -235,7 +308,7 @@ impl TableShell for Postgres {
     }
 
     fn batch_size(&self) -> usize {
-        if self.table().rights.any() { BATCH } else { 1 }
+        if self.0.first.rights.any() { BATCH } else { 1 }
     }
 
     async fn write_batch(&self, writes: &[(String, WriteOp)]) -> Vec<Result<Written>> {
@@ -244,14 +317,11 @@ impl TableShell for Postgres {
     }
 
     fn writes_once(&self) -> bool {
-        self.table().rights.any()
+        self.0.first.rights.any()
     }
 
     async fn knows(&self, operation: &str) -> Result<bool> {
-        let Some(place) = &self.table().place else { return Ok(false) };
-        if !self.table().rights.any() {
-            return Ok(false);
-        }
+        let Some(place) = self.0.first.place.as_ref().filter(|_| self.0.first.rights.any()) else { return Ok(false) };
         let mut lease = self.lease().await?;
         let knows = ops::knows(&lease.session().client, place, operation).await.map_err(failed)?;
         lease.give_back();
@@ -261,7 +331,8 @@ impl TableShell for Postgres {
     async fn insert_return_id(&self, record: &Record) -> Result<Written> {
         self.check_writes()?;
         let mut lease = self.lease().await?;
-        let written = write::insert_return_id(lease.session(), self.table(), record, None).await?;
+        let written = write::insert_return_id(lease.session(), &self.table(), record, None).await?;
+        self.await_feed(lease.session()).await;
         lease.give_back();
         Ok(written)
     }
@@ -288,7 +359,7 @@ impl Postgres {
         let order = table.natural_order();
         let sql = format!("SELECT {} FROM {}{filter}{order}{page}", table.selected, table.from);
         let mut lease = self.lease().await?;
-        let rows = match select(lease.session(), table, &sql, &params).await {
+        let rows = match select(lease.session(), &table, &sql, &params).await {
             Err(error) if token.is_some() && is_refused_value(&error) => return Err(foreign_token()),
             rows => rows?,
         };
@@ -324,20 +395,49 @@ fn first_rows(schema: &Schema, rows: &Rows, start: usize, most: usize) -> (Rows,
     (page, last.filter(|_| more))
 }
 
+/// Marks written rows that the Dio's feed has reported, once it has passed them.
+async fn report(results: &mut [Result<Written>], checkpoint: Option<Checkpoint<'_>>) {
+    let Some(checkpoint) = checkpoint.filter(|_| results.iter().any(Result::is_ok)) else { return };
+    let passed = checkpoint.passed().await;
+    results.iter_mut().flatten().for_each(|written| written.reported = passed);
+}
+
 /// Returns all rows that `sql` selects, as of one moment.
 async fn select(session: &mut Session, table: &Table, sql: &str, params: &[Param]) -> Result<Rows> {
     let statement = session.prepare(sql).await.map_err(failed)?;
+    let found = session.client.query_raw(&statement, params).await;
+    let found = match found {
+        Err(error) if is_other_shape(&error) => {
+            session.forget_statements();
+            return Err(Error::transient(format!("the columns of {} have changed: {error}", table.name)));
+        }
+        found => found.map_err(failed)?,
+    };
+    read(table, found).await
+}
+
+/// Returns all rows of a table, and the transactions that they show.
+async fn select_whole(session: &mut Session, table: &Table, sql: &str) -> Result<(Rows, Option<Snapshot>)> {
     let builder = session.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
     let transaction = builder.read_only(true).start().await.map_err(failed)?;
-    let mut rows = Rows::with_layout(Arc::clone(table.schema.layout()));
-    {
-        let found = transaction.query_raw(&statement, params).await.map_err(failed)?;
-        let mut found = std::pin::pin!(found);
-        while let Some(row) = found.try_next().await.map_err(failed)? {
-            push(table, &mut rows, &row)?;
-        }
-    }
+    // A standby has no position to write at.
+    let seen = "SELECT pg_current_snapshot()::text,
+        CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_insert_lsn()::text END";
+    let seen = transaction.query_one(seen, &[]).await.map_err(failed)?;
+    let until: Option<&str> = seen.get(1);
+    let snapshot = until.and_then(|until| Snapshot::parse(seen.get(0), until));
+    let found = transaction.query_raw(sql, std::iter::empty::<&Param>()).await.map_err(failed)?;
+    let rows = read(table, found).await?;
     transaction.commit().await.map_err(failed)?;
+    Ok((rows, snapshot))
+}
+
+async fn read(table: &Table, found: RowStream) -> Result<Rows> {
+    let mut rows = Rows::with_layout(Arc::clone(table.schema.layout()));
+    let mut found = std::pin::pin!(found);
+    while let Some(row) = found.try_next().await.map_err(failed)? {
+        push(table, &mut rows, &row)?;
+    }
     Ok(rows)
 }
 

@@ -84,6 +84,8 @@ pub(super) struct Field {
     /// The quoted name.
     pub(super) quoted: String,
     pub(super) codec: Codec,
+    /// The server's number of its type.
+    pub(super) type_oid: u32,
     /// The declared type, as people write it.
     pub(super) original: String,
     /// Cast of a parameter to the column's type: `::"pg_catalog"."int4"`.
@@ -146,7 +148,34 @@ impl Table {
 
     /// Returns true if rows and statements for `other` have the same meaning for this table.
     pub(super) fn is_like(&self, other: &Table) -> bool {
-        (&self.fields, &self.key, self.schema.columns()) == (&other.fields, &other.key, other.schema.columns())
+        (&self.fields, &self.key) == (&other.fields, &other.key)
+    }
+
+    /// Returns this description with the schema of `first`, by which the resource was built. Other columns are in the rows only.
+    ///
+    /// # Errors
+    /// [`Error::Source`] if rows are identified in another way.
+    pub(super) fn under(self, first: &Table) -> Result<Table> {
+        let key = |table: &Table| table.key_columns().join(", ");
+        if key(&self) != key(first) {
+            let detail = format!("{} is now identified by {}: restart to serve it so", self.name, key(&self));
+            return Err(Error::transient(detail));
+        }
+        Ok(Table { schema: Arc::clone(&first.schema), rights: first.rights, ..self })
+    }
+
+    /// Returns the columns of `now` that differ from those of this table, with what happened to them.
+    pub(super) fn differences(&self, now: &Table) -> Vec<(String, String)> {
+        let of = |field: &Field| match self.field(&field.name) {
+            None => Some((field.name.clone(), format!("was added with type {}", field.original))),
+            Some(own) if own.type_oid != field.type_oid => {
+                Some((field.name.clone(), format!("is now of type {}", field.original)))
+            }
+            Some(_) => None,
+        };
+        let dropped = self.fields.iter().filter(|field| now.field(&field.name).is_none());
+        let dropped = dropped.map(|field| (field.name.clone(), "was dropped".to_string()));
+        now.fields.iter().filter_map(of).chain(dropped).collect()
     }
 
     /// Returns a field by its column name.
@@ -225,7 +254,9 @@ impl Table {
             several => key::split(id, several)?,
         };
         let text = |(at, part): (&usize, String)| match self.fields[*at].codec {
-            Codec::Integer | Codec::Oid => part.parse::<i64>().ok().filter(|number| number.to_string() == part).map(|_| part),
+            Codec::Integer | Codec::Oid => {
+                part.parse::<i64>().ok().filter(|number| number.to_string() == part).map(|_| part)
+            }
             Codec::Uuid => uuid::Uuid::try_parse(&part).ok().map(|_| part),
             Codec::Bytes => self.fields[*at].codec.text_of(&part.into()),
             _ => Some(part).filter(|part| !part.contains('\0')),
@@ -352,10 +383,15 @@ impl Field {
         let select = match (codec.reads_binary(), ty.kind()) {
             (true, Kind::Domain(base)) => format!("{quoted}::{}.{}", quote(base.schema()), quote(base.name())),
             (true, _) => quoted.clone(),
+            // Its cast to text adds a mask that its text form has not.
+            (false, _) if *ty == Type::INET => {
+                format!("CASE WHEN {quoted} IS NOT NULL THEN format('%s', {quoted}) END AS {quoted}")
+            }
             (false, _) => format!("{quoted}::text"),
         };
         Field {
             name: name.to_string(),
+            type_oid: ty.oid(),
             original: ty.name().to_string(),
             codec,
             cast,
@@ -371,7 +407,8 @@ impl Field {
 
 /// Adds what the catalog says about the columns of a table: declared types, defaults, constraints.
 async fn add_attributes(client: &Client, oid: u32, fields: &mut [Field]) -> Result<()> {
-    let sql = "SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.atthasdef OR a.attidentity <> '',
+    let sql =
+        "SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.atthasdef OR a.attidentity <> '',
             a.attgenerated <> '', coalesce(l.collisdeterministic, true)
         FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
         WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped";

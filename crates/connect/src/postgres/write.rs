@@ -29,24 +29,50 @@ pub(super) struct Write {
 pub(super) const MESSAGE_PREFIX: &str = "diorama";
 
 /// Executes writes in order. The results end with the first failure that is not permanent: later writes were not tried.
-/// `message` is written to the log in each transaction, for a feed that waits for it.
+///
+/// `message` is written to the log with the last of them, for a feed that waits for it.
 pub(super) async fn execute_all(
     session: &mut Session,
     table: &Table,
     writes: &[Write],
     message: Option<&str>,
 ) -> Vec<Result<Written>> {
-    let mut results = Vec::with_capacity(writes.len());
-    let mut rest = writes;
-    while !rest.is_empty() {
-        let simple = rest.iter().take_while(|write| !is_merge(table, &write.op)).count();
-        if simple == 0 {
-            results.push(merge(session, table, &rest[0], message).await);
-            rest = &rest[1..];
-        } else {
-            results.extend(execute_run(session, table, &rest[..simple], message).await);
-            rest = &rest[simple..];
+    if !writes.iter().any(|write| is_merge(table, &write.op)) {
+        match transact(session, table, writes, message).await {
+            Ok(results) => return results,
+            Err(error) if writes.len() == 1 || session.client.is_closed() => return vec![Err(error)],
+            Err(_) => {}
         }
+    }
+    let results = execute_separately(session, table, writes).await;
+    if let Some(message) = message {
+        // If it fails, nobody waits longer than the patience with a feed.
+        let _ = emit(session, message).await;
+    }
+    results
+}
+
+/// Writes a message to the log, in a transaction of its own.
+pub(super) async fn emit(session: &Session, message: &str) -> std::result::Result<(), PgError> {
+    session.client.batch_execute(&emission(message)).await
+}
+
+/// Returns the statement that writes a message, which consists of letters and digits, to the log.
+fn emission(message: &str) -> String {
+    format!("SELECT pg_logical_emit_message(true, '{MESSAGE_PREFIX}', '{message}')")
+}
+
+/// Executes each write in a transaction of its own.
+async fn execute_separately(session: &mut Session, table: &Table, writes: &[Write]) -> Vec<Result<Written>> {
+    let mut results = Vec::with_capacity(writes.len());
+    for write in writes {
+        results.push(match is_merge(table, &write.op) {
+            true => merge(session, table, write).await,
+            false => {
+                let done = transact(session, table, std::slice::from_ref(write), None).await;
+                done.and_then(|done| done.into_iter().next().unwrap_or_else(no_answer))
+            }
+        });
         if results.last().is_some_and(ends) {
             break;
         }
@@ -57,31 +83,6 @@ pub(super) async fn execute_all(
 /// Returns true if later writes must not be tried after this result.
 fn ends(result: &Result<Written>) -> bool {
     result.as_ref().err().is_some_and(|error| error.kind() != ErrorKind::Permanent)
-}
-
-/// Executes writes in one transaction, or each in its own if that fails.
-async fn execute_run(
-    session: &mut Session,
-    table: &Table,
-    writes: &[Write],
-    message: Option<&str>,
-) -> Vec<Result<Written>> {
-    match transact(session, table, writes, message).await {
-        Ok(results) => results,
-        Err(error) if writes.len() == 1 => vec![Err(error)],
-        Err(error) if session.client.is_closed() => vec![Err(error)],
-        Err(_) => {
-            let mut results = Vec::with_capacity(writes.len());
-            for write in writes {
-                let done = transact(session, table, std::slice::from_ref(write), message).await;
-                results.push(done.and_then(|done| done.into_iter().next().unwrap_or_else(no_answer)));
-                if results.last().is_some_and(ends) {
-                    break;
-                }
-            }
-            results
-        }
-    }
 }
 
 fn no_answer() -> Result<Written> {
@@ -112,9 +113,9 @@ async fn transact(
     let parts = statements.iter().zip(&prepared).map(|((_, sql), statement)| (statement, sql.params.as_slice()));
     let answers = match statements.is_empty() {
         true => Vec::new(),
-        false => pipeline(session, parts.collect(), message).await.map_err(|(at, error)| {
-            refused(statements.get(at).map(|(at, _)| id(*at)).unwrap_or_default(), error)
-        })?,
+        false => pipeline(session, parts.collect(), message)
+            .await
+            .map_err(|(at, error)| refused(statements.get(at).map(|(at, _)| id(*at)).unwrap_or_default(), error))?,
     };
     for ((at, _), rows) in statements.iter().zip(answers) {
         results[*at] = written(table, &writes[*at].op, &rows);
@@ -152,8 +153,7 @@ async fn pipeline(
         running.push((answer, first));
     }
     let end = match message {
-        // The words are made here, from digits.
-        Some(message) => format!("SELECT pg_logical_emit_message(true, '{MESSAGE_PREFIX}', '{message}'); COMMIT"),
+        Some(message) => format!("{}; COMMIT", emission(message)),
         None => "COMMIT".into(),
     };
     let mut commit = Box::pin(client.batch_execute(&end));
@@ -203,7 +203,7 @@ fn written(table: &Table, op: &WriteOp, rows: &[Row]) -> Option<Result<Written>>
     Some(match op {
         WriteOp::Delete { .. } | WriteOp::DeleteAll => Ok(Written::default()),
         WriteOp::Insert { .. } | WriteOp::Replace { .. } | WriteOp::Patch { .. } => {
-            table.row(row, 0).map(|(_, record)| Written { id: None, record: Some(record) })
+            table.row(row, 0).map(|(_, record)| Written { record: Some(record), ..Written::default() })
         }
     })
 }
@@ -225,10 +225,10 @@ async fn resolve(session: &mut Session, table: &Table, write: &Write) -> Result<
         _ => false,
     };
     match (&write.op, row) {
-        (_, record) if done => Ok(Written { id: None, record }),
+        (_, record) if done => Ok(Written { record, ..Written::default() }),
         (WriteOp::Insert { record, .. }, Some(stored)) => {
             if is_identical(table, id, record, &stored)? {
-                return Ok(Written { id: None, record: Some(stored) });
+                return Ok(Written { record: Some(stored), ..Written::default() });
             }
             Err(Error::Conflict { id: id.to_string(), detail: "already exists with other values".into() })
         }
@@ -239,10 +239,10 @@ async fn resolve(session: &mut Session, table: &Table, write: &Write) -> Result<
             sql.text = format!("{} RETURNING {}", sql.insert(table, &cells, ""), table.selected);
             let statement = session.prepare(&sql.text).await.map_err(failed)?;
             let row = session.client.query_one(&statement, &slice(&sql.params)).await.map_err(failed)?;
-            table.row(&row, 0).map(|(_, record)| Written { id: None, record: Some(record) })
+            table.row(&row, 0).map(|(_, record)| Written { record: Some(record), ..Written::default() })
         }
         // A patch without columns.
-        (WriteOp::Patch { .. }, Some(stored)) => Ok(Written { id: None, record: Some(stored) }),
+        (WriteOp::Patch { .. }, Some(stored)) => Ok(Written { record: Some(stored), ..Written::default() }),
         (WriteOp::DeleteAll, _) => Ok(Written::default()),
         (WriteOp::Patch { .. } | WriteOp::Delete { .. }, _) => Err(Error::NotFound { id: id.to_string() }),
         (WriteOp::Replace { .. }, _) => Err(Error::unknown("the row was not replaced, and it is not known why")),
@@ -280,8 +280,8 @@ fn is_merge(table: &Table, op: &WriteOp) -> bool {
 }
 
 /// Executes a patch that depends on the stored row, which is locked meanwhile.
-async fn merge(session: &mut Session, table: &Table, write: &Write, message: Option<&str>) -> Result<Written> {
-    locked(session, table, write, message, |stored, op| match (op, stored) {
+async fn merge(session: &mut Session, table: &Table, write: &Write) -> Result<Written> {
+    locked(session, table, write, None, |stored, op| match (op, stored) {
         (WriteOp::Patch { id, record }, Some(stored)) => {
             let merged = merge_patch(stored.clone(), record, table.schema.layout());
             let changed = merged.into_iter().filter(|(column, _)| record.contains(column)).collect();
@@ -346,8 +346,7 @@ async fn locked(
         None => Vec::new(),
     };
     if let Some(message) = message {
-        let emit = format!("SELECT pg_logical_emit_message(true, '{MESSAGE_PREFIX}', '{message}')");
-        transaction.batch_execute(&emit).await.map_err(failed)?;
+        transaction.batch_execute(&emission(message)).await.map_err(failed)?;
     }
     transaction.commit().await.map_err(failed)?;
     match written(table, &made.op, &rows) {
@@ -393,7 +392,7 @@ pub(super) async fn insert_return_id(
     let row = rows.first().and_then(|rows| rows.first());
     let Some(row) = row else { return no_answer() };
     let (id, record) = table.row(row, 0)?;
-    Ok(Written { id: Some(id), record: Some(record) })
+    Ok(Written { id: Some(id), record: Some(record), ..Written::default() })
 }
 
 /// Cells of a write: fields and the texts of their values, `None` for null.
@@ -442,7 +441,8 @@ fn cells_of<'t>(table: &'t Table, record: &Record) -> Result<Cells<'t>> {
         };
         if !field.is_generated {
             let is_id = table.key.len() == 1 && table.is_key(field);
-            let text = if is_id { diorama_core::record::id_from_value(value) } else { field.codec.to_text(column, value)? };
+            let text =
+                if is_id { diorama_core::record::id_from_value(value) } else { field.codec.to_text(column, value)? };
             cells.push((field, text));
         }
     }

@@ -153,7 +153,7 @@ fn execute(table: &Table, transaction: &mut Transaction<'_>, write: &Write) -> R
         within.check_after(record)?;
     }
     part.commit().map_err(refused)?;
-    Ok(Written { id: None, record })
+    Ok(Written { record, ..Written::default() })
 }
 
 /// Inserts a row under an id assigned by SQLite, by the column's default, or as a new UUID.
@@ -177,7 +177,7 @@ pub(super) fn insert_return_id(table: &Table, connection: &mut Connection, recor
     let id = id_of(&table.name, &id)?;
     let record = table.read(&transaction, &id)?;
     transaction.commit().map_err(refused)?;
-    Ok(Written { id: Some(id), record })
+    Ok(Written { id: Some(id), record, ..Written::default() })
 }
 
 fn new_id(table: &Table, connection: &Connection) -> Result<CborValue> {

@@ -1,10 +1,11 @@
-//! WebSocket feed: connected for as long as the Dio lives, resumed if the sender supports it, and otherwise followed by a refresh
-//! of the source.
+//! WebSocket feed: connected for as long as the Dio lives, resumed if the sender supports it, also after a restart, and otherwise
+//! followed by a refresh of the source.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use http::header::{HeaderName, HeaderValue};
 use tokio::net::TcpStream;
@@ -14,6 +15,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::frames::{self, FeedPosition};
 use crate::feed::{Channel, FeedFormat, Intake, follow};
@@ -76,10 +78,17 @@ impl WsFeed {
             return Err(wrong("the URL must begin with ws:// or wss://".into()));
         }
         self.request(None).map_err(|error| wrong(error.to_string()))?;
-        let trust = self.ca.as_deref().map(|pem| tls::client(&Verification::Authorities(pem))).transpose().map_err(wrong)?;
-        let intake = Intake::new(dio, plain, self.backoff);
+        let trust =
+            self.ca.as_deref().map(|pem| tls::client(&Verification::Authorities(pem))).transpose().map_err(wrong)?;
+        let intake = Intake::new(dio, plain, &self.key(), self.backoff);
         dio.listen(follow(Listener { feed: self, trust, position: None }, intake));
         Ok(())
+    }
+
+    /// Name of the feed's mark. A feed of other events has another one. A hash, because the URL may contain a secret.
+    fn key(&self) -> String {
+        let subscribe = self.subscribe.as_deref().unwrap_or_default();
+        format!("ws:{:032x}", xxh3_128(format!("{}\n{subscribe}", self.url).as_bytes()))
     }
 
     fn request(&self, since: Option<&str>) -> std::result::Result<http::Request<()>, WsError> {
@@ -106,9 +115,14 @@ struct Listener {
 impl Channel for Listener {
     type Connection = Socket;
 
+    fn resume(&mut self, position: &Bytes) -> bool {
+        let position = std::str::from_utf8(position).ok().filter(|position| self.feed.request(Some(position)).is_ok());
+        self.position = position.filter(|_| self.resends()).and_then(parse_position);
+        self.position.is_some()
+    }
+
     async fn connect(&mut self, intake: &mut Intake) -> std::result::Result<Socket, String> {
-        let since = self.position.as_ref().map(|(epoch, seq)| format!("{epoch}:{seq}"));
-        let since = since.filter(|_| matches!(self.feed.format, FeedFormat::Diorama));
+        let since = self.sender_position();
         let request = self.feed.request(since.as_deref()).map_err(|error| error.to_string())?;
         let config = WebSocketConfig::default()
             .max_message_size(Some(self.feed.max_message))
@@ -141,7 +155,7 @@ impl Channel for Listener {
                 message = socket.next() => {
                     (last_frame, pinged) = (Instant::now(), false);
                     let changes = self.receive(&mut socket, intake, message).await?;
-                    if !changes.is_empty() && !intake.apply(changes).await {
+                    if !intake.apply(changes, self.sender_position().map(Bytes::from)).await {
                         return Ok(());
                     }
                 }
@@ -162,7 +176,17 @@ impl Listener {
     /// Returns true if the source may be refreshed. Another Diorama first sends the position at which its events begin; rows read
     /// before that may be older.
     fn may_refresh(&self) -> bool {
-        matches!(self.feed.format, FeedFormat::Inbound(_)) || self.position.is_some()
+        !self.resends() || self.position.is_some()
+    }
+
+    /// Returns true if the sender can resend events.
+    fn resends(&self) -> bool {
+        matches!(self.feed.format, FeedFormat::Diorama)
+    }
+
+    /// Position from which the sender can resend events, as it writes it.
+    fn sender_position(&self) -> Option<String> {
+        self.position.as_ref().filter(|_| self.resends()).map(|(epoch, seq)| format!("{epoch}:{seq}"))
     }
 
     /// Decodes `first` and the messages after it that have already arrived.
@@ -219,6 +243,12 @@ impl Listener {
     }
 }
 
+/// Parses `epoch:seq`.
+fn parse_position(text: &str) -> Option<(String, u64)> {
+    let (epoch, seq) = text.rsplit_once(':')?;
+    Some((epoch.to_string(), seq.parse().ok()?))
+}
+
 /// Reads a frame of another Diorama and updates `position`. Returns true if events may have been missed.
 fn read_frame(
     position: &mut Option<(String, u64)>,
@@ -228,8 +258,7 @@ fn read_frame(
     let content = frames::read(frame)?;
     match (content.position, &mut *position) {
         (Some(FeedPosition::Position(next)), position) => {
-            let parts = next.rsplit_once(':');
-            *position = parts.and_then(|(epoch, seq)| Some((epoch.to_string(), seq.parse().ok()?)));
+            *position = parse_position(&next);
         }
         (Some(FeedPosition::Seq(seq)), Some((_, known))) => *known = seq,
         _ => {}

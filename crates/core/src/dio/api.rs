@@ -116,6 +116,11 @@ impl Dio {
         self.0.core.sync.mismatches.dropped()
     }
 
+    /// Number of rows in doubt, which will be read from the master again.
+    pub fn rows_in_doubt(&self) -> usize {
+        self.0.core.state().dirty_count()
+    }
+
     /// Policy for columns that the schema does not declare.
     pub fn unknown_columns(&self) -> UnknownColumns {
         self.0.core.settings.unknown_columns

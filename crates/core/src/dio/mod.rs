@@ -29,6 +29,7 @@ mod tasks;
 mod weak;
 
 pub use callbacks::{ChunkRequest, ChunkSink, QueryRoute};
+pub use commit::mark::FeedMark;
 pub use commit::purge::{MOST_IDS, PurgeReport};
 pub use commit::reconciled::Reconciled;
 #[cfg(test)]

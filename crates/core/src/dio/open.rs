@@ -112,6 +112,7 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<StartingD
     });
     let recovered = recover(&*around.journal, cached, log, rules, &around.settings, &shape).await?;
     let doubt = recovered.doubt;
+    let opened_whole = recovered.meta.complete_at.is_some() && doubt.is_none();
     let last_list = LastList { complete: recovered.meta.complete_at.is_some(), ..LastList::default() };
     let committer = around.committer.handle(&around.journal);
     let store = Store::new(table, CacheMeta { source: Some(source), ..recovered.meta });
@@ -134,6 +135,7 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<StartingD
     }
     // Deliveries wait until the source was listed: otherwise one could run during the read of its own row.
     core.sync.seeding.store(core.state().lacks_rows(), Ordering::Release);
+    core.sync.opened_whole.store(opened_whole, Ordering::Release);
     mark_unknown(&core, recovered.carried_ops);
     let dio = Dio(Arc::new(Handle::new(Arc::clone(&core))));
     start_tasks(&dio);

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::commit::capacity::QueuePermit;
 use super::commit::journal_failure::JournalFailure;
+use super::commit::mark::FeedMark;
 use super::core::Core;
 use crate::journal::{Claim, JournalError, LogBatch, Seq, StoredDelivery};
 use crate::state::{Command, Outcome};
@@ -33,6 +34,8 @@ pub(crate) struct Submission {
     pub(crate) claims: Vec<Claim>,
     /// Delivery to store in the same append as its changes.
     pub(crate) keep: Option<StoredDelivery>,
+    /// Mark to store in the same append as the changes.
+    pub(crate) mark: Option<FeedMark>,
     /// Place of an operation in the queue.
     pub(crate) place: QueuePermit,
     /// Place of any other command in the inbox.
@@ -68,6 +71,7 @@ impl Submission {
             work,
             claims: Vec::new(),
             keep: None,
+            mark: None,
             place: QueuePermit::default(),
             inbox: None,
             reply: None,

@@ -165,6 +165,8 @@ pub enum Answer {
         /// The row's id at the master, if it differs.
         id: Option<Id>,
     },
+    /// The master has the write, and its feed has reported the row after it, which is the confirmed one.
+    Reported,
     /// The write route accepted the write.
     Routed,
     /// Rejected permanently.
@@ -197,6 +199,8 @@ pub struct UpstreamEvent {
     pub delivery: Option<Arc<str>>,
     /// Channel of the event.
     pub origin: Origin,
+    /// True if the event comes from a feed of all changes of the master in their order.
+    pub in_order: bool,
 }
 
 /// Change of a row in an upstream event.
@@ -204,8 +208,10 @@ pub struct UpstreamEvent {
 pub enum UpstreamChange {
     /// The complete row.
     Row(Body),
-    /// The values of some columns.
+    /// The values of some columns, merged into the row.
     Part(Body),
+    /// The values of some columns, which replace those of the row; the other columns have not changed.
+    Cells(Body),
     /// The row was deleted.
     Gone,
     /// The row changed and must be read again.

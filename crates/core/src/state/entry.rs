@@ -51,9 +51,6 @@ pub struct Entry {
     /// Visible row before the change, in entries with a row event.
     #[serde(rename = "w", default, skip_serializing_if = "FormerRow::is_unknown")]
     pub former_row: FormerRow,
-    /// Positions that feeds have reached with this entry.
-    #[serde(rename = "m", default, skip_serializing_if = "Vec::is_empty")]
-    pub marks: Vec<FeedMark>,
     /// True if a purge erased the values of the row, so that the rows before and after the change are unknown.
     #[serde(rename = "x", default, skip_serializing_if = "std::ops::Not::not")]
     pub erased: bool,
@@ -108,20 +105,6 @@ impl Versions {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-}
-
-/// Position of a feed at its sender, with the number of applied changes of the message there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FeedMark {
-    /// Key of the feed.
-    #[serde(rename = "k")]
-    pub key: Arc<str>,
-    /// Position, in the feed's own format.
-    #[serde(rename = "p")]
-    pub position: Bytes,
-    /// Number of applied changes of the message at that position.
-    #[serde(rename = "a", default)]
-    pub applied: u64,
 }
 
 /// Cause of an entry.
@@ -352,8 +335,8 @@ pub enum Frame {
     },
 }
 
-/// Format of encoded entries, and their first byte. Format 1 lacks former rows, versions by clock, principals, marks and
-/// carried rows, and stays readable.
+/// Format of encoded entries, and their first byte. Format 1 lacks former rows, versions by clock, principals and carried
+/// rows, and stays readable.
 const FORMAT: u8 = 2;
 
 /// Oldest readable format.
@@ -375,7 +358,6 @@ impl Entry {
             visible: VisibleChange::Same,
             frame: Frame::Silent,
             former_row: FormerRow::Unknown,
-            marks: Vec::new(),
             erased: false,
             purge: no_ids(),
         }

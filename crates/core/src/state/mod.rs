@@ -31,7 +31,7 @@ pub use data::{Applied, BaseRow, CacheChange, Fold, Note, Rules, State};
 pub use decision::{Decision, Outcome, check_size};
 pub use diff::{confirmed, confirmed_at, diff, may_change, missing};
 pub use entry::{
-    Base, BulkRow, BulkRows, COLUMN_CLOCK, Cause, Entry, FeedMark, Frame, OpChange, Origin, Versions, VisibleChange,
+    Base, BulkRow, BulkRows, COLUMN_CLOCK, Cause, Entry, Frame, OpChange, Origin, Versions, VisibleChange,
 };
 pub use erase::Eraser;
 pub use former_row::FormerRow;

@@ -109,6 +109,11 @@ impl State {
         self.dirty.keys()
     }
 
+    /// Returns the number of rows that should be read again.
+    pub fn dirty_count(&self) -> usize {
+        self.dirty.len()
+    }
+
     /// Ids of the dirty rows without a waiting write.
     pub fn rereadable(&self) -> impl Iterator<Item = &Id> {
         self.rereadable.iter()

@@ -15,7 +15,7 @@ use super::entry::{Base, COLUMN_CLOCK, Cause, Entry, OpChange, VisibleChange};
 use super::op::{OpId, OpState};
 use super::reported_row::{ReportSource, ReportedRow};
 use super::row_versions::{EventVersion, OwnVersion};
-use crate::record::{Body, Id};
+use crate::record::{Body, Id, id_from_value};
 use crate::table::Ordinal;
 
 impl State {
@@ -24,6 +24,12 @@ impl State {
         let row = match &event.change {
             UpstreamChange::Row(body) => Some(body.clone()),
             UpstreamChange::Gone => None,
+            UpstreamChange::Cells(cells) => {
+                match self.base(&event.id).and_then(|base| self.with_cells(&base.body, cells)) {
+                    Some(row) => Some(row),
+                    None => return self.defer_to_read(draft, (&event.id, event.version.as_ref()), &cause),
+                }
+            }
             UpstreamChange::Part(part) => match self.base(&event.id) {
                 Some(base) => {
                     let effect = super::Effect::Patch(part.clone());
@@ -33,8 +39,12 @@ impl State {
             },
             UpstreamChange::Thin => return self.defer_to_read(draft, (&event.id, event.version.as_ref()), &cause),
         };
+        if event.in_order {
+            return self.adopt_in_order(draft, &event.id, row.as_ref(), &cause);
+        }
         let (sent, part) = match &event.change {
             UpstreamChange::Row(row) => (Some(row), false),
+            UpstreamChange::Cells(_) => (row.as_ref(), false),
             UpstreamChange::Part(part) => (Some(part), true),
             UpstreamChange::Gone | UpstreamChange::Thin => (None, false),
         };
@@ -47,6 +57,24 @@ impl State {
             part,
         };
         self.reconcile(draft, &reported_row, ReportSource::Push, &cause);
+    }
+
+    /// Adopts the row of an event from a feed that reports all changes of the master in their order: no read can know more.
+    fn adopt_in_order(&self, draft: &mut DecisionBuilder<'_>, id: &Id, row: Option<&Body>, cause: &Cause) {
+        self.adopt(draft, &ReportedRow::of(id, row), u64::MAX, cause);
+        // A read that began before may have seen an older row.
+        draft.note(Note::Touch(Arc::clone(id)));
+    }
+
+    /// Returns `row` with its cells replaced by `cells`; `None` if either cannot be decoded.
+    fn with_cells(&self, row: &Body, cells: &Body) -> Option<Body> {
+        let layout = self.rules.schema.layout();
+        let mut record = row.decode().ok()?;
+        for (column, value) in cells.decode().ok()? {
+            record.insert(column, value);
+        }
+        let id = id_from_value(record.get(layout.id_column())?)?;
+        Some(Body::encode(&id, &record, layout))
     }
 
     /// Returns true if everything in `event` is already known and nothing in progress can contradict it. An event that requires
@@ -64,6 +92,7 @@ impl State {
                     let effect = super::Effect::Patch(part.clone());
                     effect.on(Some(base), id, self.rules.schema.layout()).as_ref() == Some(base)
                 }
+                (UpstreamChange::Cells(cells), Some(base)) => self.with_cells(base, cells).as_ref() == Some(base),
                 (UpstreamChange::Gone, base) => base.is_none(),
                 (UpstreamChange::Thin, _) | (_, None) => false,
             }

@@ -30,6 +30,7 @@ impl State {
                 entry.frame = Frame::WriteCommitted;
                 self.condense(draft, record);
             }
+            Answer::Reported => self.end_reported(draft, record),
             Answer::Confirmed { row, id } => self.confirm(draft, record, mark, row.as_ref(), id.as_ref()),
             Answer::Failed(error) => self.roll_back(draft, record, OpState::Failed, error),
             Answer::Parked(error) => self.roll_back(draft, record, OpState::Parked, error),
@@ -95,6 +96,20 @@ impl State {
             _ => draft.entry(op.targets.first(), &cause),
         };
         (entry.op, entry.frame) = (settle, Frame::WriteCommitted);
+    }
+
+    /// Handles a write that the master's feed has reported: the confirmed row includes it.
+    fn end_reported(&self, draft: &mut DecisionBuilder<'_>, op: &Op) {
+        let cause = op_cause(op.id);
+        for id in op.targets.iter() {
+            let Some(fold) = self.folds.get(id) else { continue };
+            let base = fold.base.as_ref().map(|base| base.body.clone());
+            let rest: Vec<OpId> = fold.ops.iter().copied().filter(|other| *other != op.id).collect();
+            self.show_fold(draft, id, base.as_ref(), &rest, Base::Keep, &cause);
+        }
+        let entry = draft.entry(op.targets.first(), &cause);
+        entry.op = OpChange::Settle { state: OpState::Applied, error: None, beneath: None };
+        entry.frame = Frame::WriteCommitted;
     }
 
     /// Returns the version in a row of the master.

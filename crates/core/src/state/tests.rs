@@ -128,7 +128,14 @@ fn push(state: &mut State, row: Option<Body>, version: Option<u64>) -> Decision 
     let version = version.map(by_column);
     run(
         state,
-        &Command::Upstream(UpstreamEvent { id: id(0), change, version, delivery: None, origin: Origin::Webhook }),
+        &Command::Upstream(UpstreamEvent {
+            id: id(0),
+            change,
+            version,
+            delivery: None,
+            origin: Origin::Webhook,
+            in_order: false,
+        }),
     )
 }
 
@@ -277,7 +284,14 @@ fn with_a_versioned_master_the_newest_version_wins_in_every_order() {
 fn a_versioned_part_is_stored_as_sent_and_read_again() {
     let mut state = state_with_row(true);
     let change = UpstreamChange::Part(part(4));
-    let event = UpstreamEvent { id: id(0), change, version: Some(by_column(5)), delivery: None, origin: Origin::Feed };
+    let event = UpstreamEvent {
+        id: id(0),
+        change,
+        version: Some(by_column(5)),
+        delivery: None,
+        origin: Origin::Feed,
+        in_order: false,
+    };
     run(&mut state, &Command::Upstream(event));
     assert_eq!(shown(&state), Some(r#"{"id":"a","n":4,"m":1,"v":1}"#.into()));
     assert!(state.is_dirty("a"));

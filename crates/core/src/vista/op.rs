@@ -134,4 +134,6 @@ pub struct Written {
     pub id: Option<String>,
     /// The row as the master stored it, if it returned the row.
     pub record: Option<Record>,
+    /// True if the Dio has received the write from the master's feed already: see [`Inbound::in_order`](crate::dio::Inbound).
+    pub reported: bool,
 }

@@ -161,6 +161,7 @@ pub(super) fn delivery_batch(
                 delivery: change.delivery,
                 origin: Origin::Webhook,
                 coercion: change.coercion,
+                in_order: false,
             }),
             Err(error) => {
                 skipped += 1;
@@ -178,7 +179,8 @@ pub(super) fn delivery_batch(
     let ignored = ignored as u64;
     let changes = Changes { received: ignored + skipped, ignored, skipped, ..Changes::default() };
     let delivery = Delivery { changes, detail: wrong.or(why), ..delivery };
-    DeliveryBatch { delivery, raw, changes: right, abort: hook.inbound.aborts_on_item_error(), again, same }
+    let abort = hook.inbound.aborts_on_item_error();
+    DeliveryBatch { delivery, raw, changes: right, abort, again, same, mark: None }
 }
 
 /// Hash that implements [`std::fmt::Write`].

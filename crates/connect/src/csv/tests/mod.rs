@@ -258,7 +258,7 @@ async fn the_contract_suite_passes() {
     let fixture = Fixture::new();
     fixture.write(crate::contract::CSV);
     let vista = fixture.open(CsvOptions::default()).await.unwrap();
-    crate::contract::reads(&vista).await;
+    crate::contract::reads(&vista, crate::contract::Natural::Stored).await;
     crate::contract::refuses_writes(&vista).await;
 }
 

@@ -68,7 +68,7 @@ async fn the_contract_suite_passes() {
     });
     let fixture = Fixture::new(&format!("[{}]", rows.collect::<Vec<_>>().join(",")));
     let vista = fixture.open(JsonOptions::default()).await.unwrap();
-    crate::contract::reads(&vista).await;
+    crate::contract::reads(&vista, crate::contract::Natural::Stored).await;
     crate::contract::refuses_writes(&vista).await;
 }
 

@@ -99,7 +99,7 @@ async fn the_contract_suite_passes() {
     let fixture = Fixture::new(&products("UNIQUE"));
     let options = SqliteOptions { id: Some("id".into()), ..SqliteOptions::default() };
     let vista = Sqlite::open("products", fixture.path(), "products", options.clone()).await.unwrap();
-    contract::reads(&vista).await;
+    contract::reads(&vista, contract::Natural::Stored).await;
     contract::writes(&vista).await;
     let fixture = Fixture::new(&products("UNIQUE"));
     let options = SqliteOptions { read_only: true, ..options };
@@ -273,54 +273,6 @@ mod plans {
     use proptest::prelude::*;
 
     use super::*;
-    use diorama_core::vista::query::{IsTest, Test};
-    use diorama_core::vista::{Filter, OrderTerm};
-
-    const COLUMNS: [&str; 4] = ["id", "n", "t", "b"];
-
-    fn value() -> impl Strategy<Value = CborValue> {
-        prop_oneof![
-            (-2i64..4).prop_map(CborValue::from),
-            prop_oneof![Just(0.5), Just(1.0), Just(-1.5)].prop_map(CborValue::from),
-            prop_oneof![Just(""), Just("a"), Just("A"), Just("1"), Just("é")].prop_map(CborValue::from),
-            any::<bool>().prop_map(CborValue::from),
-            Just(CborValue::Null),
-        ]
-    }
-
-    fn filter() -> impl Strategy<Value = Filter> {
-        let test =
-            (value(), proptest::collection::vec(value(), 0..3), 0..8).prop_map(|(value, values, kind)| match kind {
-                0 => Test::Eq(value),
-                1 => Test::Neq(value),
-                2 => Test::Gt(value),
-                3 => Test::Gte(value),
-                4 => Test::Lt(value),
-                5 => Test::Lte(value),
-                6 => Test::In(values),
-                _ => Test::Is(IsTest::Null),
-            });
-        let leaf = (proptest::sample::select(&COLUMNS[..]), test).prop_map(|(column, test)| Filter::test(column, test));
-        leaf.prop_recursive(2, 6, 3, |inner| {
-            prop_oneof![
-                4 => proptest::collection::vec(inner.clone(), 0..3).prop_map(Filter::All),
-                1 => proptest::collection::vec(inner.clone(), 0..3).prop_map(Filter::Any),
-                1 => inner.prop_map(Filter::not),
-            ]
-        })
-    }
-
-    fn query() -> impl Strategy<Value = Query> {
-        let term = (proptest::sample::select(&COLUMNS[..]), any::<bool>(), any::<bool>());
-        let order = proptest::collection::vec(term, 0..3);
-        (filter(), order, proptest::option::of(0u64..5), 0u64..4).prop_map(|(filter, order, limit, offset)| {
-            let order = order.into_iter().map(|(column, descending, nulls_first)| OrderTerm {
-                nulls_first,
-                ..OrderTerm::new(column, descending)
-            });
-            Query { filter, order: order.collect(), limit, offset, ..Query::default() }
-        })
-    }
 
     /// Returns a table with cells of every kind in columns of every kind, as SQLite permits.
     fn table() -> Sqlite {
@@ -339,7 +291,7 @@ mod plans {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn sql_answers_as_the_evaluator_does(queries in proptest::collection::vec(query(), 32)) {
+        fn sql_answers_as_the_evaluator_does(queries in proptest::collection::vec(contract::queries::query(&["id", "n", "t", "b"]), 32)) {
             let sqlite = table();
             let (table, connection) = (&sqlite.0.table, sqlite.0.connections.reader.lock());
             let connection = connection.as_ref().unwrap();

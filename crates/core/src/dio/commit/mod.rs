@@ -4,6 +4,7 @@ pub(super) mod capacity;
 pub(super) mod committer;
 pub(super) mod invalidations;
 pub(super) mod journal_failure;
+pub(super) mod mark;
 pub(super) mod purge;
 pub(super) mod reconciled;
 pub(super) mod recovery;

@@ -150,11 +150,22 @@ impl CommitLoop {
                     let kept = self.journal.delivery(delivery.id).await.map_err(failed)?;
                     kept.is_some_and(|(kept, _)| kept == *delivery)
                 }
+                ([], None, None) => self.has_marks(stage).await.map_err(failed)?,
                 (own, ..) => entries.starts_with(own),
             };
             all.push(JournalContents { stored, entries });
         }
         Ok(all)
+    }
+
+    /// Returns true if the journal has the marks of `stage`.
+    async fn has_marks(&self, stage: &Stage) -> Result<bool, JournalError> {
+        for own in stage.journal_marks() {
+            if self.journal.mark(&own.key).await?.is_none_or(|stored| stored != own.value) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Opens the journal again and applies its entries that are not published yet.

@@ -5,12 +5,13 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use super::capacity::QueueUsage;
+use super::mark::FeedMark;
 use crate::dio::clock::now;
 use crate::dio::core::Core;
 use crate::dio::counters::OpTransitions;
 use crate::dio::events::ring::{RingItem, RowBefore};
 use crate::dio::submission::{CommitOutcome, Submission, SubmittedWork};
-use crate::journal::{Claim, Fence, LogBatch, LogEntry, StoredDelivery};
+use crate::journal::{Claim, Fence, LogBatch, LogEntry, Mark, StoredDelivery};
 use crate::record::Body;
 use crate::state::{Base, CacheChange, Command, Decision, Entry, Outcome, State};
 use crate::vista::{Error, Result};
@@ -32,6 +33,8 @@ pub(super) struct Stage {
     pub(super) claims: Vec<Claim>,
     /// Deliveries for the journal.
     pub(super) deliveries: Vec<StoredDelivery>,
+    /// Newest mark of each feed.
+    pub(super) marks: Vec<FeedMark>,
     /// Entries for the journal.
     pub(super) entries: Vec<LogEntry>,
     pub(super) transitions: OpTransitions,
@@ -45,7 +48,7 @@ pub(super) struct Stage {
 pub(super) struct DecidedCommand {
     pub(super) submission: Submission,
     pub(super) result: Result<CommitOutcome>,
-    /// True if it has entries, claims or a delivery for the journal.
+    /// True if it has entries, claims, a delivery or a mark for the journal.
     pub(super) wrote: bool,
 }
 
@@ -61,6 +64,7 @@ impl Stage {
             items: Vec::new(),
             claims: Vec::new(),
             deliveries: Vec::new(),
+            marks: Vec::new(),
             entries: Vec::new(),
             transitions: OpTransitions::default(),
             bulk: false,
@@ -147,7 +151,7 @@ impl Stage {
         self.conclude(submission, outcomes);
     }
 
-    /// Notes the claims, the delivery and the answer of a submission.
+    /// Notes the claims, the delivery, the mark and the answer of a submission.
     pub(super) fn conclude(&mut self, submission: Submission, outcomes: Result<(Vec<Outcome>, bool)>) {
         let mut wrote = false;
         let result = outcomes.map(|(each, some)| {
@@ -155,9 +159,13 @@ impl Stage {
             // A write of identical values makes no operation that its key could refer to.
             let claims = if outcome == Outcome::Identical { &[] } else { &submission.claims[..] };
             let delivery = submission.keep.as_ref().map(|delivery| super::reconciled::concluded(delivery, &each));
-            wrote = some || !claims.is_empty() || delivery.is_some();
+            wrote = some || !claims.is_empty() || delivery.is_some() || submission.mark.is_some();
             self.claims.extend_from_slice(claims);
             self.deliveries.extend(delivery);
+            if let Some(mark) = &submission.mark {
+                self.marks.retain(|older| older.feed != mark.feed);
+                self.marks.push(mark.clone());
+            }
             CommitOutcome { outcome, each, seq: self.next.seq() }
         });
         self.decided.push(DecidedCommand { submission, result, wrote });
@@ -186,7 +194,13 @@ impl Stage {
 
     /// Returns true if the stage has anything for the journal.
     pub(super) fn appends(&self) -> bool {
-        !self.entries.is_empty() || !self.claims.is_empty() || !self.deliveries.is_empty()
+        let bare = self.claims.is_empty() && self.deliveries.is_empty() && self.marks.is_empty();
+        !self.entries.is_empty() || !bare
+    }
+
+    /// Marks for the journal. They contain the rows in doubt after all commands of the stage.
+    pub(super) fn journal_marks(&self) -> Vec<Mark> {
+        self.marks.iter().map(|mark| mark.on(&self.core.name, &self.next)).collect()
     }
 
     /// Builds the stage's part of the append.
@@ -198,7 +212,7 @@ impl Stage {
             entries: self.entries.clone(),
             claims: self.claims.clone(),
             deliveries: self.deliveries.clone(),
-            marks: Vec::new(),
+            marks: self.journal_marks(),
         }
     }
 

@@ -127,7 +127,7 @@ fn log_failure(core: &Core, op: OpId, answer: &Answer) {
     let (what, OpError { code, detail }) = match answer {
         Answer::Failed(error) => ("a write failed and was rolled back", error),
         Answer::Parked(error) => ("a write was parked; retry or discard it", error),
-        Answer::Confirmed { .. } | Answer::Routed => return,
+        Answer::Confirmed { .. } | Answer::Reported | Answer::Routed => return,
     };
     if let Some(left_out) = core.lines.pass((what, code.clone())) {
         tracing::warn!(dio = %core.name, operation = %op, code, error = detail, left_out, "{what}");
@@ -249,6 +249,9 @@ fn evidence(core: &Core, op: &Op, id: &Id, row: Option<&Record>) -> Evidence {
 }
 
 fn confirmed(core: &Core, targets: &[Id], written: Written) -> Answer {
+    if written.reported {
+        return Answer::Reported;
+    }
     let schema = core.vista.schema();
     let id: Option<Id> = written.id.map(Id::from).or_else(|| targets.first().cloned());
     let row = match (&written.record, &id) {

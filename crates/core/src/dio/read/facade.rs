@@ -202,7 +202,7 @@ impl Facade {
             core.writable()?;
             core.insert_at_master(record, within.as_deref()).await?
         };
-        Ok(Written { id: Some(id), record: None })
+        Ok(Written { id: Some(id), ..Written::default() })
     }
 }
 

@@ -52,6 +52,9 @@ impl Core {
             return Ok(None);
         };
         check_key(id)?;
+        if inbound.in_order {
+            return Ok(Some(Checked { row: Cow::Borrowed(row), dropped: Vec::new() }));
+        }
         let schema = self.vista.schema();
         let shape = if inbound.partial { Shape::Part } else { Shape::Whole };
         let unknown = self.settings.unknown_columns.for_upstream();

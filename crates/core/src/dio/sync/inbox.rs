@@ -1,8 +1,8 @@
-//! Deliveries of webhooks and feeds: their changes, the sender's ids and the stored delivery, in one append.
+//! Deliveries of webhooks and feeds: their changes, the sender's ids, the stored delivery and the feed's mark, in one append.
 //!
-//! A delivery of more than [`CHUNK`] changes takes several appends, the last of which has the ids. After a crash between
-//! them the sender repeats it and it is applied again, which does not change rows that have the values already. With a
-//! program's `on_event`, which commits by itself, the ids follow each change.
+//! A delivery of more than [`CHUNK`] changes takes several appends, the last of which has the ids and the mark. After a
+//! crash between them the sender repeats it and it is applied again, which does not change rows that have the values
+//! already. With a program's `on_event`, which commits by itself, the ids and the mark follow the changes.
 //!
 //! A delivery without an id is recognized by its bytes, for a while. The same bytes may be another delivery (a price goes
 //! to 5, to 6, to 5). So they count as a duplicate only while all their values are current and no change of them is under
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::check::check_key;
 use super::ingest::{CheckedEvent, Inbound};
 use crate::dio::clock::now;
+use crate::dio::commit::mark::FeedMark;
 use crate::dio::commit::reconciled::{Reconciled, concluded};
 use crate::dio::commit::write::{delivery_claim, same_claim};
 use crate::dio::core::Core;
@@ -22,7 +23,7 @@ use crate::journal::{
     Claim, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxUse, JournalError, RawRequest, StoredDelivery,
 };
 use crate::record::Id;
-use crate::state::{Command, UpstreamChange, UpstreamEvent};
+use crate::state::{Command, Origin, UpstreamChange, UpstreamEvent};
 use crate::vista::{Error, Result};
 
 /// Maximum number of changes in one append.
@@ -45,6 +46,8 @@ pub struct DeliveryBatch {
     pub again: bool,
     /// Hash of the request and its meaning, if the sender gave it no id.
     pub same: Option<String>,
+    /// Position that a feed reaches with these changes. It differs from the positions of the feed's other batches.
+    pub mark: Option<FeedMark>,
 }
 
 impl Core {
@@ -68,6 +71,14 @@ impl Core {
             ..batch.delivery.clone()
         };
         delivery.changes.received += batch.changes.len() as u64;
+        if let Some(mark) = batch.mark.as_ref().filter(|_| batch.delivery.attempts > 0)
+            && self.has_reached(mark).await?
+        {
+            // The attempt before was stored, although it failed.
+            delivery.changes.duplicates = delivery.changes.received;
+            delivery.state = DeliveryState::Duplicate;
+            return Ok(delivery);
+        }
         let mut claims = Vec::new();
         if let Some(key) = &delivery.key {
             let claim = delivery_claim(&self.name, &format!("{}:{key}", delivery.hook));
@@ -75,7 +86,7 @@ impl Core {
                 Some(_) if !batch.again => {
                     delivery.changes.duplicates = delivery.changes.received;
                     delivery.state = DeliveryState::Duplicate;
-                    return self.keep_later(delivery, batch.raw.clone());
+                    return self.conclude(Vec::new(), Vec::new(), delivery, batch).await;
                 }
                 Some(_) => {}
                 None => claims.push(claim),
@@ -88,7 +99,7 @@ impl Core {
                     delivery.changes.duplicates = delivery.changes.received;
                     delivery.state = DeliveryState::Duplicate;
                     delivery.detail = Some("the same bytes came before, and their values are still current".into());
-                    return self.keep_later(delivery, batch.raw.clone());
+                    return self.conclude(Vec::new(), Vec::new(), delivery, batch).await;
                 }
                 Some(_) => {}
                 None => claims.push(claim),
@@ -105,7 +116,7 @@ impl Core {
             }
             None => return self.by_rules(handle, batch, delivery, claims).await,
         }
-        self.conclude(Vec::new(), claims, delivery, batch.raw.clone()).await
+        self.conclude(Vec::new(), claims, delivery, batch).await
     }
 
     /// Returns true if applying the changes would have no effect.
@@ -118,7 +129,7 @@ impl Core {
         changes.iter().all(known)
     }
 
-    /// Applies the changes by the built-in rules, the last chunk together with the claims and the stored delivery.
+    /// Applies the changes by the built-in rules, the last chunk together with the claims, the stored delivery and the mark.
     async fn by_rules(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
@@ -171,26 +182,32 @@ impl Core {
             self.refresh_anew(handle).await?;
             delivery.changes.applied += 1;
         }
-        self.conclude(last, claims, delivery, batch.raw.clone()).await
+        self.conclude(last, claims, delivery, batch).await
     }
 
     /// Has the rows of refused events read from the master, so that their changes are not lost.
     pub(crate) async fn doubt<'i>(self: &Arc<Self>, refused: impl IntoIterator<Item = &'i Inbound>) -> Result<()> {
-        let thin = |inbound: &Inbound| {
+        let thin_event = |inbound: &Inbound| {
             let id = Id::from(inbound.event.id().filter(|id| check_key(id).is_ok())?);
-            let delivery = inbound.delivery.as_deref().map(Arc::from);
-            let (change, origin) = (UpstreamChange::Thin, inbound.origin);
-            Some(Command::Upstream(UpstreamEvent { id, change, version: None, delivery, origin }))
+            Some(thin(id, inbound.delivery.as_deref().map(Arc::from), inbound.origin))
         };
-        let commands: Vec<Command> = refused.into_iter().filter_map(thin).collect();
+        self.send_in_chunks(&refused.into_iter().filter_map(thin_event).collect::<Vec<_>>()).await
+    }
+
+    /// Has rows read from the master that were in doubt before a restart.
+    pub(super) async fn doubt_rows(self: &Arc<Self>, ids: Vec<Id>) -> Result<()> {
+        self.send_in_chunks(&ids.into_iter().map(|id| thin(id, None, Origin::Feed)).collect::<Vec<_>>()).await
+    }
+
+    async fn send_in_chunks(self: &Arc<Self>, commands: &[Command]) -> Result<()> {
         for commands in commands.chunks(CHUNK) {
             self.send(Submission::all(self, commands.to_vec())).await?;
         }
         Ok(())
     }
 
-    /// Refuses a whole delivery. Its rows are read from the master, so that their changes are not lost. Nothing is
-    /// stored: the caller decides on that.
+    /// Refuses a whole delivery. Its rows are read from the master, so that their changes are not lost. Only its mark is
+    /// stored: the caller decides on the rest.
     async fn refuse(
         self: &Arc<Self>,
         batch: &DeliveryBatch,
@@ -199,6 +216,9 @@ impl Core {
     ) -> Result<Delivery> {
         if batch.changes.iter().any(|inbound| self.checked_event(inbound).is_err()) {
             self.doubt(&batch.changes).await?;
+        }
+        if batch.mark.is_some() {
+            self.send(Submission { mark: batch.mark.clone(), ..Submission::all(self, Vec::new()) }).await?;
         }
         delivery.state = DeliveryState::Undecodable;
         delivery.detail = Some(error.to_string());
@@ -239,15 +259,16 @@ impl Core {
         commands: Vec<Command>,
         claims: Vec<Claim>,
         delivery: Delivery,
-        raw: Option<RawRequest>,
+        batch: &DeliveryBatch,
     ) -> Result<Delivery> {
-        let kept = StoredDelivery { delivery, raw };
-        if commands.is_empty() && claims.is_empty() {
+        let kept = StoredDelivery { delivery, raw: batch.raw.clone() };
+        if commands.is_empty() && claims.is_empty() && batch.mark.is_none() {
             // There is nothing to make durable, so that the sender need not wait for the disk.
             return self.keep_later(concluded(&kept, &[]).delivery, kept.raw);
         }
         let mut submission = Submission::all(self, commands);
         submission.claims = claims;
+        submission.mark.clone_from(&batch.mark);
         submission.keep = is_kept(&kept.delivery).then(|| kept.clone());
         let committed = self.send(submission).await?;
         Ok(concluded(&kept, &committed.each).delivery)
@@ -264,10 +285,22 @@ impl Core {
     }
 
     /// Sends a submission; waits for a place in the inbox.
-    async fn send(self: &Arc<Self>, mut submission: Submission) -> Result<CommitOutcome> {
+    pub(super) async fn send(self: &Arc<Self>, mut submission: Submission) -> Result<CommitOutcome> {
         submission.inbox = Some(self.inbox_place().await?);
         self.submit_and_wait(submission).await
     }
+}
+
+/// Command that has a row read from the master.
+fn thin(id: Id, delivery: Option<Arc<str>>, origin: Origin) -> Command {
+    Command::Upstream(UpstreamEvent {
+        id,
+        change: UpstreamChange::Thin,
+        version: None,
+        delivery,
+        origin,
+        in_order: false,
+    })
 }
 
 /// Returns true if deliveries of its kind are stored. Those of feeds (size 0) are not: they are too frequent, and cannot
@@ -277,10 +310,10 @@ fn is_kept(delivery: &Delivery) -> bool {
 }
 
 impl Dio {
-    /// Applies a delivery and stores it and the sender's ids in one append; returns its outcome.
+    /// Applies a delivery and stores it, the sender's ids and the feed's mark in one append; returns its outcome.
     ///
     /// A delivery that was applied before has no effect. If its only change is invalid, or one is and `abort` is set, the
-    /// outcome is [`DeliveryState::Undecodable`]: nothing is applied and nothing stored.
+    /// outcome is [`DeliveryState::Undecodable`]: nothing is applied, and nothing but the mark stored.
     ///
     /// # Errors
     /// Errors of `on_event` or of a refresh; [`Error::Storage`], [`Error::Closed`].

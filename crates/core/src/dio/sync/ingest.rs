@@ -32,13 +32,18 @@ pub struct Inbound {
     pub origin: Origin,
     /// Conversion of text values in its row.
     pub coercion: Coercion,
+    /// True if the sender is the master itself, which reports every change in the order of its commits. The event is the newest
+    /// state of its row, so that no read of the master is needed. Its cells are kept as they are, like those of a list; those of
+    /// a partial row replace cells.
+    pub in_order: bool,
 }
 
 impl From<ChangeEvent> for Inbound {
     fn from(event: ChangeEvent) -> Inbound {
         let coercion = Coercion::Typed;
         let origin = Origin::Webhook;
-        Inbound { event, version: None, clock: None, partial: false, delivery: None, origin, coercion }
+        let (version, clock, delivery) = (None, None, None);
+        Inbound { event, version, clock, partial: false, delivery, origin, coercion, in_order: false }
     }
 }
 
@@ -158,7 +163,12 @@ impl Core {
                 let body =
                     if inbound.partial { Body::encode_plain(row, layout) } else { Body::encode(id, row, layout) };
                 check_size(id, &body)?;
-                (id, if inbound.partial { UpstreamChange::Part(body) } else { UpstreamChange::Row(body) })
+                let change = match (inbound.partial, inbound.in_order) {
+                    (false, _) => UpstreamChange::Row(body),
+                    (true, false) => UpstreamChange::Part(body),
+                    (true, true) => UpstreamChange::Cells(body),
+                };
+                (id, change)
             }
         };
         let event = UpstreamEvent {
@@ -167,6 +177,7 @@ impl Core {
             version: inbound.version.clone().map(|version| EventVersion { clock: self.clock_of(inbound), version }),
             delivery: inbound.delivery.as_deref().map(Arc::from),
             origin: inbound.origin,
+            in_order: inbound.in_order,
         };
         Ok(CheckedEvent { event: Some(event), dropped: checked.map(|checked| checked.dropped).unwrap_or_default() })
     }

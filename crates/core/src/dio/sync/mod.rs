@@ -7,6 +7,7 @@ pub(super) mod check;
 pub(super) mod feed;
 pub(super) mod inbox;
 pub(super) mod ingest;
+pub(super) mod mark;
 pub(super) mod master;
 pub(super) mod mismatch;
 pub(super) mod refresh;

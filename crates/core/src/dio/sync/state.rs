@@ -21,6 +21,8 @@ use crate::vista::Schema;
 pub(crate) struct SyncState {
     /// The last complete list of the source.
     pub(in crate::dio) last_list: Mutex<LastList>,
+    /// True if the Dio was opened with a whole copy about which there was no doubt.
+    pub(in crate::dio) opened_whole: AtomicBool,
     /// The refresh under way, which later callers join.
     pub(super) refreshing: Mutex<Option<RefreshFuture>>,
     /// Position of the last `Invalidated` of a refresh that `on_query` began.
@@ -52,6 +54,7 @@ impl SyncState {
     pub(in crate::dio) fn new(settings: &Settings, schema: &Schema, last_list: LastList) -> SyncState {
         SyncState {
             last_list: Mutex::new(last_list),
+            opened_whole: AtomicBool::new(false),
             refreshing: Mutex::new(None),
             query_refresh: tokio::sync::Mutex::default(),
             listing: tokio::sync::Mutex::new(()),

@@ -391,8 +391,14 @@ impl World {
         let (row, ident) = (self.row_at(key, version), id(key));
         let reported_row = ReportedRow { version: version_sent.as_ref(), ..ReportedRow::of(&ident, row.as_ref()) };
         let is_ordered = version_sent.is_some() && self.state.compare_versions(&reported_row).is_some();
-        let event =
-            UpstreamEvent { id: id(key), change, version: version_sent, delivery: None, origin: Origin::Webhook };
+        let event = UpstreamEvent {
+            id: id(key),
+            change,
+            version: version_sent,
+            delivery: None,
+            origin: Origin::Webhook,
+            in_order: false,
+        };
         let before = self.state.base(&id(key)).map(|base| base.body);
         let trusts = self.setup.trust && !is_ordered && !self.setup.versioned && !self.blank[key];
         if trusts {

@@ -1,0 +1,141 @@
+//! The feed of a source: by replication, by notifications, or by the one of them that the server allows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::errors::failed;
+use super::feed::{Replication, Stream};
+use super::notify::{self, Notifications};
+use super::shared::Shared;
+use super::{slot, trigger};
+use crate::connector::{Feed, FeedSlot, FollowMode};
+use crate::feed::{Channel, FeedFormat, Intake, follow};
+use diorama_core::Dio;
+use diorama_core::vista::{Error, Result};
+
+/// Pause between two attempts to connect: initial and maximum.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// Feed of the changes of a source.
+#[derive(Debug)]
+pub(super) struct PostgresFeed {
+    pub(super) shared: Arc<Shared>,
+    pub(super) mode: FollowMode,
+    /// Name of slot and publication.
+    pub(super) slot: String,
+}
+
+#[async_trait]
+impl Feed for PostgresFeed {
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn start(&self, dio: &Dio, _: FeedFormat) -> Result<()> {
+        let name = format!("{} ({})", self.shared.address, self.slot);
+        let intake = Intake::new(dio, name, &format!("postgres:{}", self.slot), BACKOFF);
+        let replication = Replication::new(Arc::clone(&self.shared), self.slot.clone());
+        let channel = OwnChannel { replication, mode: self.mode, dio: dio.name().to_string(), said: None };
+        dio.listen(follow(channel, intake));
+        Ok(())
+    }
+
+    async fn trigger(&self, dio: &str) -> Result<String> {
+        let table = self.shared.table().ok_or_else(|| Error::transient("the source is not open"))?;
+        match table.place.as_ref().filter(|place| place.is_table) {
+            Some(place) => Ok(trigger::sql(&table, place, dio)),
+            None => Err(Error::Config(format!("{} is not a table: only tables have triggers", table.name))),
+        }
+    }
+
+    async fn slots(&self) -> Result<Vec<FeedSlot>> {
+        let client = self.shared.address.connect().await?;
+        let slot = |slot: slot::FoundSlot| FeedSlot {
+            server: self.shared.address.to_string(),
+            own: slot.name == self.slot,
+            name: slot.name,
+            active: slot.active,
+            lost: slot.lost,
+            retained: slot.retained.unsigned_abs(),
+        };
+        Ok(slot::list(&client).await.map_err(failed)?.into_iter().map(slot).collect())
+    }
+
+    async fn drop_slot(&self, name: &str) -> Result<()> {
+        let client = self.shared.address.connect().await?;
+        slot::drop_slot(&client, name).await.map_err(failed)?;
+        slot::drop_publication(&client, name).await.map_err(failed)
+    }
+}
+
+/// Channel of either kind.
+struct OwnChannel {
+    replication: Replication,
+    mode: FollowMode,
+    dio: String,
+    /// The kind that was last reported to people.
+    said: Option<&'static str>,
+}
+
+enum OwnConnection {
+    Replication(Box<Stream>),
+    Notify(Notifications),
+}
+
+impl OwnChannel {
+    /// Reports the kind of feed to people, once.
+    fn say(&mut self, kind: &'static str) {
+        if self.said != Some(kind) {
+            tracing::info!(dio = self.dio, "changes of the source arrive by {kind}");
+            self.said = Some(kind);
+        }
+    }
+
+    async fn notified(&mut self, intake: &mut Intake) -> std::result::Result<OwnConnection, String> {
+        let notifications = notify::connect(&self.replication.shared, &self.dio, intake).await?;
+        self.say("notifications of triggers");
+        Ok(OwnConnection::Notify(notifications))
+    }
+
+    async fn replicated(&mut self, intake: &mut Intake) -> std::result::Result<OwnConnection, String> {
+        let stream = self.replication.connect(intake).await?;
+        self.say("replication");
+        Ok(OwnConnection::Replication(Box::new(stream)))
+    }
+}
+
+#[async_trait]
+impl Channel for OwnChannel {
+    type Connection = OwnConnection;
+
+    fn resume(&mut self, position: &Bytes) -> bool {
+        self.replication.resume(position)
+    }
+
+    async fn connect(&mut self, intake: &mut Intake) -> std::result::Result<OwnConnection, String> {
+        match self.mode {
+            FollowMode::Replication => self.replicated(intake).await,
+            FollowMode::Notify => self.notified(intake).await,
+            FollowMode::Auto => {
+                let error = match self.replicated(intake).await {
+                    Err(error) => error,
+                    connected => return connected,
+                };
+                match self.notified(intake).await {
+                    Err(other) => Err(format!("{error}; nor by notifications: {other}")),
+                    connected => connected,
+                }
+            }
+        }
+    }
+
+    async fn listen(&mut self, connection: OwnConnection, intake: &mut Intake) -> std::result::Result<(), String> {
+        match connection {
+            OwnConnection::Replication(stream) => self.replication.listen(*stream, intake).await,
+            OwnConnection::Notify(notifications) => notifications.listen(&self.replication.shared, intake).await,
+        }
+    }
+}

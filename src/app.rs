@@ -8,6 +8,7 @@ mod accept;
 mod backup;
 mod check;
 pub mod demo;
+pub mod feeds;
 mod hooks;
 pub mod ops;
 mod progress;
@@ -386,6 +387,9 @@ fn list(dio: &Dio) -> impl Future<Output = VistaResult<()>> + Send + use<> {
 }
 
 async fn open_dio(lens: &Lens, spec: &DioSpec, config: &Config) -> VistaResult<Dio> {
+    if let Some(feed) = &spec.feed {
+        feed.feed.prepare();
+    }
     let vista = source::open_or_remember(spec, lens).await?;
     source::check_version(spec, &vista.schema())?;
     let mut builder = lens.dio(vista).settings(|settings| source::settings(spec, config, settings));

@@ -38,7 +38,7 @@ pub mod connect {
 pub mod dio {
     pub use diorama_core::dio::{
         Backoff, BlockingWrite, BreakerLimits, BreakerState, ChunkRequest, ChunkSink, Condition, Counters,
-        DeliveryBatch, Dio, DioCache, DioEvent, DroppedColumn, EventReceiver, FeedMark, FeedMeter, FeedStatus,
+        DeliveryBatch, Dio, DioCache, DioEvent, DroppedColumn, EventReceiver, FeedLag, FeedMark, FeedMeter, FeedStatus,
         Freshness, Histogram, IdempotencyKey, Inbound, Mismatch, OnUnknown, OpError, OpId, Operation, OperationQuery,
         OperationState, Origin, Position, PurgeReport, QueryRoute, Reachability, Reconciled, RefreshReport, Retry,
         RingLimits, Settings, Status, Ticket, Times, WeakDio, WholeList, Workers, WriteOptions, WriteOrder, WriteRoute,

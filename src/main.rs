@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use axum::body::Bytes;
 use clap::{Args, Parser, Subcommand};
-use diorama::app::{self, Failure, demo, ops, webhook};
+use diorama::app::{self, Failure, demo, feeds, ops, webhook};
 use diorama::config::{Access, CacheAt, Config, File, HookSpec};
 use diorama_gateway::Gateway;
 
@@ -51,6 +51,10 @@ enum Command {
     Ops(ops::Ops),
     #[command(subcommand)]
     Webhook(webhook::Webhook),
+    #[command(subcommand)]
+    Feed(feeds::Feeds),
+    /// Print the SQL of the triggers that report a table's changes where replication is not allowed.
+    Trigger(feeds::Trigger),
     /// Report every mistake in a configuration.
     Check {
         /// The configuration.
@@ -62,17 +66,36 @@ enum Command {
     },
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 struct Demo {
     /// Address and port to listen on.
     #[arg(long)]
     listen: Option<SocketAddr>,
-    /// Folder of its files; missing files are created.
-    #[arg(long, default_value = demo::FOLDER)]
-    dir: PathBuf,
+    /// Folder of its files; missing files are created (default: diorama-demo).
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Keep its rows in the schema "bakery" of this PostgreSQL database, which is created.
+    #[cfg(feature = "postgres")]
+    #[arg(long, value_name = "URL")]
+    postgres: Option<String>,
     /// Use "none" to serve a public address without authentication.
     #[arg(long, value_parser = ["none"])]
     auth: Option<String>,
+}
+
+impl Demo {
+    /// Makes what is missing of the demo. Returns its folder and its configuration.
+    fn unpack(&self) -> Result<(PathBuf, PathBuf), Failure> {
+        #[cfg(feature = "postgres")]
+        if let Some(url) = &self.postgres {
+            let folder = self.dir.clone().unwrap_or_else(|| demo::POSTGRES_FOLDER.into());
+            let file = runtime()?.block_on(demo::unpack_postgres(&folder, url))?;
+            return Ok((folder, file));
+        }
+        let folder = self.dir.clone().unwrap_or_else(|| demo::FOLDER.into());
+        let file = demo::unpack(&folder)?;
+        Ok((folder, file))
+    }
 }
 
 #[derive(Args, Debug, Default)]
@@ -165,7 +188,7 @@ fn serve(config: Config, ready: impl FnOnce(&str)) -> Result<(), Failure> {
 fn default_command() -> Command {
     match Path::new("diorama.toml").exists() {
         true => Command::Serve(Serve::default()),
-        false => Command::Demo(Demo { listen: None, dir: demo::FOLDER.into(), auth: None }),
+        false => Command::Demo(Demo::default()),
     }
 }
 
@@ -179,10 +202,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
             serve(config, |_| {})
         }
         Command::Demo(arguments) => {
-            let mut config = app::read(&demo::unpack(&arguments.dir)?)?;
+            let (folder, file) = arguments.unpack()?;
+            let mut config = app::read(&file)?;
             config.server.listen = arguments.listen.unwrap_or(config.server.listen);
             config.server.auth = arguments.auth.map(|_| Access::Anybody).or(config.server.auth);
-            app::say(format_args!("the demo bakery is in {}", arguments.dir.display()));
+            app::say(format_args!("the demo bakery is in {}", folder.display()));
             serve(config, |base| app::say(demo::greeting(base)))
         }
         Command::Openapi(serve) => print(&described(&serve, Gateway::openapi)?),
@@ -191,6 +215,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Backup(arguments) => runtime()?.block_on(ops::backup(arguments)),
         Command::Ops(arguments) => runtime()?.block_on(ops::run(arguments)),
         Command::Webhook(arguments) => runtime()?.block_on(webhook::run(arguments)),
+        Command::Feed(arguments) => runtime()?.block_on(feeds::run(arguments)),
+        Command::Trigger(arguments) => runtime()?.block_on(feeds::trigger(arguments)),
         Command::Check { file, offline } => {
             let config = app::read(&file)?;
             match offline {

@@ -8,6 +8,7 @@ use diorama_connect::{Connector, Route, Source, SourceRequest};
 use diorama_core::vista::{Error, Result, Vista};
 use diorama_gateway::Ack;
 
+use super::connection::{Connected, Connections};
 use super::feed::FeedSpec;
 use super::value::Reader;
 
@@ -135,11 +136,11 @@ impl DioSpec {
         }
     }
 
-    pub(super) fn read(name: String, reader: Reader<'_>) -> DioSpec {
+    pub(super) fn read(name: String, reader: Reader<'_>, connections: &Connections<'_>) -> DioSpec {
         if let Err(problem) = super::file::check_name(&name) {
             reader.problem(reader.at, problem);
         }
-        let source = source(&name, &reader);
+        let source = source(&name, &reader, connections);
         let feed = match reader.is_text("feed") {
             true => source.as_ref().and_then(|source| FeedSpec::of_source(&name, &reader, &**source)),
             false => reader.table("feed").and_then(|feed| FeedSpec::read(&name, feed)),
@@ -149,7 +150,7 @@ impl DioSpec {
             id: reader.text("id"),
             columns: columns(&reader),
             null_values: reader.texts("null_values").unwrap_or_default(),
-            write: write(&reader),
+            write: write(&reader, connections),
             routed_ttl: reader.duration("routed_ttl"),
             refresh_every: reader.duration("refresh_every"),
             version: reader.text("version"),
@@ -198,7 +199,7 @@ impl Source for UnreadSource {
 }
 
 /// Reads the source of rows.
-fn source(name: &str, reader: &Reader<'_>) -> Option<Arc<dyn Source>> {
+fn source(name: &str, reader: &Reader<'_>, connections: &Connections<'_>) -> Option<Arc<dyn Source>> {
     let registry = reader.context.registry;
     let forms = || alternatives(registry.connectors().filter_map(Connector::source_form));
     if reader.position("source").is_none() {
@@ -206,8 +207,12 @@ fn source(name: &str, reader: &Reader<'_>) -> Option<Arc<dyn Source>> {
     }
     let table = reader.table("source")?;
     let connectors = registry.connectors().filter(|connector| connector.source_form().is_some());
-    let source = match choose_connector(&table, connectors) {
-        ChosenConnector::One(connector) => build_or_report(&table, connector, || connector.source(&table)),
+    let connection = connections.of(&table);
+    let source = match choose_connector(connection.unwrap_or(&table), connectors) {
+        ChosenConnector::One(connector) => build_or_report(&table, connector, || match connection {
+            Some(connection) => connector.source(&Connected { own: &table, connection }),
+            None => connector.source(&table),
+        }),
         ChosenConnector::LeftOut => None,
         ChosenConnector::NoneOrSeveral => {
             table.problem(table.at, format!("[dio.{name}] requires source = {}", forms()));
@@ -219,19 +224,23 @@ fn source(name: &str, reader: &Reader<'_>) -> Option<Arc<dyn Source>> {
 }
 
 /// Reads the route of writes.
-fn write(reader: &Reader<'_>) -> Option<Arc<dyn Route>> {
+fn write(reader: &Reader<'_>, connections: &Connections<'_>) -> Option<Arc<dyn Route>> {
     let table = reader.table("write")?;
     let registry = reader.context.registry;
-    let route =
-        match choose_connector(&table, registry.connectors().filter(|connector| connector.route_form().is_some())) {
-            ChosenConnector::One(connector) => build_or_report(&table, connector, || connector.route(&table)),
-            ChosenConnector::LeftOut => None,
-            ChosenConnector::NoneOrSeveral => {
-                let forms = alternatives(registry.connectors().filter_map(Connector::route_form));
-                table.problem(table.at, format!("write must be {forms}"));
-                None
-            }
-        };
+    let connection = connections.of(&table);
+    let connectors = registry.connectors().filter(|connector| connector.route_form().is_some());
+    let route = match choose_connector(connection.unwrap_or(&table), connectors) {
+        ChosenConnector::One(connector) => build_or_report(&table, connector, || match connection {
+            Some(connection) => connector.route(&Connected { own: &table, connection }),
+            None => connector.route(&table),
+        }),
+        ChosenConnector::LeftOut => None,
+        ChosenConnector::NoneOrSeveral => {
+            let forms = alternatives(registry.connectors().filter_map(Connector::route_form));
+            table.problem(table.at, format!("write must be {forms}"));
+            None
+        }
+    };
     table.finish();
     route
 }

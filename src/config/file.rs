@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+use super::connection::Connections;
 use super::problems::{Problem, Problems};
 use super::value::{Context, Reader};
 use diorama_connect::{Registry, Source};
@@ -51,9 +52,12 @@ pub(super) fn read<'a>(context: &'a Context<'a>, table: &'a DeTable<'a>) -> Conf
         Some(lens) => LensSpec::read(lens),
         None => LensSpec::read(Reader::new(context, "lens".into(), 0, &empty)),
     };
+    let connections = Connections::read(&root);
     let tables = root.tables("dio");
     let names: Vec<String> = tables.iter().map(|(name, _)| name.clone()).collect();
-    let dios: Vec<DioSpec> = tables.into_iter().map(|(name, reader)| DioSpec::read(name, reader)).collect();
+    let dios = tables.into_iter().map(|(name, reader)| DioSpec::read(name, reader, &connections));
+    let dios: Vec<DioSpec> = dios.collect();
+    connections.finish();
     if names.is_empty() {
         root.problem(0, "there is no [dio.NAME]: at least one resource is required");
     }

@@ -3,6 +3,7 @@
 //! Each part reads its own keys and has its defaults in [`Default`]; an unknown key is a mistake. These modules only describe a
 //! server; `app.rs` builds it.
 
+mod connection;
 mod dio;
 mod feed;
 mod file;

@@ -90,6 +90,11 @@ impl<'a> Reader<'a> {
         self.value(key).map(|value| value.span().start)
     }
 
+    /// Returns true if a key was asked for.
+    pub(super) fn is_read(&self) -> bool {
+        !self.requested.borrow().is_empty()
+    }
+
     /// Returns true if `key` is a text.
     pub(super) fn is_text(&self, key: &'static str) -> bool {
         self.value(key).is_some_and(|value| value.get_ref().as_str().is_some())

@@ -253,18 +253,22 @@ pub trait Feed: Debug + Send + Sync {
     /// [`Error::Config`](diorama_core::Error::Config) names the setting with which [`Feed::start`] cannot succeed.
     fn check(&self) -> Result<()>;
 
+    /// Notes that the feed will be started. Called before the source is opened, so that the feed can begin where the first list
+    /// ends.
+    fn prepare(&self) {}
+
     /// Follows the feed in a task of `dio`.
     ///
     /// # Errors
     /// As [`Feed::check`].
     fn start(&self, dio: &diorama_core::Dio, format: crate::FeedFormat) -> Result<()>;
 
-    /// Returns the SQL of the triggers that report changes of the resource `dio`. The source is open.
+    /// Returns the SQL of the triggers that report changes of the resource that `request` names.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](diorama_core::Error::Unsupported) if the feed has none.
-    async fn trigger(&self, dio: &str) -> Result<String> {
-        Err(Error::Unsupported { vista: dio.into(), what: "report changes by triggers" })
+    /// [`Error::Unsupported`](diorama_core::Error::Unsupported) if the feed has none; as [`Source::open`].
+    async fn trigger(&self, request: &SourceRequest) -> Result<String> {
+        Err(Error::Unsupported { vista: request.name.as_str().into(), what: "report changes by triggers" })
     }
 
     /// Returns the slots that the database keeps for feeds of this program.

@@ -19,6 +19,8 @@ use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, sleep_until};
 
+#[cfg(feature = "postgres")]
+use diorama_core::dio::FeedLag;
 use diorama_core::dio::{Backoff, DeliveryBatch, Dio, FeedMark, FeedMeter, Inbound, WeakDio};
 use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryState};
 use diorama_core::state::Origin;
@@ -191,6 +193,12 @@ impl Intake {
         let under_operations = state.folds().filter(|(_, fold)| fold.base.is_some()).map(|(id, _)| id.to_string());
         let visible = state.table().natural(0).map(|row| row.id().to_string()).filter(|id| state.fold(id).is_none());
         visible.chain(under_operations).collect()
+    }
+
+    /// Notes how far the feed is behind its sender.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn set_lag(&self, lag: FeedLag) {
+        self.meter.set_lag(lag);
     }
 
     /// Counts a row that cannot be decoded and is read from the source instead.

@@ -17,7 +17,10 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     ("dio.*.source", "The source of its rows."),
     ("dio.*.columns.*", "A declared column; other columns are inferred."),
     ("dio.*.write", "Destination of writes in place of the source: a table, which must exist."),
-    ("dio.*.feed", "A WebSocket that sends changes, in addition to webhooks."),
+    (
+        "dio.*.feed",
+        "A WebSocket that sends changes, in addition to webhooks. For the changes of the source itself see `feed` above.",
+    ),
     ("webhook.*", "A webhook that receives changes at `POST /webhooks/NAME`."),
     ("webhook.*.auth", "Authentication of senders. The available keys depend on the scheme."),
 ];
@@ -216,7 +219,13 @@ pub(super) const KEYS: &[KeyText] = &[
         "100",
         "Maximum rate of single-row reads from the source per second, for rows whose state is uncertain.",
     ),
-    ("dio.*.feed", "none", "See `[dio.NAME.feed]`."),
+    ("dio.*.source.connection", "", "A `[connection.NAME]` of the file, which has the other settings of the source."),
+    ("dio.*.write.connection", "", "A `[connection.NAME]` of the file, which has the other settings of the table."),
+    (
+        "dio.*.feed",
+        "none",
+        "`auto`, `replication` or `notify`: the changes of the source itself, if it is a database. Or a table, see `[dio.NAME.feed]`.",
+    ),
     ("dio.*.feed.format", "\"diorama\"", "As for webhooks; `diorama` is another Diorama's `/NAME/events`."),
     ("dio.*.feed.map", "", "As for webhooks."),
     ("dio.*.feed.only", "", "As for webhooks."),

@@ -13,11 +13,11 @@ use toml::de::DeTable;
 use super::problems::Problems;
 use super::value::Context;
 use super::webhook::FORMATS;
-use diorama_connect::{Connector, Registry};
+use diorama_connect::{Connector, FollowMode, Registry};
 use keys::{KEYS, KeyText, REQUIRED, TABLES};
 
 /// Files that together contain every table and take every branch.
-const SAMPLES: [&str; 4] = [
+const SAMPLES: [&str; 5] = [
     r#"
         [server]
         auth = { tokens = ["env:TOKEN"] }
@@ -58,6 +58,13 @@ const SAMPLES: [&str; 4] = [
         format = "cloudevents"
     "#,
     r#"
+        [connection.shop]
+        postgres = "postgres://USER@HOST/DATABASE"
+        [dio.a]
+        source = { connection = "shop", table = "a" }
+        write = { connection = "shop", table = "b" }
+    "#,
+    r#"
         [dio.a]
         source = { csv = "a.csv" }
         [webhook.a]
@@ -82,21 +89,31 @@ impl Key {
         self.path.rsplit_once('.').map_or(&self.path, |(_, name)| name)
     }
 
-    fn text(&self) -> KeyText {
-        let own = KEYS.iter().copied().find(|(path, ..)| *path == self.path);
-        let of_connector = || of_connectors().into_iter().find(|(path, ..)| *path == self.path).map(|(_, text)| text);
-        let text = own.or_else(of_connector);
-        text.unwrap_or_else(|| panic!("neither src/config/reference/keys.rs nor a connector describes {}", self.path))
+    /// Returns default and description. Those of a key that several connectors read follow each other.
+    fn text(&self) -> (&'static str, String) {
+        if let Some((_, default, sentence)) = KEYS.iter().find(|(path, ..)| *path == self.path) {
+            return (default, (*sentence).to_string());
+        }
+        let of_connectors = of_connectors();
+        let found: Vec<&KeyText> =
+            of_connectors.iter().filter(|(path, _)| *path == self.path).map(|(_, text)| text).collect();
+        let Some((_, default, _)) = found.first() else {
+            panic!("neither src/config/reference/keys.rs nor a connector describes {}", self.path)
+        };
+        let mut sentences: Vec<&str> = found.iter().map(|(_, _, sentence)| *sentence).collect();
+        sentences.dedup();
+        (default, sentences.join(" "))
     }
 
     fn schema(&self) -> Value {
-        let (_, default, sentence) = self.text();
+        let (default, sentence) = self.text();
         let mut schema = match self.path.as_str() {
             "server.auth" => json!({"anyOf": [{"const": "none"}, table("server.auth")]}),
             "dio.*.feed.format" => {
                 let formats: Vec<&str> = ["diorama"].into_iter().chain(FORMATS).collect();
                 json!({"enum": formats})
             }
+            "dio.*.feed" => json!({"anyOf": [{"enum": FollowMode::WORDS}, table("dio.*.feed")]}),
             "dio.*.feed.headers" => json!({"type": "object", "additionalProperties": {"type": "string"}}),
             path if path.ends_with(".map") => json!({"type": "object"}),
             "dio.*.columns" => json!({"type": "object", "additionalProperties": table("dio.*.columns.*")}),
@@ -159,7 +176,7 @@ fn requested_keys() -> Vec<Key> {
         for (table, key, expected) in context.requested.take() {
             let table = names_starred(&table);
             let path = if table.is_empty() { key.to_string() } else { format!("{table}.{key}") };
-            if !keys.iter().any(|known| known.path == path) && !["server", "lens", "dio", "webhook"].contains(&&*path) {
+            if !keys.iter().any(|known| known.path == path) && !is_outer(&path) {
                 keys.push(Key { path, expected });
             }
         }
@@ -168,6 +185,11 @@ fn requested_keys() -> Vec<Key> {
         keys.push(Key { path: map.into(), expected: "a table".into() });
     }
     keys
+}
+
+/// Returns true for a table that the reference describes as a whole. The keys of a connection are those of sources and routes.
+fn is_outer(path: &str) -> bool {
+    ["server", "lens", "dio", "webhook", "connection"].contains(&path) || path.starts_with("connection.")
 }
 
 /// Converts `dio.a.columns.c` to `dio.*.columns.*`.
@@ -186,7 +208,7 @@ fn table(path: &str) -> Value {
     let keys = requested_keys();
     let own: Vec<&Key> = keys.iter().filter(|key| key.table() == path).collect();
     let properties: Map<String, Value> = own.iter().map(|key| (key.name().to_string(), key.schema())).collect();
-    let required: Vec<&str> = own.iter().filter(|key| key.text().1 == REQUIRED).map(|key| key.name()).collect();
+    let required: Vec<&str> = own.iter().filter(|key| key.text().0 == REQUIRED).map(|key| key.name()).collect();
     let mut schema = json!({"type": "object", "properties": properties, "additionalProperties": false});
     if !required.is_empty() {
         schema["required"] = required.into();
@@ -215,7 +237,7 @@ fn type_of(expected: &str) -> Value {
         return json!({"anyOf": [range(words, json!({"type": "integer"})), text]});
     }
     match expected {
-        "a text" => json!({"type": "string"}),
+        "a text" | r#"a text, "env:NAME" or "file:PATH""# => json!({"type": "string"}),
         "true or false" => json!({"type": "boolean"}),
         "a folder, or true or false" => json!({"anyOf": [{"type": "string"}, {"type": "boolean"}]}),
         "a whole number, more than 0" => json!({"type": "integer", "minimum": 1}),
@@ -239,7 +261,13 @@ fn schema() -> String {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "diorama.toml",
         "type": "object",
-        "properties": {"server": table("server"), "lens": table("lens"), "dio": dios, "webhook": many("webhook.*")},
+        "properties": {
+            "server": table("server"),
+            "lens": table("lens"),
+            "connection": {"type": "object", "additionalProperties": {"type": "object"}},
+            "dio": dios,
+            "webhook": many("webhook.*"),
+        },
         "additionalProperties": false,
         "required": ["dio"],
     });
@@ -254,6 +282,7 @@ fn type_words(expected: &str) -> String {
         "an array of texts" => "texts".into(),
         "a table" => "table".into(),
         "a text" => "text".into(),
+        r#"a text, "env:NAME" or "file:PATH""# => "text or secret".into(),
         "a folder, or true or false" => "folder or flag".into(),
         "a whole number, more than 0" => "number".into(),
         other => match (other.strip_prefix("one of "), other.strip_prefix("a whole number from ")) {
@@ -274,7 +303,7 @@ fn page() -> String {
             path.split('.').map(|part| if part == "*" { names.next().unwrap_or_default() } else { part }).collect();
         page += &format!("\n## `[{}]`\n\n{about}\n\n| key | type | default | |\n|---|---|---|---|\n", title.join("."));
         for key in keys.iter().filter(|key| key.table() == *path) {
-            let (_, default, sentence) = key.text();
+            let (default, sentence) = key.text();
             let default = match toml_value(default) {
                 Ok(Some(_)) => format!("`{default}`"),
                 _ => default.to_string(),
@@ -282,6 +311,7 @@ fn page() -> String {
             let kind = match key.path.as_str() {
                 "server.auth" => "`\"none\"` or table".into(),
                 "dio.*.feed.format" => "`diorama` or a format".into(),
+                "dio.*.feed" => "word or table".into(),
                 _ => type_words(&key.expected),
             };
             page += &format!("| `{}` | {kind} | {default} | {sentence} |\n", key.name());

@@ -44,7 +44,7 @@ impl Parser<'_> {
                 b'{' => self.array(depth + 1)?,
                 b'"' => {
                     let text = self.quoted()?;
-                    self.element.from_text(&text)?
+                    self.element.read_text(&text)?
                 }
                 _ => self.plain()?,
             });
@@ -76,7 +76,7 @@ impl Parser<'_> {
         let rest = &self.text[self.at..];
         let text = &rest[..rest.find([',', '}'])?];
         self.at += text.len();
-        if text.eq_ignore_ascii_case("null") { Some(CborValue::Null) } else { self.element.from_text(text) }
+        if text.eq_ignore_ascii_case("null") { Some(CborValue::Null) } else { self.element.read_text(text) }
     }
 }
 

@@ -111,10 +111,8 @@ impl Source for PostgresSource {
 
     fn follow(&self, name: &str, mode: FollowMode) -> Option<Arc<dyn Feed>> {
         let slot = self.slot.clone().unwrap_or_else(|| name_of(name));
-        if mode != FollowMode::Notify {
-            self.shared.expect_replication(&slot);
-        }
-        Some(Arc::new(PostgresFeed { shared: Arc::clone(&self.shared), mode, slot }))
+        let (shared, relation) = (Arc::clone(&self.shared), self.relation.clone());
+        Some(Arc::new(PostgresFeed { shared, relation, mode, slot }))
     }
 }
 
@@ -144,8 +142,7 @@ const KEYS: &[Key] = &[
         "`diorama_` and the resource's name",
         "`postgres`: the name of replication slot and publication, which no other program may use.",
     ),
-    Key::new("write.postgres", "required", "URL of a PostgreSQL database."),
-    Key::new("write.table", "required", "The table."),
-    Key::new("write.tls", "\"prefer\"", "Use of TLS, as for a source."),
-    Key::new("write.ca", "public authorities", "A PEM file with the authorities to trust."),
+    Key::new("write.postgres", "", "URL of a PostgreSQL database."),
+    Key::new("write.tls", "\"prefer\"", "`postgres`: use of TLS, as for a source."),
+    Key::new("write.ca", "public authorities", "`postgres`: a PEM file with the authorities to trust."),
 ];

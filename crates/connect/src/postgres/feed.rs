@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use jiff::Timestamp;
 use pgwire_replication::{Lsn, PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent};
 use tokio::time::timeout;
 use tokio_postgres::types::Type;
@@ -24,11 +25,13 @@ use super::table::Table;
 use super::value::Codec;
 use super::write::MESSAGE_PREFIX;
 use crate::feed::Intake;
-use diorama_core::dio::Inbound;
+use diorama_core::dio::{FeedLag, Inbound};
 use diorama_core::record::{CborValue, Record};
 use diorama_core::state::Origin;
 use diorama_core::vista::ChangeEvent;
 
+/// The year 2000 in microseconds since 1970: the beginning of the server's times.
+const EPOCH_2000: i64 = 946_684_800_000_000;
 /// Maximum number of changes that are applied together: those of one append.
 const BATCH: usize = 256;
 /// Number of messages that are received in advance.
@@ -172,7 +175,7 @@ impl Replication {
             let mut next = Some(event);
             while let Some(event) = next {
                 let event = event.map_err(|error| plain(&error))?.ok_or("the server has ended the feed")?;
-                batch.take(event, intake, &self.shared)?;
+                batch.take(event, intake)?;
                 next = if batch.is_full() { None } else { stream.client.recv().now_or_never() };
             }
             if !batch.apply(intake, &self.shared.progress).await {
@@ -222,6 +225,10 @@ struct Batch {
     base: Position,
     transaction: Option<Transaction>,
     seen: Option<Snapshot>,
+    /// End of the server's log as it was last told.
+    server: Lsn,
+    /// Commit of the last transaction, in microseconds since 2000; `None` if nothing has happened since.
+    committed: Option<i64>,
 }
 
 /// A transaction that is being received.
@@ -236,13 +243,22 @@ struct Transaction {
 /// The columns of the table as the feed sends them: field and conversion of each, `None` for a column that the source does not
 /// have.
 struct Relation {
-    oid: u32,
     columns: Vec<Option<(usize, Codec)>>,
 }
 
 impl Batch {
     fn new(table: Arc<Table>, base: Position, seen: Option<Snapshot>) -> Batch {
-        Batch { table, changes: Vec::new(), passed: Vec::new(), relation: None, base, transaction: None, seen }
+        Batch {
+            table,
+            changes: Vec::new(),
+            passed: Vec::new(),
+            relation: None,
+            server: base.applied,
+            base,
+            transaction: None,
+            seen,
+            committed: None,
+        }
     }
 
     /// Returns true if the next event, which has at most two changes, might not fit.
@@ -263,14 +279,16 @@ impl Batch {
     ///
     /// # Errors
     /// The problem, if the stream cannot be understood.
-    fn take(&mut self, event: ReplicationEvent, intake: &mut Intake, shared: &Shared) -> Result<(), String> {
+    fn take(&mut self, event: ReplicationEvent, intake: &mut Intake) -> Result<(), String> {
         match event {
             ReplicationEvent::Begin { final_lsn, xid, .. } => {
                 let known = self.known_of(final_lsn, xid);
                 self.transaction = Some(Transaction { commit: final_lsn, count: 0, known });
             }
-            ReplicationEvent::Commit { end_lsn, .. } => {
+            ReplicationEvent::Commit { end_lsn, commit_time_micros, .. } => {
                 self.transaction = None;
+                self.committed = Some(commit_time_micros);
+                self.server = self.server.max(end_lsn);
                 self.base = Position { applied: end_lsn.max(self.base.applied), within: None, ..self.base.clone() };
             }
             ReplicationEvent::Message { prefix, content, .. } if prefix == MESSAGE_PREFIX => {
@@ -278,13 +296,16 @@ impl Batch {
             }
             // Nothing of this table happened before it.
             ReplicationEvent::KeepAlive { wal_end, .. } if self.transaction.is_none() => {
+                self.server = self.server.max(wal_end);
+                self.committed = None;
                 if wal_end > self.base.applied {
                     self.base = Position { applied: wal_end, within: None, ..self.base.clone() };
                 }
             }
-            ReplicationEvent::XLogData { data, .. } => {
+            ReplicationEvent::XLogData { data, wal_end, .. } => {
+                self.server = self.server.max(wal_end);
                 intake.count_message();
-                self.change(&data, intake, shared)?;
+                self.change(&data, intake)?;
             }
             ReplicationEvent::KeepAlive { .. }
             | ReplicationEvent::Message { .. }
@@ -304,10 +325,10 @@ impl Batch {
         }
     }
 
-    fn change(&mut self, data: &[u8], intake: &mut Intake, shared: &Shared) -> Result<(), String> {
+    fn change(&mut self, data: &[u8], intake: &mut Intake) -> Result<(), String> {
         let table = Arc::clone(&self.table);
         match pgoutput::decode(data)? {
-            Message::Relation { oid, columns } if is_of(&table, oid) => self.relate(oid, &columns, intake, shared),
+            Message::Relation { oid, columns } if is_of(&table, oid) => self.relate(&columns, intake),
             Message::Insert { oid, new } if is_of(&table, oid) => self.row(&new, intake, true),
             Message::Update { oid, old, new } if is_of(&table, oid) => {
                 if let Some(old) = &old {
@@ -330,13 +351,12 @@ impl Batch {
     }
 
     /// Takes the table's columns. If they are not those of the source, the source is read again with its new ones.
-    fn relate(&mut self, oid: u32, columns: &[RelationColumn<'_>], intake: &mut Intake, shared: &Shared) {
+    fn relate(&mut self, columns: &[RelationColumn<'_>], intake: &mut Intake) {
         let same = columns.len() == self.table.fields.len()
             && columns
                 .iter()
                 .all(|column| self.table.field(column.name).is_some_and(|field| field.type_oid == column.type_oid));
         if !same {
-            shared.note_other_columns();
             intake.note_gap();
         }
         let field = |column: &RelationColumn<'_>| {
@@ -349,7 +369,7 @@ impl Batch {
             };
             Some((at, codec))
         };
-        self.relation = Some(Relation { oid, columns: columns.iter().map(field).collect() });
+        self.relation = Some(Relation { columns: columns.iter().map(field).collect() });
     }
 
     /// Takes the deletion of a row whose key has changed.
@@ -401,7 +421,7 @@ impl Batch {
             match cell {
                 Cell::Null => {}
                 Cell::Unchanged => partial = true,
-                Cell::Text(text) => cells[*at] = codec.from_text(text)?,
+                Cell::Text(text) => cells[*at] = codec.read_text(text)?,
             }
         }
         Some((cells, partial))
@@ -414,7 +434,7 @@ impl Batch {
             if let (Cell::Text(text), Some((at, codec))) = (cell, column)
                 && self.table.key.contains(at)
             {
-                cells[*at] = codec.from_text(text)?;
+                cells[*at] = codec.read_text(text)?;
             }
         }
         self.table.id_of(&cells)
@@ -463,7 +483,16 @@ impl Batch {
             }
         }
         self.passed.drain(..).for_each(|text| progress.pass(&text));
+        intake.set_lag(self.lag());
         true
+    }
+
+    /// How far the feed is behind the server, after everything that was taken is applied.
+    fn lag(&self) -> FeedLag {
+        let now = Timestamp::now().as_microsecond() - EPOCH_2000;
+        let micros = self.committed.map_or(0, |committed| now.saturating_sub(committed).max(0));
+        let bytes = self.server.0.saturating_sub(self.base.applied.0);
+        FeedLag { time: Duration::from_micros(micros.unsigned_abs()), bytes }
     }
 }
 

@@ -9,9 +9,11 @@ use bytes::Bytes;
 use super::errors::failed;
 use super::feed::{Replication, Stream};
 use super::notify::{self, Notifications};
+use super::options::PostgresOptions;
 use super::shared::Shared;
+use super::table::{PostgresRelation, Table};
 use super::{slot, trigger};
-use crate::connector::{Feed, FeedSlot, FollowMode};
+use crate::connector::{Feed, FeedSlot, FollowMode, SourceRequest};
 use crate::feed::{Channel, FeedFormat, Intake, follow};
 use diorama_core::Dio;
 use diorama_core::vista::{Error, Result};
@@ -23,6 +25,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 #[derive(Debug)]
 pub(super) struct PostgresFeed {
     pub(super) shared: Arc<Shared>,
+    pub(super) relation: PostgresRelation,
     pub(super) mode: FollowMode,
     /// Name of slot and publication.
     pub(super) slot: String,
@@ -43,10 +46,18 @@ impl Feed for PostgresFeed {
         Ok(())
     }
 
-    async fn trigger(&self, dio: &str) -> Result<String> {
-        let table = self.shared.table().ok_or_else(|| Error::transient("the source is not open"))?;
+    fn prepare(&self) {
+        if self.mode != FollowMode::Notify {
+            self.shared.expect_replication(&self.slot);
+        }
+    }
+
+    async fn trigger(&self, request: &SourceRequest) -> Result<String> {
+        let address = &self.shared.address;
+        let options = PostgresOptions { id: request.id.clone(), ..PostgresOptions::default() };
+        let table = Table::describe(&address.connect().await?, address, &self.relation, &options).await?;
         match table.place.as_ref().filter(|place| place.is_table) {
-            Some(place) => Ok(trigger::sql(&table, place, dio)),
+            Some(place) => Ok(trigger::sql(&table, place, &request.name)),
             None => Err(Error::Config(format!("{} is not a table: only tables have triggers", table.name))),
         }
     }

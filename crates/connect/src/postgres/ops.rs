@@ -1,7 +1,7 @@
 //! Log of the operations that have taken effect: their ids, stored in the transaction of their change.
 //!
 //! An operation whose response was lost is retried under its id, which is found here. The table is in the schema of the written
-//! table; it is created when a writable table is opened, and stays bounded.
+//! table; it is created by the first write, and stays bounded.
 
 use tokio_postgres::{Client, Error as PgError};
 
@@ -22,12 +22,12 @@ fn create(place: &Place) -> String {
     format!("CREATE TABLE IF NOT EXISTS {} (op text COLLATE \"C\" PRIMARY KEY, at int8 NOT NULL)", table(place))
 }
 
-/// Creates the table of operations for writes to `written` if it does not exist.
+/// Checks that the user can use the table of operations for writes to `written`, or create it. Returns true if it exists.
 ///
 /// # Errors
 /// [`Error::Config`] with the statements for an administrator if the user may not.
-pub(super) async fn prepare(client: &Client, written: &Table, user: &str) -> Result<()> {
-    let Some(place) = &written.place else { return Ok(()) };
+pub(super) async fn check(client: &Client, written: &Table, user: &str) -> Result<bool> {
+    let Some(place) = &written.place else { return Ok(false) };
     let sql = "SELECT c.oid IS NOT NULL, has_schema_privilege($1, 'CREATE'),
             coalesce(has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
                 AND has_table_privilege(c.oid, 'DELETE'), false)
@@ -38,8 +38,8 @@ pub(super) async fn prepare(client: &Client, written: &Table, user: &str) -> Res
         .map_err(failed)?;
     let (exists, may_create, may_use): (bool, bool, bool) = (row.get(0), row.get(1), row.get(2));
     match (exists, may_create, may_use) {
-        (true, _, true) => Ok(()),
-        (false, true, _) => created(client, place).await,
+        (true, _, true) => Ok(true),
+        (false, true, _) => Ok(false),
         _ => {
             let detail = format!(
                 "{user} may write {} but has no table for the ids of operations, which keep a write from taking effect twice: \
@@ -54,7 +54,8 @@ pub(super) async fn prepare(client: &Client, written: &Table, user: &str) -> Res
     }
 }
 
-async fn created(client: &Client, place: &Place) -> Result<()> {
+/// Creates the table of operations beside the table at `place` if it does not exist.
+pub(super) async fn prepare(client: &Client, place: &Place) -> Result<()> {
     match client.batch_execute(&create(place)).await {
         // Another program has just created it.
         Err(error) if error.code().is_some_and(|code| matches!(code.code(), "23505" | "42P07")) => Ok(()),

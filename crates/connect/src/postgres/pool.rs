@@ -46,10 +46,6 @@ impl Pool {
         Arc::new(Pool { address, idle: Mutex::default(), permits })
     }
 
-    pub(super) fn address(&self) -> &Address {
-        &self.address
-    }
-
     /// Returns an idle connection, or opens one; waits while too many are in use.
     ///
     /// # Errors

@@ -22,8 +22,6 @@ pub(super) struct Shared {
     slot: Mutex<Option<String>>,
     /// True if the slot existed before the source was first listed.
     slot_first: AtomicBool,
-    /// True if the table has other columns than those that were described.
-    other_columns: AtomicBool,
 }
 
 impl Shared {
@@ -34,7 +32,6 @@ impl Shared {
             table: ArcSwapOption::empty(),
             slot: Mutex::default(),
             slot_first: AtomicBool::new(false),
-            other_columns: AtomicBool::new(false),
         })
     }
 
@@ -44,7 +41,6 @@ impl Shared {
 
     pub(super) fn set_table(&self, table: Arc<Table>) {
         self.table.store(Some(table));
-        self.other_columns.store(false, Ordering::Release);
     }
 
     /// Notes that the source has a feed by replication.
@@ -65,15 +61,5 @@ impl Shared {
     /// Returns true if the first list was read after the slot was made.
     pub(super) fn takes_first_list(&self) -> bool {
         self.slot_first.load(Ordering::Acquire)
-    }
-
-    /// Notes that the feed has other columns than the table's description.
-    pub(super) fn note_other_columns(&self) {
-        self.other_columns.store(true, Ordering::Release);
-    }
-
-    /// Returns true if the table is to be described anew.
-    pub(super) fn has_other_columns(&self) -> bool {
-        self.other_columns.load(Ordering::Acquire)
     }
 }

@@ -8,7 +8,7 @@
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
@@ -48,6 +48,8 @@ struct Inner {
     options: PostgresOptions,
     shared: Arc<Shared>,
     pool: Arc<Pool>,
+    /// True if the table of operations exists.
+    notes: AtomicBool,
     /// Number of operations written under their ids.
     written: AtomicU64,
 }
@@ -64,6 +66,16 @@ impl Postgres {
         Ok(Vista::new(name, shell))
     }
 
+    /// Runs SQL statements in the database at `url`, in one transaction.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the URL is not valid, [`Error::Source`] if the server cannot be reached or refuses a statement.
+    pub async fn run(url: &str, sql: &str) -> Result<()> {
+        let address = Address::parse(url, None, None).map_err(Error::Config)?;
+        let client = address.connect().await?;
+        client.batch_execute(&format!("BEGIN; {sql}\n; COMMIT")).await.map_err(failed)
+    }
+
     /// Opens `relation` of the database that `shared` names.
     pub(super) async fn connect(
         shared: Arc<Shared>,
@@ -74,16 +86,14 @@ impl Postgres {
         let mut lease = pool.lease().await?;
         let client = &lease.session().client;
         let table = Table::describe(client, &shared.address, &relation, &options).await?;
-        if table.rights.any() {
-            let user = shared.address.config.get_user().unwrap_or("the user");
-            ops::prepare(client, &table, user).await?;
-        }
+        let user = shared.address.config.get_user().unwrap_or("the user");
+        let notes = table.rights.any() && ops::check(client, &table, user).await?;
         shared.make_slot_first(client, &table).await;
         lease.give_back();
         let first = Arc::new(table);
         shared.set_table(Arc::clone(&first));
-        let written = AtomicU64::new(0);
-        Ok(Postgres(Arc::new(Inner { first, relation, options, shared, pool, written })))
+        let (notes, written) = (AtomicBool::new(notes), AtomicU64::new(0));
+        Ok(Postgres(Arc::new(Inner { first, relation, options, shared, pool, notes, written })))
     }
 
     /// The table as it was last described.
@@ -164,6 +174,9 @@ impl Postgres {
             },
             Err(error) => return vec![Err(error)],
         };
+        if let Err(error) = self.prepare_notes(lease.session(), writes).await {
+            return vec![Err(error)];
+        }
         let checkpoint = self.0.shared.progress.checkpoint();
         let text = checkpoint.as_ref().map(|checkpoint| checkpoint.text.clone());
         let mut results = write::execute_all(lease.session(), &self.table(), writes, text.as_deref()).await;
@@ -171,6 +184,16 @@ impl Postgres {
         lease.give_back();
         report(&mut results, checkpoint).await;
         results
+    }
+
+    /// Creates the table of operations before the first write that needs it.
+    async fn prepare_notes(&self, session: &Session, writes: &[Write]) -> Result<()> {
+        let needed = writes.iter().any(|write| write.operation.is_some());
+        if let (true, false, Some(place)) = (needed, self.0.notes.load(Ordering::Acquire), &self.0.first.place) {
+            ops::prepare(&session.client, place).await?;
+            self.0.notes.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Deletes old operations after every some thousand writes. A failure is left to the next time.
@@ -321,7 +344,8 @@ impl TableShell for Postgres {
     }
 
     async fn knows(&self, operation: &str) -> Result<bool> {
-        let Some(place) = self.0.first.place.as_ref().filter(|_| self.0.first.rights.any()) else { return Ok(false) };
+        let noted = self.0.notes.load(Ordering::Acquire);
+        let Some(place) = self.0.first.place.as_ref().filter(|_| noted) else { return Ok(false) };
         let mut lease = self.lease().await?;
         let knows = ops::knows(&lease.session().client, place, operation).await.map_err(failed)?;
         lease.give_back();

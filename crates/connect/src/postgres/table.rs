@@ -202,7 +202,7 @@ impl Table {
             let Raw(raw) = row.try_get(first + at).map_err(failed)?;
             cells.push(match raw {
                 None => CborValue::Null,
-                Some(raw) => field.codec.from_result(raw).ok_or_else(|| {
+                Some(raw) => field.codec.read_result(raw).ok_or_else(|| {
                     Error::permanent(format!("{}: a value of column {:?} cannot be decoded", self.name, field.name))
                 })?,
             });

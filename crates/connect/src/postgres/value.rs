@@ -104,7 +104,7 @@ impl Codec {
     }
 
     /// Reads a value in a query result: binary, or the text that it was cast to. `None` if the bytes are not such a value.
-    pub(super) fn from_result(&self, raw: &[u8]) -> Option<CborValue> {
+    pub(super) fn read_result(&self, raw: &[u8]) -> Option<CborValue> {
         Some(match self {
             Codec::Boolean => (*raw.first()? != 0).into(),
             Codec::Integer => match raw.len() {
@@ -116,13 +116,13 @@ impl Codec {
             Codec::Uuid => uuid::Uuid::from_slice(raw).ok()?.to_string().into(),
             Codec::Bytes => CborValue::Bytes(raw.to_vec()),
             // The first byte of the binary form is its version.
-            Codec::Json { binary: true } => self.from_text(std::str::from_utf8(raw.get(1..)?).ok()?)?,
-            _ => self.from_text(std::str::from_utf8(raw).ok()?)?,
+            Codec::Json { binary: true } => self.read_text(std::str::from_utf8(raw.get(1..)?).ok()?)?,
+            _ => self.read_text(std::str::from_utf8(raw).ok()?)?,
         })
     }
 
     /// Reads a value from its text. `None` if the text is not such a value.
-    pub(super) fn from_text(&self, text: &str) -> Option<CborValue> {
+    pub(super) fn read_text(&self, text: &str) -> Option<CborValue> {
         Some(match self {
             Codec::Boolean => (text == "t" || text == "true").into(),
             Codec::Integer | Codec::Oid => text.parse::<i64>().ok()?.into(),
@@ -303,12 +303,12 @@ mod tests {
 
     #[test]
     fn moments_are_rfc_3339_unless_they_do_not_fit_it() {
-        let utc = |text: &str| Codec::TimestampTz.from_text(text).unwrap();
+        let utc = |text: &str| Codec::TimestampTz.read_text(text).unwrap();
         assert_eq!(utc("2026-01-31 12:00:00.5+00"), "2026-01-31T12:00:00.5Z".into());
         assert_eq!(utc("infinity"), "infinity".into());
         assert_eq!(utc("0044-03-15 12:00:00+00 BC"), "0044-03-15 12:00:00+00 BC".into());
         assert_eq!(utc("12026-01-31 12:00:00+00"), "12026-01-31 12:00:00".into());
-        let local = |text: &str| Codec::Timestamp.from_text(text).unwrap();
+        let local = |text: &str| Codec::Timestamp.read_text(text).unwrap();
         assert_eq!(local("2026-01-31 12:00:00"), "2026-01-31T12:00:00".into());
     }
 
@@ -325,10 +325,10 @@ mod tests {
         let bytes = CborValue::Bytes(vec![0, 1, 0xfe, 0xff]);
         let text = Codec::Bytes.text_of(&bytes).unwrap();
         assert_eq!(text, "\\x0001feff");
-        assert_eq!(Codec::Bytes.from_text(&text).unwrap(), bytes);
+        assert_eq!(Codec::Bytes.read_text(&text).unwrap(), bytes);
         for number in [0.1, -0.0, 1e300, f64::MIN_POSITIVE, f64::MAX, f64::INFINITY, f64::NEG_INFINITY] {
             let text = Codec::Double.text_of(&number.into()).unwrap();
-            assert_eq!(Codec::Double.from_text(&text).unwrap(), number.into(), "{text}");
+            assert_eq!(Codec::Double.read_text(&text).unwrap(), number.into(), "{text}");
         }
     }
 }

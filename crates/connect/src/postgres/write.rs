@@ -259,7 +259,7 @@ fn is_identical(table: &Table, id: &str, record: &Record, stored: &Record) -> Re
             _ if table.is_key(field) => true,
             // Read as the server would show it.
             Some((_, Some(text))) => {
-                field.codec.from_text(text).as_ref() == Some(stored)
+                field.codec.read_text(text).as_ref() == Some(stored)
                     || field.codec.to_text(&field.name, stored)?.as_ref() == Some(text)
             }
             Some((_, None)) => stored.is_null(),

@@ -53,7 +53,7 @@ pub use read::workers::Workers;
 pub use settings::{BreakerLimits, OnUnknown, Retry, Settings, WriteOrder, WriteRoute};
 pub use status::{BlockingWrite, Status};
 pub use sync::cache::DioCache;
-pub use sync::feed::{FeedMeter, FeedStatus};
+pub use sync::feed::{FeedLag, FeedMeter, FeedStatus};
 pub use sync::inbox::DeliveryBatch;
 pub use sync::ingest::Inbound;
 pub use sync::mismatch::{DroppedColumn, Mismatch};

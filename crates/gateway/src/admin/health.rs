@@ -13,7 +13,7 @@ use utoipa::openapi::schema::ObjectBuilder;
 use crate::http::response;
 use crate::http::schemas::words;
 use crate::state::{GatewayState, Resource};
-use diorama_core::dio::{BreakerState, Reachability};
+use diorama_core::dio::{BreakerState, FeedStatus, Reachability};
 
 /// Answer of a running process.
 #[derive(Serialize, ToSchema)]
@@ -59,6 +59,36 @@ struct DioReadiness {
     queued: usize,
     /// True if accepted writes survive the process.
     durable: bool,
+    /// The feeds of the resource; absent without one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(inline)]
+    feeds: Vec<FeedReadiness>,
+}
+
+/// State of a feed.
+#[derive(Serialize, ToSchema)]
+struct FeedReadiness {
+    /// Address of the sender, without secrets.
+    name: String,
+    /// True if it is connected.
+    connected: bool,
+    /// Seconds between the last change at the sender and its arrival here; absent if the sender does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag_seconds: Option<f64>,
+    /// Bytes that the sender has and this server has not; absent if the sender does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag_bytes: Option<u64>,
+}
+
+impl From<&FeedStatus> for FeedReadiness {
+    fn from(status: &FeedStatus) -> FeedReadiness {
+        FeedReadiness {
+            name: status.name.clone(),
+            connected: status.connected,
+            lag_seconds: status.lag.map(|lag| lag.time.as_secs_f64()),
+            lag_bytes: status.lag.map(|lag| lag.bytes),
+        }
+    }
 }
 
 /// Answers that the process runs.
@@ -127,7 +157,8 @@ fn describe(resource: &Resource, stopping: bool) -> DioReadiness {
         reasons.push("pending writes are in memory only and are lost on exit".to_string());
     }
     let age = status.age.map(|age| age.as_secs());
-    DioReadiness { ready, reasons, rows: status.rows, age, queued: status.queued, durable: status.durable }
+    let feeds = status.feeds.iter().map(FeedReadiness::from).collect();
+    DioReadiness { ready, reasons, rows: status.rows, age, queued: status.queued, durable: status.durable, feeds }
 }
 
 /// Describes a circuit breaker that is not closed; `name` is that of its system.

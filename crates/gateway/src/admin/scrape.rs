@@ -215,6 +215,14 @@ const GAUGES: &[(&str, &str, Value)] = &[
     ("diorama_dio_feed_undecodable", "Messages of feeds that could not be decoded since the start.", |dio| {
         feed_value(dio, |feeds| feeds.iter().map(|feed| feed.undecodable).sum::<u64>() as f64)
     }),
+    (
+        "diorama_dio_feed_lag_seconds",
+        "Seconds between the last change at the sender of a feed and its arrival here.",
+        |dio| dio.status.feeds.iter().filter_map(|feed| feed.lag).map(|lag| lag.time.as_secs_f64()).reduce(f64::max),
+    ),
+    ("diorama_dio_feed_lag_bytes", "Bytes that the sender of a feed has and this server has not.", |dio| {
+        dio.status.feeds.iter().filter_map(|feed| feed.lag).map(|lag| lag.bytes as f64).reduce(f64::max)
+    }),
     ("diorama_dio_tasks", "Running background tasks.", |dio| Some(dio.status.tasks as f64)),
 ];
 

@@ -9,7 +9,7 @@ use diorama_core::lens::Lens;
 use diorama_servers::CutProxy;
 
 use super::*;
-use crate::connector::{Feed as _, FollowMode};
+use crate::connector::{Feed as _, FollowMode, SourceRequest};
 use crate::feed::FeedFormat;
 use crate::postgres::follow::PostgresFeed;
 
@@ -33,13 +33,11 @@ async fn follow(url: &str, table: &str, mode: FollowMode) -> Followed {
 async fn follow_in(lens: Lens, url: &str, table: &str, mode: FollowMode) -> Followed {
     let shared = Shared::new(Address::parse(url, None, None).unwrap());
     let slot = crate::postgres::slot::name_of(table);
-    if mode != FollowMode::Notify {
-        shared.expect_replication(&slot);
-    }
     let relation = PostgresRelation::Table(table.into());
+    let feed = PostgresFeed { shared: Arc::clone(&shared), relation: relation.clone(), mode, slot };
+    feed.prepare();
     let shell = Postgres::connect(Arc::clone(&shared), relation, PostgresOptions::default()).await.unwrap();
     let dio = lens.dio(Vista::new(table, shell)).make().await.unwrap();
-    let feed = PostgresFeed { shared, mode, slot };
     feed.start(&dio, FeedFormat::Diorama).unwrap();
     Followed { dio, lens }
 }
@@ -240,10 +238,11 @@ async fn triggers_report_changes_without_replication() {
     let fixture = Fixture { server };
     let shared = Shared::new(Address::parse(&fixture.url(), None, None).unwrap());
     let relation = PostgresRelation::Table("lines".into());
-    Postgres::connect(Arc::clone(&shared), relation, PostgresOptions::default()).await.unwrap();
-    let feed = PostgresFeed { shared, mode: FollowMode::Auto, slot: "x".into() };
-    fixture.server.psql(&feed.trigger("lines").await.unwrap());
-    fixture.server.psql(&feed.trigger("lines").await.unwrap());
+    let feed = PostgresFeed { shared, relation, mode: FollowMode::Auto, slot: "x".into() };
+    let request = SourceRequest { name: "lines".into(), ..SourceRequest::default() };
+    for _ in 0..2 {
+        fixture.server.psql(&feed.trigger(&request).await.unwrap());
+    }
     let followed = follow(&fixture.url(), "lines", FollowMode::Auto).await;
     followed.connected().await;
     for change in [

@@ -16,7 +16,17 @@ pub struct FeedMeter {
     messages: AtomicU64,
     undecodable: AtomicU64,
     last_message: Mutex<Option<Instant>>,
+    lag: Mutex<Option<FeedLag>>,
     error: Mutex<Option<String>>,
+}
+
+/// How far a feed is behind its sender.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FeedLag {
+    /// Time between the last change at the sender and its arrival in the log of the Dio; zero if there is nothing to wait for.
+    pub time: Duration,
+    /// Size of what the sender has and the Dio has not, in bytes.
+    pub bytes: u64,
 }
 
 /// Status of a feed.
@@ -35,6 +45,8 @@ pub struct FeedStatus {
     pub undecodable: u64,
     /// Time since the last message.
     pub last_message: Option<Duration>,
+    /// How far it is behind, if its sender tells.
+    pub lag: Option<FeedLag>,
     /// Last error, if it is not connected.
     pub error: Option<String>,
 }
@@ -49,6 +61,7 @@ impl FeedMeter {
             messages: AtomicU64::new(0),
             undecodable: AtomicU64::new(0),
             last_message: Mutex::new(None),
+            lag: Mutex::new(None),
             error: Mutex::new(None),
         })
     }
@@ -72,6 +85,11 @@ impl FeedMeter {
         *self.last_message.lock() = Some(Instant::now());
     }
 
+    /// Notes how far the feed is behind.
+    pub fn set_lag(&self, lag: FeedLag) {
+        *self.lag.lock() = Some(lag);
+    }
+
     /// Counts a message, or a row of one, that could not be decoded.
     pub fn undecodable(&self) {
         self.undecodable.fetch_add(1, Ordering::Relaxed);
@@ -84,6 +102,7 @@ impl FeedMeter {
             connects: self.connects.load(Ordering::Relaxed),
             messages: self.messages.load(Ordering::Relaxed),
             undecodable: self.undecodable.load(Ordering::Relaxed),
+            lag: *self.lag.lock(),
             last_message: self.last_message.lock().map(|at| at.elapsed()),
             error: self.error.lock().clone(),
         }

@@ -225,7 +225,7 @@ impl FollowMode {
     }
 }
 
-/// What a database keeps for a feed.
+/// A part of a database's log that it keeps for a feed.
 #[cfg(feature = "feed")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedSlot {

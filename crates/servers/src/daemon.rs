@@ -17,7 +17,7 @@ use crate::processes::{children, eventually, send, wait_for_end};
 /// Text in the log of a server whose port somebody else has.
 const PORT_TAKEN: &str = "Address already in use";
 
-/// What the servers have in common. Dropping it kills the process and removes the folder.
+/// Process and folder of a server. Dropping it kills the process and removes the folder.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     process: Option<Child>,

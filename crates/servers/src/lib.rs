@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A server ends with its value. If the test's process is killed, a helper process ends the server and removes its folder.
-//! Where the programs of a server are not installed, `start` says so and returns `None`; under `CI=true` it panics.
+//! If the programs of a server are not installed, `start` says so and returns `None`; under `CI=true` it panics.
 //! Anything else that goes wrong is a panic with the server's log.
 
 mod account;

@@ -214,7 +214,7 @@ async fn accept(listener: Option<&TcpListener>) -> TcpStream {
     }
 }
 
-/// What a connection shares with its proxy.
+/// State that a connection shares with its proxy.
 #[derive(Clone)]
 struct Wire {
     held: watch::Receiver<bool>,

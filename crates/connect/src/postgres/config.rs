@@ -68,7 +68,6 @@ impl Connector for PostgresConnector {
 #[derive(Clone, Debug)]
 struct PostgresSource {
     shared: Arc<Shared>,
-    relation: PostgresRelation,
     /// Name of replication slot and publication.
     slot: Option<String>,
 }
@@ -85,19 +84,19 @@ impl PostgresSource {
                 None
             }
         };
-        Some(PostgresSource { shared: Shared::new(address?), relation: relation?, slot: None })
+        Some(PostgresSource { shared: Shared::new(address?, relation?), slot: None })
     }
 
     async fn open_with(&self, name: &str, options: PostgresOptions) -> Result<Vista> {
         let shared = Arc::clone(&self.shared);
-        Ok(Vista::new(name, Postgres::connect(shared, self.relation.clone(), options).await?))
+        Ok(Vista::new(name, Postgres::connect(shared, options).await?))
     }
 }
 
 #[async_trait]
 impl Source for PostgresSource {
     fn describe(&self) -> String {
-        format!("{} {}", self.shared.address, self.relation)
+        format!("{} {}", self.shared.address, self.shared.relation)
     }
 
     async fn open(&self, request: SourceRequest) -> Result<Vista> {
@@ -111,8 +110,7 @@ impl Source for PostgresSource {
 
     fn follow(&self, name: &str, mode: FollowMode) -> Option<Arc<dyn Feed>> {
         let slot = self.slot.clone().unwrap_or_else(|| name_of(name));
-        let (shared, relation) = (Arc::clone(&self.shared), self.relation.clone());
-        Some(Arc::new(PostgresFeed { shared, relation, mode, slot }))
+        Some(Arc::new(PostgresFeed { shared: Arc::clone(&self.shared), mode, slot }))
     }
 }
 

@@ -72,7 +72,7 @@ impl Replication {
     /// Makes publication and slot if necessary, and connects.
     ///
     /// # Errors
-    /// What prevents it, and what to do.
+    /// The reason, and what to do.
     pub(super) async fn connect(&mut self, intake: &mut Intake) -> Result<Stream, String> {
         let table = self.shared.table().ok_or("the source is not open yet")?;
         let client = self.shared.address.connect().await.map_err(|error| error.to_string())?;
@@ -176,6 +176,9 @@ impl Replication {
             while let Some(event) = next {
                 let event = event.map_err(|error| plain(&error))?.ok_or("the server has ended the feed")?;
                 batch.take(event, intake)?;
+                if batch.has_other_columns() {
+                    self.describe_again(&mut batch, intake).await?;
+                }
                 next = if batch.is_full() { None } else { stream.client.recv().now_or_never() };
             }
             if !batch.apply(intake, &self.shared.progress).await {
@@ -184,6 +187,17 @@ impl Replication {
             self.position = Some(batch.position());
             acknowledge(stream, intake);
         }
+    }
+}
+
+impl Replication {
+    /// Describes the table again, whose columns are no longer those that were described. The source is read again with them.
+    async fn describe_again(&self, batch: &mut Batch, intake: &mut Intake) -> Result<(), String> {
+        let client = self.shared.address.connect().await.map_err(|error| error.to_string())?;
+        self.shared.describe_again(&client).await.map_err(|error| error.to_string())?;
+        batch.set_table(self.shared.table().ok_or("the source is not open yet")?);
+        intake.note_gap();
+        Ok(())
     }
 }
 
@@ -240,10 +254,31 @@ struct Transaction {
     known: u64,
 }
 
-/// The columns of the table as the feed sends them: field and conversion of each, `None` for a column that the source does not
-/// have.
+/// The columns of the table as the feed sends them.
 struct Relation {
+    /// Names and types.
+    sent: Vec<(String, u32)>,
+    /// Field and conversion of each, `None` for a column that the source does not have.
     columns: Vec<Option<(usize, Codec)>>,
+    /// True if they are not those of the description, which may be older or newer.
+    differs: bool,
+}
+
+impl Relation {
+    fn new(sent: Vec<(String, u32)>, table: &Table) -> Relation {
+        let is_like = |(name, oid): &(String, u32)| table.field(name).is_some_and(|field| field.type_oid == *oid);
+        let differs = sent.len() != table.fields.len() || !sent.iter().all(is_like);
+        let field = |(name, oid): &(String, u32)| {
+            let at = table.fields.iter().position(|field| field.name == *name)?;
+            let codec = match Type::from_oid(*oid) {
+                _ if table.fields[at].type_oid == *oid => table.fields[at].codec.clone(),
+                Some(ty) => Codec::of(&ty),
+                None => Codec::Other,
+            };
+            Some((at, codec))
+        };
+        Relation { columns: sent.iter().map(field).collect(), sent, differs }
+    }
 }
 
 impl Batch {
@@ -328,7 +363,7 @@ impl Batch {
     fn change(&mut self, data: &[u8], intake: &mut Intake) -> Result<(), String> {
         let table = Arc::clone(&self.table);
         match pgoutput::decode(data)? {
-            Message::Relation { oid, columns } if is_of(&table, oid) => self.relate(&columns, intake),
+            Message::Relation { oid, columns } if is_of(&table, oid) => self.relate(&columns),
             Message::Insert { oid, new } if is_of(&table, oid) => self.row(&new, intake, true),
             Message::Update { oid, old, new } if is_of(&table, oid) => {
                 if let Some(old) = &old {
@@ -350,26 +385,24 @@ impl Batch {
         Ok(())
     }
 
-    /// Takes the table's columns. If they are not those of the source, the source is read again with its new ones.
-    fn relate(&mut self, columns: &[RelationColumn<'_>], intake: &mut Intake) {
-        let same = columns.len() == self.table.fields.len()
-            && columns
-                .iter()
-                .all(|column| self.table.field(column.name).is_some_and(|field| field.type_oid == column.type_oid));
-        if !same {
-            intake.note_gap();
+    /// Takes the table's columns.
+    fn relate(&mut self, columns: &[RelationColumn<'_>]) {
+        let sent = columns.iter().map(|column| (column.name.to_string(), column.type_oid)).collect();
+        self.relation = Some(Relation::new(sent, &self.table));
+    }
+
+    /// Returns true if the table's columns are not those of its description, which has not been read again since.
+    fn has_other_columns(&self) -> bool {
+        self.relation.as_ref().is_some_and(|relation| relation.differs)
+    }
+
+    /// Takes a new description of the table. Changes from before the columns changed may follow; they have null in columns that they
+    /// do not know.
+    fn set_table(&mut self, table: Arc<Table>) {
+        if let Some(relation) = self.relation.take() {
+            self.relation = Some(Relation { differs: false, ..Relation::new(relation.sent, &table) });
         }
-        let field = |column: &RelationColumn<'_>| {
-            let at = self.table.fields.iter().position(|field| field.name == column.name)?;
-            let field = &self.table.fields[at];
-            let codec = match Type::from_oid(column.type_oid) {
-                _ if field.type_oid == column.type_oid => field.codec.clone(),
-                Some(ty) => Codec::of(&ty),
-                None => Codec::Other,
-            };
-            Some((at, codec))
-        };
-        self.relation = Some(Relation { columns: columns.iter().map(field).collect() });
+        self.table = table;
     }
 
     /// Takes the deletion of a row whose key has changed.

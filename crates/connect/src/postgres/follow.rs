@@ -11,7 +11,7 @@ use super::feed::{Replication, Stream};
 use super::notify::{self, Notifications};
 use super::options::PostgresOptions;
 use super::shared::Shared;
-use super::table::{PostgresRelation, Table};
+use super::table::Table;
 use super::{slot, trigger};
 use crate::connector::{Feed, FeedSlot, FollowMode, SourceRequest};
 use crate::feed::{Channel, FeedFormat, Intake, follow};
@@ -25,7 +25,6 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 #[derive(Debug)]
 pub(super) struct PostgresFeed {
     pub(super) shared: Arc<Shared>,
-    pub(super) relation: PostgresRelation,
     pub(super) mode: FollowMode,
     /// Name of slot and publication.
     pub(super) slot: String,
@@ -55,7 +54,7 @@ impl Feed for PostgresFeed {
     async fn trigger(&self, request: &SourceRequest) -> Result<String> {
         let address = &self.shared.address;
         let options = PostgresOptions { id: request.id.clone(), ..PostgresOptions::default() };
-        let table = Table::describe(&address.connect().await?, address, &self.relation, &options).await?;
+        let table = Table::describe(&address.connect().await?, address, &self.shared.relation, &options).await?;
         match table.place.as_ref().filter(|place| place.is_table) {
             Some(place) => Ok(trigger::sql(&table, place, &request.name)),
             None => Err(Error::Config(format!("{} is not a table: only tables have triggers", table.name))),

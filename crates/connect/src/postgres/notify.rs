@@ -40,7 +40,7 @@ pub(super) struct Notifications {
 /// Connects and listens on the channel of `dio`.
 ///
 /// # Errors
-/// What prevents it, and what to do.
+/// The reason, and what to do.
 pub(super) async fn connect(shared: &Shared, dio: &str, intake: &mut Intake) -> Result<Notifications, String> {
     let table = shared.table().ok_or("the source is not open yet")?;
     let place = table.place.as_ref().ok_or("a query has no triggers")?;

@@ -1,4 +1,4 @@
-//! What a source and its feed know of each other: which of the source's reads and writes the feed has passed.
+//! Progress of a feed as its source sees it: which of the source's reads and writes the feed has passed.
 //!
 //! A read or write ends with a message in the server's write-ahead log. When the feed has received it and applied all changes
 //! before it, the Dio's rows are at least as new as the read, and include the write.

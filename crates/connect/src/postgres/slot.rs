@@ -35,7 +35,7 @@ pub(super) fn name_of(dio: &str) -> String {
 /// Checks that the server can replicate changes of `table`, and makes publication and slot `name` if they do not exist.
 ///
 /// # Errors
-/// What is missing, and what to do about it.
+/// The missing part, and what to do about it.
 pub(super) async fn prepare(client: &Client, table: &Table, name: &str) -> Result<Slot, String> {
     let place = check_table(table)?;
     check_server(client).await?;

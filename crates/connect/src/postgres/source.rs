@@ -44,8 +44,6 @@ pub struct Postgres(Arc<Inner>);
 struct Inner {
     /// The table as it was when the source was opened, which determines the schema.
     first: Arc<Table>,
-    relation: PostgresRelation,
-    options: PostgresOptions,
     shared: Arc<Shared>,
     pool: Arc<Pool>,
     /// True if the table of operations exists.
@@ -62,7 +60,7 @@ impl Postgres {
     /// server cannot be reached.
     pub async fn open(name: &str, url: &str, relation: PostgresRelation, options: PostgresOptions) -> Result<Vista> {
         let address = Address::parse(url, options.tls, options.ca.clone()).map_err(Error::Config)?;
-        let shell = Postgres::connect(Shared::new(address), relation, options).await?;
+        let shell = Postgres::connect(Shared::new(address, relation), options).await?;
         Ok(Vista::new(name, shell))
     }
 
@@ -76,24 +74,18 @@ impl Postgres {
         client.batch_execute(&format!("BEGIN; {sql}\n; COMMIT")).await.map_err(failed)
     }
 
-    /// Opens `relation` of the database that `shared` names.
-    pub(super) async fn connect(
-        shared: Arc<Shared>,
-        relation: PostgresRelation,
-        options: PostgresOptions,
-    ) -> Result<Postgres> {
+    /// Opens the source that `shared` names.
+    pub(super) async fn connect(shared: Arc<Shared>, options: PostgresOptions) -> Result<Postgres> {
         let pool = Pool::new(shared.address.clone());
         let mut lease = pool.lease().await?;
         let client = &lease.session().client;
-        let table = Table::describe(client, &shared.address, &relation, &options).await?;
+        let first = shared.describe(client, options).await?;
         let user = shared.address.config.get_user().unwrap_or("the user");
-        let notes = table.rights.any() && ops::check(client, &table, user).await?;
-        shared.make_slot_first(client, &table).await;
+        let notes = first.rights.any() && ops::check(client, &first, user).await?;
+        shared.make_slot_first(client, &first).await;
         lease.give_back();
-        let first = Arc::new(table);
-        shared.set_table(Arc::clone(&first));
         let (notes, written) = (AtomicBool::new(notes), AtomicU64::new(0));
-        Ok(Postgres(Arc::new(Inner { first, relation, options, shared, pool, notes, written })))
+        Ok(Postgres(Arc::new(Inner { first, shared, pool, notes, written })))
     }
 
     /// The table as it was last described.
@@ -125,7 +117,10 @@ impl Postgres {
     /// Returns all rows. If the table has other columns than before, they are read with their new types.
     async fn list_whole(&self) -> Result<Rows> {
         let mut lease = self.lease().await?;
-        self.describe_again(lease.session()).await?;
+        let session = lease.session();
+        if self.0.shared.describe_again(&session.client).await? {
+            session.forget_statements();
+        }
         let table = self.table();
         let sql = format!("SELECT {} FROM {}{}", table.selected, table.from, table.natural_order());
         let (rows, snapshot) = select_whole(lease.session(), &table, &sql).await?;
@@ -135,27 +130,6 @@ impl Postgres {
         self.await_feed(lease.session()).await;
         lease.give_back();
         Ok(rows)
-    }
-
-    /// Reads the table's description, and takes it over if it has changed.
-    async fn describe_again(&self, session: &mut Session) -> Result<()> {
-        let Inner { shared, relation, options, first, .. } = &*self.0;
-        let table = Table::describe(&session.client, &shared.address, relation, options).await.map_err(|error| {
-            // The table may come back.
-            if let Error::Config(detail) = error { Error::transient(detail) } else { error }
-        })?;
-        if table.is_like(&self.table()) {
-            return Ok(());
-        }
-        let table = table.under(first)?;
-        tracing::warn!(
-            table = table.name,
-            changes = ?first.differences(&table),
-            "the columns of the source have changed; rows have the new ones, the schema has them after a restart"
-        );
-        session.forget_statements();
-        shared.set_table(Arc::new(table));
-        Ok(())
     }
 
     fn check_writes(&self) -> Result<()> {

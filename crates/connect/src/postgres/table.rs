@@ -16,7 +16,7 @@ use crate::sql::{key, quote};
 use diorama_core::record::{CborValue, Record, id_from_value};
 use diorama_core::vista::{Column, ColumnType, Error, Flag, Reference, Result, Schema};
 
-/// What a source reads.
+/// Rows that a source reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PostgresRelation {
     /// A table or view: `orders` or `sales.orders`.

@@ -11,6 +11,7 @@ use diorama_servers::CutProxy;
 use super::*;
 use crate::connector::{Feed as _, FollowMode, SourceRequest};
 use crate::feed::FeedFormat;
+use crate::postgres::PostgresTls;
 use crate::postgres::follow::PostgresFeed;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,12 +32,16 @@ async fn follow(url: &str, table: &str, mode: FollowMode) -> Followed {
 }
 
 async fn follow_in(lens: Lens, url: &str, table: &str, mode: FollowMode) -> Followed {
-    let shared = Shared::new(Address::parse(url, None, None).unwrap());
+    let address = Address::parse(url, None, None).unwrap();
+    follow_at(lens, address, table, mode).await
+}
+
+async fn follow_at(lens: Lens, address: Address, table: &str, mode: FollowMode) -> Followed {
+    let shared = Shared::new(address, PostgresRelation::Table(table.into()));
     let slot = crate::postgres::slot::name_of(table);
-    let relation = PostgresRelation::Table(table.into());
-    let feed = PostgresFeed { shared: Arc::clone(&shared), relation: relation.clone(), mode, slot };
+    let feed = PostgresFeed { shared: Arc::clone(&shared), mode, slot };
     feed.prepare();
-    let shell = Postgres::connect(Arc::clone(&shared), relation, PostgresOptions::default()).await.unwrap();
+    let shell = Postgres::connect(Arc::clone(&shared), PostgresOptions::default()).await.unwrap();
     let dio = lens.dio(Vista::new(table, shell)).make().await.unwrap();
     feed.start(&dio, FeedFormat::Diorama).unwrap();
     Followed { dio, lens }
@@ -117,7 +122,7 @@ async fn every_kind_of_change_arrives() {
     followed.close().await;
 }
 
-/// What happens between the slot, the first list and the feed is told once.
+/// A change between the slot, the first list and the feed is told once.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_or_repeated_while_a_feed_begins() {
     let Some(fixture) = Fixture::new(TABLE) else { return };
@@ -236,9 +241,9 @@ async fn triggers_report_changes_without_replication() {
         INSERT INTO lines SELECT 'a,b', n, n FROM generate_series(1, 200) n;",
     );
     let fixture = Fixture { server };
-    let shared = Shared::new(Address::parse(&fixture.url(), None, None).unwrap());
     let relation = PostgresRelation::Table("lines".into());
-    let feed = PostgresFeed { shared, relation, mode: FollowMode::Auto, slot: "x".into() };
+    let shared = Shared::new(Address::parse(&fixture.url(), None, None).unwrap(), relation);
+    let feed = PostgresFeed { shared, mode: FollowMode::Auto, slot: "x".into() };
     let request = SourceRequest { name: "lines".into(), ..SourceRequest::default() };
     for _ in 0..2 {
         fixture.server.psql(&feed.trigger(&request).await.unwrap());
@@ -256,5 +261,103 @@ async fn triggers_report_changes_without_replication() {
         fixture.server.psql(change);
         followed.equals(&fixture, "lines").await;
     }
+    followed.close().await;
+}
+
+/// Columns that are added, retyped and dropped show in the rows at once, in the schema after a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_change_need_no_restart() {
+    let Some(fixture) = Fixture::new(TABLE) else { return };
+    let followed = follow(&fixture.url(), "t", FollowMode::Replication).await;
+    followed.connected().await;
+    for change in [
+        "ALTER TABLE t ADD COLUMN e TEXT DEFAULT 'new'; UPDATE t SET e = 'changed' WHERE id = 7",
+        "UPDATE t SET n = 5 WHERE id = 8; ALTER TABLE t ALTER COLUMN n TYPE TEXT; UPDATE t SET n = 'text' WHERE id = 9",
+        "ALTER TABLE t DROP COLUMN large; INSERT INTO t (id, n) VALUES (300, 'x')",
+    ] {
+        fixture.server.psql(change);
+        followed.equals(&fixture, "t").await;
+    }
+    let told: Vec<String> = followed.dio.inferred().iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told[0].starts_with("column \"n\": is now of type text"), "{told:?}");
+    let row = followed.dio.held_row("300").unwrap();
+    assert_eq!((&row["e"], row.get("large")), (&"new".into(), None));
+    followed.close().await;
+}
+
+/// A Lens with files in `folder`.
+fn lens_in(folder: &std::path::Path) -> Lens {
+    let lens = Lens::new().on_start(|dio| list(dio.clone())).on_refresh(|dio| list(dio.clone()));
+    lens.cache_at(folder.join("cache.redb")).build().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_feed_goes_on_where_it_stopped() {
+    let Some(fixture) = Fixture::new(TABLE) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let open = async || follow_in(lens_in(folder.path()), &fixture.url(), "t", FollowMode::Replication).await;
+    let followed = open().await;
+    followed.connected().await;
+    fixture.server.psql("UPDATE t SET n = n + 1");
+    followed.equals(&fixture, "t").await;
+    followed.close().await;
+
+    fixture.server.psql("UPDATE t SET n = n + 1 WHERE id < 50; DELETE FROM t WHERE id = 60");
+    let followed = open().await;
+    let listed = followed.dio.counters().refreshed.count;
+    followed.equals(&fixture, "t").await;
+    assert_eq!(followed.dio.counters().refreshed.count, listed, "the table was not listed");
+    followed.close().await;
+
+    // Without its slot the feed cannot know what it has missed.
+    fixture
+        .server
+        .psql("SELECT pg_drop_replication_slot('diorama_t'); UPDATE t SET n = 0; DELETE FROM t WHERE id = 61");
+    let followed = open().await;
+    followed.equals(&fixture, "t").await;
+    followed.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_encrypted_and_the_server_is_checked() {
+    let Some(fixture) = Fixture::new(TABLE) else { return };
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
+    let folder = fixture.server.folder().join("data");
+    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&folder).unwrap());
+    for (name, text) in [("server.crt", made.cert.pem()), ("server.key", made.signing_key.serialize_pem())] {
+        std::fs::write(folder.join(name), text).unwrap();
+        std::os::unix::fs::chown(folder.join(name), Some(owner), Some(owner)).unwrap();
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(folder.join(name), private).unwrap();
+    }
+    let authority = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(authority.path(), made.cert.pem()).unwrap();
+    let address = |tls, ca| Address::parse(&fixture.url(), Some(tls), ca).unwrap();
+    let ca = || Some(authority.path().to_path_buf());
+    let error = address(PostgresTls::Require, ca()).connect().await.unwrap_err().to_string();
+    assert!(error.contains("does not support TLS"), "{error}");
+
+    fixture.server.psql("ALTER SYSTEM SET ssl = on; SELECT pg_reload_conf()");
+    let encrypted = async |address: &Address| {
+        let row =
+            address.connect().await?.query_one("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &[]).await;
+        Ok::<bool, Error>(row.unwrap().get(0))
+    };
+    while !encrypted(&address(PostgresTls::Prefer, None)).await.unwrap() {
+        tokio::task::yield_now().await;
+    }
+    assert!(encrypted(&address(PostgresTls::Require, ca())).await.unwrap());
+    assert!(!encrypted(&address(PostgresTls::Off, None)).await.unwrap());
+    let error = encrypted(&address(PostgresTls::Require, None)).await.unwrap_err().to_string();
+    assert!(error.contains("certificate"), "{error}");
+
+    fixture.server.psql("UPDATE t SET n = 1");
+    let followed = follow_at(lens(), address(PostgresTls::Require, ca()), "t", FollowMode::Replication).await;
+    followed.connected().await;
+    fixture.server.psql("UPDATE t SET n = 2");
+    followed.equals(&fixture, "t").await;
+    let plain = "SELECT count(*) FROM pg_stat_replication r JOIN pg_stat_ssl s USING (pid) WHERE NOT s.ssl";
+    assert_eq!(fixture.server.psql(plain), "0", "the replication connection is encrypted, too");
     followed.close().await;
 }

@@ -42,9 +42,9 @@ impl Fixture {
     }
 
     async fn shell(&self, table: &str) -> Postgres {
-        let shared = Shared::new(Address::parse(&self.url(), None, None).unwrap());
         let relation = PostgresRelation::Table(table.into());
-        Postgres::connect(shared, relation, PostgresOptions::default()).await.unwrap()
+        let shared = Shared::new(Address::parse(&self.url(), None, None).unwrap(), relation);
+        Postgres::connect(shared, PostgresOptions::default()).await.unwrap()
     }
 }
 

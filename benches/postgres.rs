@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use diorama_connect::{Postgres, PostgresOptions, PostgresRelation};
+use diorama::connect::{Postgres, PostgresOptions, PostgresRelation};
 use diorama_servers::PostgresServer;
 use serde::Deserialize;
 use tempfile::TempDir;

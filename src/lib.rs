@@ -27,11 +27,13 @@ pub mod connect {
     #[cfg(feature = "csv")]
     pub use diorama_connect::{Csv, CsvOptions};
     #[cfg(feature = "feed")]
-    pub use diorama_connect::{Feed, FeedFormat};
+    pub use diorama_connect::{Feed, FeedFormat, FeedSlot, FollowMode};
     #[cfg(feature = "sqlite")]
     pub use diorama_connect::{JournalMode, Sqlite, SqliteOptions};
     #[cfg(feature = "json")]
     pub use diorama_connect::{Json, JsonOptions};
+    #[cfg(feature = "postgres")]
+    pub use diorama_connect::{Postgres, PostgresOptions, PostgresRelation, PostgresTls};
 }
 
 /// The [`Dio`] with its settings, operations and events.

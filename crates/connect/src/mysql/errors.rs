@@ -2,7 +2,7 @@
 //!
 //! Numbers: MySQL documentation, "Server Error Message Reference"; MariaDB documentation, "MariaDB Error Code Reference".
 
-use mysql_async::{DriverError, Error as MyError, ServerError};
+use mysql_async::{DriverError, Error as MyError, IoError, ServerError};
 
 use crate::rows::field_error;
 use diorama_core::vista::{Error, ErrorKind};
@@ -114,7 +114,7 @@ pub(super) fn not_connected(server: &str, error: MyError) -> Error {
             1040 | 1203 | 1226 => ": all connections of the server or the user are in use",
             _ => "",
         },
-        MyError::Io(mysql_async::IoError::Tls(_)) => {
+        MyError::Io(error) if is_tls(error) => {
             ": set ca to a PEM file with the authority of the server's certificate, or tls = \"off\" in a network that you trust"
         }
         MyError::Driver(DriverError::NoClientSslFlagFromServer) => {
@@ -125,6 +125,14 @@ pub(super) fn not_connected(server: &str, error: MyError) -> Error {
     let kind = kind_of(&error);
     let message = format!("cannot connect to {server}: {}{hint}", message_of(&error));
     Error::Source { message, kind, retry_after: None, cause: Some(std::sync::Arc::new(error)) }
+}
+
+/// Returns true if the TLS handshake failed.
+fn is_tls(error: &IoError) -> bool {
+    match error {
+        IoError::Io(error) => error.get_ref().is_some_and(|cause| cause.is::<tokio_rustls::rustls::Error>()),
+        IoError::Tls(_) => true,
+    }
 }
 
 fn with_message(kind: ErrorKind, error: MyError) -> Error {
@@ -141,7 +149,7 @@ fn message_of(error: &MyError) -> String {
         MyError::Server(refusal) => refusal.message.clone(),
         MyError::Driver(DriverError::PacketTooLarge) => too_large("the statement is too large"),
         MyError::Driver(error) => error.to_string(),
-        MyError::Io(mysql_async::IoError::Io(error)) => error.to_string(),
+        MyError::Io(IoError::Io(error)) => error.to_string(),
         MyError::Io(error) => error.to_string(),
         MyError::Other(error) => error.to_string(),
         MyError::Url(error) => error.to_string(),

@@ -136,7 +136,7 @@ impl Codec {
             (_, Value::NULL) => CborValue::Null,
             (Codec::Bytes, Value::Bytes(bytes)) => CborValue::Bytes(bytes.clone()),
             (Codec::Bit | Codec::Bits, Value::Bytes(bytes)) => self.number(bits(bytes)?.into()),
-            (_, Value::Bytes(bytes)) => self.from_text(std::str::from_utf8(bytes).ok()?)?,
+            (_, Value::Bytes(bytes)) => self.read_text(std::str::from_utf8(bytes).ok()?)?,
             (Codec::Decimal, Value::Int(number)) => number.to_string().into(),
             (Codec::Decimal, Value::UInt(number)) => number.to_string().into(),
             (_, Value::Int(number)) => self.number((*number).into()),
@@ -147,17 +147,17 @@ impl Codec {
             (Codec::Date, Value::Date(year, month, day, ..)) => format!("{year:04}-{month:02}-{day:02}").into(),
             (_, Value::Date(year, month, day, hour, minute, second, micros)) => {
                 let text = format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{micros:06}");
-                self.from_text(&text)?
+                self.read_text(&text)?
             }
             (_, Value::Time(negative, days, hours, minutes, seconds, micros)) => {
                 let (sign, hours) = (if *negative { "-" } else { "" }, days * 24 + u32::from(*hours));
-                self.from_text(&format!("{sign}{hours:02}:{minutes:02}:{seconds:02}.{micros:06}"))?
+                self.read_text(&format!("{sign}{hours:02}:{minutes:02}:{seconds:02}.{micros:06}"))?
             }
         })
     }
 
     /// Reads a value from the server's text.
-    fn from_text(self, text: &str) -> Option<CborValue> {
+    fn read_text(self, text: &str) -> Option<CborValue> {
         Some(match self {
             Codec::Boolean | Codec::Bit | Codec::Bits | Codec::Integer | Codec::Year => {
                 self.number(text.parse::<i128>().ok()?)
@@ -353,10 +353,10 @@ mod tests {
 
     #[test]
     fn moments_are_rfc_3339_unless_they_do_not_fit_it() {
-        let utc = |text: &str| Codec::Timestamp.from_text(text).unwrap();
+        let utc = |text: &str| Codec::Timestamp.read_text(text).unwrap();
         assert_eq!(utc("2026-01-31 12:00:00.500000"), "2026-01-31T12:00:00.5Z".into());
         assert_eq!(utc("0000-00-00 00:00:00"), "0000-00-00 00:00:00".into());
-        let local = |text: &str| Codec::DateTime.from_text(text).unwrap();
+        let local = |text: &str| Codec::DateTime.read_text(text).unwrap();
         assert_eq!(local("2026-01-31 12:00:00.000000"), "2026-01-31T12:00:00".into());
         assert_eq!(local("2026-00-31 12:00:00"), "2026-00-31 12:00:00".into());
     }

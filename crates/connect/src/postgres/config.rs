@@ -144,7 +144,7 @@ const KEYS: &[Key] = &[
         "`diorama_` and the resource's name",
         "`postgres`: the name of replication slot and publication, which no other program may use.",
     ),
-    Key::new("write.postgres", "required", "URL of a PostgreSQL database."),
+    Key::new("write.postgres", "", "URL of a PostgreSQL database."),
     Key::new("write.table", "required", "The table."),
     Key::new("write.tls", "\"prefer\"", "Use of TLS, as for a source."),
     Key::new("write.ca", "public authorities", "A PEM file with the authorities to trust."),

@@ -107,7 +107,7 @@ const KEYS: &[Key] = &[
         "unchanged",
         "`sqlite`: the journal mode to switch the database to. With `wal`, reads and writes do not wait for each other.",
     ),
-    Key::new("write.sqlite", "required", "A SQLite database."),
+    Key::new("write.sqlite", "", "A SQLite database."),
     Key::new("write.table", "required", "The table."),
     Key::new("write.journal_mode", "unchanged", "The journal mode to switch the database to."),
 ];

@@ -390,6 +390,43 @@ async fn errors_of_connecting_say_what_to_do_and_keep_the_password() {
     assert!(error.ends_with("has no table \"nope\": it has secret, t"), "{error}");
 }
 
+/// Returns the cipher of a new connection, empty if it is not encrypted.
+async fn cipher(server: &MariaDbServer, tls: Option<MySqlTls>, ca: Option<std::path::PathBuf>) -> Result<String> {
+    let address = Address::parse(&server.url("mysql"), tls, ca).unwrap();
+    let pool = Pool::new(address);
+    let mut lease = pool.lease().await?;
+    let rows = lease.session().rows("SHOW SESSION STATUS LIKE 'Ssl_cipher'").await.unwrap();
+    Ok(rows[0].get(1).unwrap())
+}
+
+#[tokio::test]
+async fn connections_are_encrypted_if_the_server_can_and_checked_if_required() {
+    let folder = tempfile::Builder::new().prefix("tls").tempdir().unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_string()]).unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&cert, certified.cert.pem()).unwrap();
+    std::fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
+    let option = |name: &str, path: &std::path::Path| format!("{name}={}", path.display());
+    let Some(server) = MariaDbServer::start_with(&[&option("ssl-cert", &cert), &option("ssl-key", &key)]) else {
+        return;
+    };
+    assert_ne!(cipher(&server, None, None).await.unwrap(), "");
+    assert_eq!(cipher(&server, Some(MySqlTls::Off), None).await.unwrap(), "");
+    assert_ne!(cipher(&server, Some(MySqlTls::Require), Some(cert.clone())).await.unwrap(), "");
+    let unknown = cipher(&server, Some(MySqlTls::Require), None).await.unwrap_err().to_string();
+    assert!(unknown.contains("set ca to a PEM file"), "{unknown}");
+    let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_string()]).unwrap();
+    std::fs::write(&key, other.cert.pem()).unwrap();
+    assert!(cipher(&server, None, Some(key)).await.is_err(), "a given authority is checked");
+    let wrong = cipher(&server, None, Some("none.pem".into())).await.unwrap_err();
+    assert!(matches!(wrong, Error::Config(_)), "{wrong}");
+}
+
 #[tokio::test]
 async fn a_restarted_server_is_connected_to_again() {
     let Some(mut fixture) =

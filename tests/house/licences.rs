@@ -27,6 +27,7 @@ fn crates() -> String {
     let tree = cargo(&[
         "tree",
         "--package=diorama",
+        "--features=full",
         "--locked",
         "--edges=normal",
         "--target=x86_64-unknown-linux-gnu",

@@ -26,7 +26,10 @@ pub(super) enum Natural {
     #[cfg_attr(not(feature = "csv"), expect(dead_code, reason = "sources of files and rowids"))]
     Stored,
     /// By id.
-    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "databases without rowids"))]
+    #[cfg_attr(
+        not(any(feature = "mysql", feature = "postgres")),
+        expect(dead_code, reason = "databases without rowids")
+    )]
     ById,
 }
 

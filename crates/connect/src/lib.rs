@@ -18,6 +18,8 @@ mod file;
 #[cfg(feature = "json")]
 pub mod json;
 pub mod memory;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod registry;
@@ -42,6 +44,8 @@ pub use self::feed::FeedFormat;
 #[cfg(feature = "json")]
 pub use self::json::{Json, JsonOptions};
 pub use self::memory::MemoryTable;
+#[cfg(feature = "mysql")]
+pub use self::mysql::{MySql, MySqlOptions, MySqlRelation, MySqlTls};
 #[cfg(feature = "postgres")]
 pub use self::postgres::{Postgres, PostgresOptions, PostgresRelation, PostgresTls};
 pub use self::registry::Registry;

@@ -40,6 +40,7 @@ impl Registry {
             "json" => crate::json::JsonConnector,
             "sqlite" => crate::sqlite::SqliteConnector,
             "postgres" => crate::postgres::PostgresConnector,
+            "mysql" => crate::mysql::MySqlConnector,
             "ws" => crate::ws::WsConnector,
         );
         registry

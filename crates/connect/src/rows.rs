@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use diorama_core::record::{Body, CborValue, Id, Record, Rows, id_from_value, id_to_value};
-#[cfg(any(feature = "csv", feature = "json", feature = "sqlite", feature = "postgres"))]
+#[cfg(any(feature = "csv", feature = "json", feature = "sqlite", feature = "postgres", feature = "mysql"))]
 use diorama_core::vista::Column;
 use diorama_core::vista::query::Cursor;
 use diorama_core::vista::{Error, Query, Result, Schema, Token};
@@ -60,6 +60,29 @@ pub(crate) fn sorted_page(
     Ok((collect(schema, page.iter().copied()), next))
 }
 
+/// Returns the page of all matching rows, in natural order, that follows the row of `token`.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) fn page_after(query: &Query, schema: &Schema, rows: Rows, token: Option<&Token>) -> (Rows, Option<Token>) {
+    let all = Query { order: Vec::new(), limit: None, offset: 0, ..query.clone() };
+    let rows = apply(&all, schema, rows);
+    let start = token.and_then(|token| rows.ids().position(|id| id == token.as_str())).map_or(0, |at| at + 1);
+    let most = query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    first_rows(schema, &rows, start, most)
+}
+
+/// Returns at most `most` rows from `start`, and the id of the last one if there are more.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) fn first_rows(schema: &Schema, rows: &Rows, start: usize, most: usize) -> (Rows, Option<Token>) {
+    let mut page = Rows::with_layout(Arc::clone(schema.layout()));
+    let mut last = None;
+    for (id, body) in rows.bodies().skip(start).take(most) {
+        page.push_body(Arc::clone(id), body.clone());
+        last = Some(id.to_string());
+    }
+    let more = rows.len() > start.saturating_add(page.len());
+    (page, last.filter(|_| more))
+}
+
 pub(crate) fn foreign_token() -> Error {
     Error::invalid("the page token was not issued by this source: start again without one")
 }
@@ -91,7 +114,7 @@ pub(crate) fn field_error(column: &str, detail: &str) -> Error {
 ///
 /// # Errors
 /// [`Error::Config`] if a declared column does not exist.
-#[cfg(any(feature = "csv", feature = "json", feature = "sqlite", feature = "postgres"))]
+#[cfg(any(feature = "csv", feature = "json", feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub(crate) fn declare(vista: &str, mut found: Vec<Column>, declared: &[Column]) -> Result<Vec<Column>> {
     for column in declared {
         match found.iter_mut().find(|own| own.name == column.name) {

@@ -1,6 +1,6 @@
 //! Generator of the reference of `diorama.toml` and its JSON Schema, from the keys that the code reads.
 //!
-//! A new key needs an entry in `keys.rs`; then `UPDATE_DOCS=1 cargo nextest run --lib reference` regenerates `docs/`.
+//! A new key needs an entry in `keys.rs`; then `UPDATE_DOCS=1 cargo nextest run --features full --lib reference` regenerates `docs/`.
 
 mod check;
 mod keys;
@@ -320,14 +320,22 @@ fn page() -> String {
     page
 }
 
-/// Compares the generated text with the stored file, or overwrites the file if `UPDATE_DOCS` is set.
+/// Compares the generated text with the stored file, or overwrites the file if `UPDATE_DOCS` is set. The stored files describe
+/// every connector, so that a build without one cannot be compared.
 fn stored(name: &str, made: &str) {
+    if let Some(left_out) = Registry::builtin().left_out().first() {
+        eprintln!("docs/{name} is not compared: this build is without {left_out}; --features full has every connector");
+        return;
+    }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, made).unwrap();
     }
     let stored = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(stored == made, "docs/{name} is outdated: run UPDATE_DOCS=1 cargo nextest run --lib reference");
+    assert!(
+        stored == made,
+        "docs/{name} is outdated: run UPDATE_DOCS=1 cargo nextest run --features full --lib reference"
+    );
 }
 
 #[test]

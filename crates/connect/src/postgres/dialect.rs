@@ -79,7 +79,7 @@ impl Dialect for Table {
         }
     }
 
-    fn sorts(&self, ty: ColumnType) -> bool {
+    fn sorts(&self, ty: ColumnType, _: &str) -> bool {
         matches!(ty, ColumnType::Integer | ColumnType::Number | ColumnType::String)
     }
 

@@ -24,7 +24,7 @@ use super::shared::Shared;
 use super::table::{PostgresRelation, Table};
 use super::value::Param;
 use super::write::{self, Write, slice};
-use crate::rows::{apply, count, foreign_token, sorted_page};
+use crate::rows::{apply, count, first_rows, foreign_token, page_after, sorted_page};
 use crate::sql::Plan;
 use crate::sql::operations::TIDY_EVERY;
 use diorama_core::record::{Record, Rows};
@@ -370,27 +370,6 @@ impl Postgres {
 fn is_refused_value(error: &Error) -> bool {
     matches!(error, Error::Source { cause: Some(cause), .. }
         if cause.downcast_ref::<tokio_postgres::Error>().is_some_and(is_bad_value))
-}
-
-/// Returns the page of all matching rows, in natural order, that follows the row of `token`.
-fn page_after(query: &Query, schema: &Schema, rows: Rows, token: Option<&Token>) -> (Rows, Option<Token>) {
-    let all = Query { order: Vec::new(), limit: None, offset: 0, ..query.clone() };
-    let rows = apply(&all, schema, rows);
-    let start = token.and_then(|token| rows.ids().position(|id| id == token.as_str())).map_or(0, |at| at + 1);
-    let most = query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    first_rows(schema, &rows, start, most)
-}
-
-/// Returns at most `most` rows from `start`, and the id of the last one if there are more.
-fn first_rows(schema: &Schema, rows: &Rows, start: usize, most: usize) -> (Rows, Option<Token>) {
-    let mut page = Rows::with_layout(Arc::clone(schema.layout()));
-    let mut last = None;
-    for (id, body) in rows.bodies().skip(start).take(most) {
-        page.push_body(Arc::clone(id), body.clone());
-        last = Some(id.to_string());
-    }
-    let more = rows.len() > start.saturating_add(page.len());
-    (page, last.filter(|_| more))
 }
 
 /// Marks written rows that the Dio's feed has reported, once it has passed them.

@@ -132,14 +132,15 @@ impl Table {
             references = foreign_keys(client, place.oid).await?;
         }
         let name = relation.to_string();
-        let key = choose_key(&name, &fields, &keys, options)?;
+        let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
+        let key = key::choose(&name, &names, &keys, options.id.as_deref())?;
         // Without a unique key, an id may mean several rows.
         let is_unique = keys.contains(&key);
         let rights = if is_unique && !options.read_only { rights } else { Rights::default() };
         let columns = declare(&name, columns(&fields, &key), &options.columns)?;
         let id = match key.as_slice() {
             [only] => fields[*only].name.clone(),
-            _ => id_name(&fields),
+            _ => key::joined_name(&names),
         };
         let schema = Arc::new(Schema::new(&id, columns).with_references(references));
         let selected = fields.iter().map(|field| field.select.as_str()).collect::<Vec<_>>().join(", ");
@@ -456,36 +457,6 @@ async fn foreign_keys(client: &Client, oid: u32) -> Result<Vec<Reference>> {
         Reference { relation, target: row.get(1), column, many: false }
     };
     Ok(client.query(sql, &[&oid]).await.map_err(failed)?.iter().map(reference).collect())
-}
-
-/// Chooses the fields that identify a row: those of `id`, else the primary key, else another unique key, else a column `id`.
-fn choose_key(name: &str, fields: &[Field], keys: &[Vec<usize>], options: &PostgresOptions) -> Result<Vec<usize>> {
-    let find = |column: &str| fields.iter().position(|field| field.name == column);
-    if let Some(id) = &options.id {
-        let parts = match find(id) {
-            Some(at) => Some(vec![at]),
-            None => id.split(',').map(|column| find(column.trim())).collect(),
-        };
-        let detail = || format!("{name} has no column {id:?} for the id: it has {}", names(fields));
-        return parts.ok_or_else(|| Error::Config(detail()));
-    }
-    if let Some(key) = keys.first() {
-        return Ok(key.clone());
-    }
-    let hint = "set id to the column that identifies the rows, or to several with commas between them";
-    match find("id") {
-        Some(at) => Ok(vec![at]),
-        None => Err(Error::Config(format!("{name} has no primary key, but columns {}: {hint}", names(fields)))),
-    }
-}
-
-/// Returns a name for the id column of a table whose key has several columns.
-fn id_name(fields: &[Field]) -> String {
-    let mut name = "id".to_string();
-    while fields.iter().any(|field| field.name == name) {
-        name.insert(0, '_');
-    }
-    name
 }
 
 fn columns(fields: &[Field], key: &[usize]) -> Vec<Column> {

@@ -5,6 +5,8 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
+use diorama_core::vista::{Error, Result};
+
 /// Joins the parts of a key.
 pub(crate) fn join<'p>(parts: impl IntoIterator<Item = &'p str>) -> String {
     let mut id = String::new();
@@ -39,6 +41,40 @@ fn part(chars: &mut Peekable<Chars<'_>>) -> Option<String> {
         part.push(if char == '\\' { chars.next()? } else { char });
     }
     Some(part)
+}
+
+/// Chooses the columns that identify a row, as indexes of `columns`: those of `id`, else the first of the unique `keys`, else a
+/// column `id`.
+///
+/// # Errors
+/// [`Error::Config`] if there is none.
+pub(crate) fn choose(table: &str, columns: &[&str], keys: &[Vec<usize>], id: Option<&str>) -> Result<Vec<usize>> {
+    let find = |name: &str| columns.iter().position(|column| *column == name);
+    if let Some(id) = id {
+        let parts = match find(id) {
+            Some(at) => Some(vec![at]),
+            None => id.split(',').map(|column| find(column.trim())).collect(),
+        };
+        let detail = || format!("{table} has no column {id:?} for the id: it has {}", columns.join(", "));
+        return parts.ok_or_else(|| Error::Config(detail()));
+    }
+    if let Some(key) = keys.first() {
+        return Ok(key.clone());
+    }
+    let hint = "set id to the column that identifies the rows, or to several with commas between them";
+    match find("id") {
+        Some(at) => Ok(vec![at]),
+        None => Err(Error::Config(format!("{table} has no primary key, but columns {}: {hint}", columns.join(", ")))),
+    }
+}
+
+/// Returns a name for the id column of a table whose key has several of its columns.
+pub(crate) fn joined_name(columns: &[&str]) -> String {
+    let mut name = "id".to_string();
+    while columns.contains(&name.as_str()) {
+        name.insert(0, '_');
+    }
+    name
 }
 
 #[cfg(test)]

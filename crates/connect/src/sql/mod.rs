@@ -1,6 +1,6 @@
 //! Code shared by SQL databases: quoted names, and the translation of queries.
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) mod key;
 pub(crate) mod operations;
 mod plan;

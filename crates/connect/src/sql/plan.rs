@@ -32,11 +32,18 @@ pub(crate) trait Dialect {
         self.binary(ty, name)
     }
 
+    /// Returns the column of this type and quoted name for a wider test of equality that an index can answer; the exact one is
+    /// made too. `None` if the exact one is enough.
+    fn indexed(&self, ty: ColumnType, name: &str) -> Option<String> {
+        let _ = (ty, name);
+        None
+    }
+
     /// Returns the test that a cell of this type has the kind of the parameter and satisfies `operator`.
     fn range(&self, ty: ColumnType, name: &str, operator: &str, placeholder: &str) -> Option<String>;
 
-    /// Returns true if SQL sorts cells of this type as the evaluator does.
-    fn sorts(&self, ty: ColumnType) -> bool;
+    /// Returns true if SQL sorts cells of this type, in the column of this quoted name, as the evaluator does.
+    fn sorts(&self, ty: ColumnType, name: &str) -> bool;
 
     /// Returns the id column.
     fn id(&self) -> &str;
@@ -129,7 +136,7 @@ fn translate<D: Dialect>(dialect: &D, column: &str, test: &Test, first: usize) -
     let range =
         |operator: &str, value: &CborValue| Some((dialect.range(ty, name, operator, &placeholder)?, one(value)?));
     match test {
-        Test::Eq(value) => Some((format!("{exact} = {placeholder}"), one(value)?)),
+        Test::Eq(value) => Some(equal(dialect, ty, name, first, &one(value)?)),
         Test::Neq(value) => Some((format!("{exact} <> {placeholder}"), one(value)?)),
         Test::Gt(value) => range(">", value),
         Test::Gte(value) => range(">=", value),
@@ -138,24 +145,44 @@ fn translate<D: Dialect>(dialect: &D, column: &str, test: &Test, first: usize) -
         Test::In(values) if values.len() <= MAX_PARAMETERS => {
             // A null in the list matches nothing in either evaluation.
             let values = values.iter().filter(|value| !value.is_null()).map(|value| dialect.bind(ty, value));
-            let values = values.collect::<Option<Vec<_>>>()?;
-            if values.is_empty() {
-                // Not every database takes an empty list.
-                return Some(("1 = 0".into(), values));
-            }
-            let placeholders: Vec<String> =
-                (first..first + values.len()).map(|number| dialect.placeholder(ty, number)).collect();
-            Some((format!("{exact} IN ({})", placeholders.join(", ")), values))
+            Some(equal(dialect, ty, name, first, &values.collect::<Option<Vec<_>>>()?))
         }
         Test::Is(IsTest::Null | IsTest::Unknown) => Some((format!("{name} IS NULL"), Vec::new())),
         _ => None,
     }
 }
 
+/// Returns the test that a cell equals one of `values`.
+fn equal<D: Dialect>(
+    dialect: &D,
+    ty: ColumnType,
+    name: &str,
+    first: usize,
+    values: &[D::Value],
+) -> (String, Vec<D::Value>) {
+    let test = |column: &str, first: usize| {
+        let placeholders: Vec<String> =
+            (first..first + values.len()).map(|number| dialect.placeholder(ty, number)).collect();
+        match placeholders.as_slice() {
+            [] => "1 = 0".into(),
+            [only] => format!("{column} = {only}"),
+            several => format!("{column} IN ({})", several.join(", ")),
+        }
+    };
+    let exact = dialect.exact(ty, name);
+    match dialect.indexed(ty, name) {
+        None => (test(&exact, first), values.to_vec()),
+        Some(wide) => {
+            let tests = format!("{} AND {}", test(&wide, first), test(&exact, first + values.len()));
+            (tests, [values, values].concat())
+        }
+    }
+}
+
 /// Returns the ` ORDER BY` clause of the query: nulls where it requests them, ties by id in the direction of the last term.
 fn sorted(dialect: &impl Dialect, query: &Query) -> Option<String> {
     let Some(last) = query.order.last() else { return Some(dialect.natural_order()) };
-    let sortable = |column: &str| dialect.column(column).filter(|(ty, _)| dialect.sorts(*ty));
+    let sortable = |column: &str| dialect.column(column).filter(|(ty, name)| dialect.sorts(*ty, name));
     let mut terms = Vec::new();
     for term in &query.order {
         let (ty, name) = sortable(&term.column)?;

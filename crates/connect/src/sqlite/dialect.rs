@@ -52,7 +52,7 @@ impl Dialect for Table {
     }
 
     /// Sorts numbers before texts before bytes, like the evaluator.
-    fn sorts(&self, ty: ColumnType) -> bool {
+    fn sorts(&self, ty: ColumnType, _: &str) -> bool {
         matches!(ty, ColumnType::Integer | ColumnType::Number | ColumnType::String)
     }
 

@@ -2,8 +2,10 @@
 
 mod address;
 mod array;
+mod batch;
 mod bridge;
 mod config;
+mod describe;
 mod dialect;
 mod errors;
 mod feed;
@@ -18,6 +20,7 @@ mod progress;
 mod shared;
 mod slot;
 mod source;
+mod statement;
 mod table;
 mod trigger;
 mod value;

@@ -1,0 +1,342 @@
+//! Batch of a feed: received changes that are not applied yet, and the position behind them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use pgwire_replication::{Lsn, ReplicationEvent};
+use tokio_postgres::types::Type;
+
+use super::pgoutput::{self, Cell, Message, RelationColumn, Tuple};
+use super::position::Position;
+use super::progress::{Progress, Snapshot};
+use super::table::Table;
+use super::value::Codec;
+use super::write::MESSAGE_PREFIX;
+use crate::feed::Intake;
+use diorama_core::dio::{FeedLag, Inbound};
+use diorama_core::record::{CborValue, Record};
+use diorama_core::state::Origin;
+use diorama_core::vista::ChangeEvent;
+
+/// The year 2000 in microseconds since 1970: the beginning of the server's times.
+const EPOCH_2000: i64 = 946_684_800_000_000;
+/// Maximum number of changes that are applied together: those of one append.
+const BATCH: usize = 256;
+
+/// Changes that are applied together.
+pub(super) struct Batch {
+    table: Arc<Table>,
+    changes: Vec<Inbound>,
+    /// Messages of this program that were received behind the changes.
+    passed: Vec<String>,
+    /// The columns of the table as the feed sends them.
+    relation: Option<Relation>,
+    /// Position before the open transaction, which becomes that after it when it ends.
+    base: Position,
+    transaction: Option<Transaction>,
+    seen: Option<Snapshot>,
+    /// End of the server's log as it was last told.
+    server: Lsn,
+    /// Commit of the last transaction, in microseconds since 2000; `None` if nothing has happened since.
+    committed: Option<i64>,
+}
+
+/// A transaction that is being received.
+struct Transaction {
+    commit: Lsn,
+    /// Number of its changes so far.
+    count: u64,
+    /// Number of its changes that were applied before; all if it is known as a whole.
+    known: u64,
+}
+
+/// The columns of the table as the feed sends them.
+struct Relation {
+    /// Names and types.
+    sent: Vec<(String, u32)>,
+    /// Field and conversion of each, `None` for a column that the source does not have.
+    columns: Vec<Option<(usize, Codec)>>,
+    /// True if they are not those of the description, which may be older or newer.
+    differs: bool,
+}
+
+impl Relation {
+    fn new(sent: Vec<(String, u32)>, table: &Table) -> Relation {
+        let is_like = |(name, oid): &(String, u32)| table.field(name).is_some_and(|field| field.type_oid == *oid);
+        let differs = sent.len() != table.fields.len() || !sent.iter().all(is_like);
+        let field = |(name, oid): &(String, u32)| {
+            let at = table.fields.iter().position(|field| field.name == *name)?;
+            let codec = match Type::from_oid(*oid) {
+                _ if table.fields[at].type_oid == *oid => table.fields[at].codec.clone(),
+                Some(ty) => Codec::of(&ty),
+                None => Codec::Other,
+            };
+            Some((at, codec))
+        };
+        Relation { columns: sent.iter().map(field).collect(), sent, differs }
+    }
+}
+
+impl Batch {
+    pub(super) fn new(table: Arc<Table>, base: Position, seen: Option<Snapshot>) -> Batch {
+        Batch {
+            table,
+            changes: Vec::new(),
+            passed: Vec::new(),
+            relation: None,
+            server: base.applied,
+            base,
+            transaction: None,
+            seen,
+            committed: None,
+        }
+    }
+
+    /// Returns true if the next event, which has at most two changes, might not fit.
+    pub(super) fn is_full(&self) -> bool {
+        self.changes.len() + 1 >= BATCH
+    }
+
+    /// The position behind everything that was taken.
+    pub(super) fn position(&self) -> Position {
+        let within = match (&self.transaction, &self.base.within) {
+            (Some(open), _) if open.count > 0 => Some((open.commit, open.count.max(known_part(open)))),
+            (_, within) => *within,
+        };
+        Position { within, ..self.base.clone() }
+    }
+
+    /// Takes an event of the stream.
+    ///
+    /// # Errors
+    /// The problem, if the stream cannot be understood.
+    pub(super) fn take(&mut self, event: ReplicationEvent, intake: &mut Intake) -> Result<(), String> {
+        match event {
+            ReplicationEvent::Begin { final_lsn, xid, .. } => {
+                let known = self.known_of(final_lsn, xid);
+                self.transaction = Some(Transaction { commit: final_lsn, count: 0, known });
+            }
+            ReplicationEvent::Commit { end_lsn, commit_time_micros, .. } => {
+                self.transaction = None;
+                self.committed = Some(commit_time_micros);
+                self.server = self.server.max(end_lsn);
+                self.base = Position { applied: end_lsn.max(self.base.applied), within: None, ..self.base.clone() };
+            }
+            ReplicationEvent::Message { prefix, content, .. } if prefix == MESSAGE_PREFIX => {
+                self.passed.push(String::from_utf8_lossy(&content).into_owned());
+            }
+            // Nothing of this table happened before it.
+            ReplicationEvent::KeepAlive { wal_end, .. } if self.transaction.is_none() => {
+                self.server = self.server.max(wal_end);
+                self.committed = None;
+                if wal_end > self.base.applied {
+                    self.base = Position { applied: wal_end, within: None, ..self.base.clone() };
+                }
+            }
+            ReplicationEvent::XLogData { data, wal_end, .. } => {
+                self.server = self.server.max(wal_end);
+                intake.count_message();
+                self.change(&data, intake)?;
+            }
+            ReplicationEvent::KeepAlive { .. }
+            | ReplicationEvent::Message { .. }
+            | ReplicationEvent::StoppedAt { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Returns how many changes of a transaction are known already.
+    fn known_of(&self, commit: Lsn, xid: u32) -> u64 {
+        if commit < self.base.applied || self.seen.as_ref().is_some_and(|seen| seen.sees(commit, xid)) {
+            return u64::MAX;
+        }
+        match self.base.within {
+            Some((within, count)) if within == commit => count,
+            _ => 0,
+        }
+    }
+
+    fn change(&mut self, data: &[u8], intake: &mut Intake) -> Result<(), String> {
+        let table = Arc::clone(&self.table);
+        match pgoutput::decode(data)? {
+            Message::Relation { oid, columns } if is_of(&table, oid) => self.relate(&columns),
+            Message::Insert { oid, new } if is_of(&table, oid) => self.row(&new, intake, true),
+            Message::Update { oid, old, new } if is_of(&table, oid) => {
+                if let Some(old) = &old {
+                    self.leave(old, &new, intake);
+                }
+                self.row(&new, intake, false);
+            }
+            Message::Delete { oid, old } if is_of(&table, oid) => match self.id(&old) {
+                Some(id) => self.push(ChangeEvent::Deleted { id }, false),
+                None => self.undecodable(None, intake),
+            },
+            Message::Truncate { oids } if oids.iter().any(|oid| is_of(&table, *oid)) => {
+                for id in intake.known_ids() {
+                    self.push_uncounted(ChangeEvent::Deleted { id });
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Takes the table's columns.
+    fn relate(&mut self, columns: &[RelationColumn<'_>]) {
+        let sent = columns.iter().map(|column| (column.name.to_string(), column.type_oid)).collect();
+        self.relation = Some(Relation::new(sent, &self.table));
+    }
+
+    /// Returns true if the table's columns are not those of its description, which has not been read again since.
+    pub(super) fn has_other_columns(&self) -> bool {
+        self.relation.as_ref().is_some_and(|relation| relation.differs)
+    }
+
+    /// Takes a new description of the table. Changes from before the columns changed may follow; they have null in columns that they
+    /// do not know.
+    pub(super) fn set_table(&mut self, table: Arc<Table>) {
+        if let Some(relation) = self.relation.take() {
+            self.relation = Some(Relation { differs: false, ..Relation::new(relation.sent, &table) });
+        }
+        self.table = table;
+    }
+
+    /// Takes the deletion of a row whose key has changed.
+    fn leave(&mut self, old: &Tuple<'_>, new: &Tuple<'_>, intake: &mut Intake) {
+        match (self.id(old), self.id(new)) {
+            (Some(before), after) if Some(&before) != after.as_ref() => {
+                self.push(ChangeEvent::Deleted { id: before }, false);
+            }
+            (Some(_), _) => {}
+            (None, _) => self.undecodable(None, intake),
+        }
+    }
+
+    /// Takes a new or changed row.
+    fn row(&mut self, tuple: &Tuple<'_>, intake: &mut Intake, is_new: bool) {
+        let Some((cells, partial)) = self.cells(tuple) else { return self.undecodable(self.id(tuple), intake) };
+        match self.table.record(cells) {
+            Ok((id, mut record)) => {
+                if partial {
+                    self.remove_unchanged(&mut record, tuple);
+                }
+                let event = match is_new {
+                    true => ChangeEvent::Inserted { id, new: Some(record) },
+                    false => ChangeEvent::Updated { id, new: Some(record) },
+                };
+                self.push(event, partial);
+            }
+            Err(_) => self.undecodable(None, intake),
+        }
+    }
+
+    /// Removes the columns whose values were not sent.
+    fn remove_unchanged(&self, record: &mut Record, tuple: &Tuple<'_>) {
+        let Some(relation) = &self.relation else { return };
+        for (cell, column) in tuple.iter().zip(&relation.columns) {
+            if let (Cell::Unchanged, Some((at, _))) = (cell, column) {
+                record.remove(&self.table.fields[*at].name);
+            }
+        }
+    }
+
+    /// Returns the cells of a row, one for each field, and true if some were not sent. `None` if one cannot be decoded.
+    fn cells(&self, tuple: &Tuple<'_>) -> Option<(Vec<CborValue>, bool)> {
+        let relation = self.relation.as_ref()?;
+        let mut cells = vec![CborValue::Null; self.table.fields.len()];
+        let mut partial = false;
+        for (cell, column) in tuple.iter().zip(&relation.columns) {
+            let Some((at, codec)) = column else { continue };
+            match cell {
+                Cell::Null => {}
+                Cell::Unchanged => partial = true,
+                Cell::Text(text) => cells[*at] = codec.read_text(text)?,
+            }
+        }
+        Some((cells, partial))
+    }
+
+    fn id(&self, tuple: &Tuple<'_>) -> Option<String> {
+        let relation = self.relation.as_ref()?;
+        let mut cells = vec![CborValue::Null; self.table.fields.len()];
+        for (cell, column) in tuple.iter().zip(&relation.columns) {
+            if let (Cell::Text(text), Some((at, codec))) = (cell, column)
+                && self.table.key.contains(at)
+            {
+                cells[*at] = codec.read_text(text)?;
+            }
+        }
+        self.table.id_of(&cells)
+    }
+
+    /// Takes a row that cannot be decoded: it is read from the source, or all rows if its id is not known.
+    fn undecodable(&mut self, id: Option<String>, intake: &mut Intake) {
+        match id {
+            Some(id) => {
+                intake.count_undecodable("a row has a value that cannot be decoded");
+                self.push(ChangeEvent::Updated { id, new: None }, false);
+            }
+            None => intake.undecodable("a row has no id, or a value that cannot be decoded"),
+        }
+    }
+
+    fn push(&mut self, event: ChangeEvent, partial: bool) {
+        let Some(transaction) = &mut self.transaction else { return };
+        transaction.count += 1;
+        if transaction.count > transaction.known {
+            self.changes.push(inbound(event, partial));
+        }
+    }
+
+    /// Takes a change whose number differs between two receptions of the same transaction.
+    fn push_uncounted(&mut self, event: ChangeEvent) {
+        let known = self.transaction.as_ref().is_none_or(|transaction| transaction.count < transaction.known);
+        if !known {
+            self.changes.push(inbound(event, false));
+        }
+    }
+
+    /// Applies what was taken. Returns false if the Dio has closed.
+    pub(super) async fn apply(&mut self, intake: &mut Intake, progress: &Progress) -> bool {
+        let position = Bytes::from(self.position().to_string());
+        let changes = std::mem::take(&mut self.changes);
+        let mut chunks = changes.into_iter().peekable();
+        loop {
+            let chunk: Vec<Inbound> = chunks.by_ref().take(BATCH).collect();
+            let last = chunks.peek().is_none();
+            if !intake.apply(chunk, last.then(|| position.clone())).await {
+                return false;
+            }
+            if last {
+                break;
+            }
+        }
+        self.passed.drain(..).for_each(|text| progress.pass(&text));
+        intake.set_lag(self.lag());
+        true
+    }
+
+    /// How far the feed is behind the server, after everything that was taken is applied.
+    fn lag(&self) -> FeedLag {
+        let now = Timestamp::now().as_microsecond() - EPOCH_2000;
+        let micros = self.committed.map_or(0, |committed| now.saturating_sub(committed).max(0));
+        let bytes = self.server.0.saturating_sub(self.base.applied.0);
+        FeedLag { time: Duration::from_micros(micros.unsigned_abs()), bytes }
+    }
+}
+
+/// Number of the known changes of a transaction that is not known as a whole.
+fn known_part(transaction: &Transaction) -> u64 {
+    if transaction.known == u64::MAX { 0 } else { transaction.known }
+}
+
+fn is_of(table: &Table, oid: u32) -> bool {
+    table.place.as_ref().is_some_and(|place| place.oid == oid)
+}
+
+fn inbound(event: ChangeEvent, partial: bool) -> Inbound {
+    let in_order = !matches!(event, ChangeEvent::Inserted { new: None, .. } | ChangeEvent::Updated { new: None, .. });
+    Inbound { partial, origin: Origin::Feed, in_order, ..Inbound::from(event) }
+}

@@ -2,6 +2,12 @@
 
 use diorama_core::record::{CborValue, Record, Rows};
 use diorama_core::vista::{Capabilities, Error, Vista};
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+use diorama_core::vista::{ErrorKind, Query};
+#[cfg(feature = "sql")]
+use diorama_core::vista::{TableShell, WriteOp};
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+use diorama_servers::CutProxy;
 
 /// Rows that [`reads`] and [`writes`] expect: `id,name,price,category_id` in this natural order.
 pub(super) const CSV: &str = "id,name,price,category_id\n\
@@ -255,6 +261,99 @@ async fn bounded_writes(vista: &Vista, narrow: &Vista) {
         narrow.delete(id).await.unwrap();
     }
     assert_eq!(vista.list_values().await.unwrap(), all);
+}
+
+/// Number of operations of [`one_effect`], and of deliveries of each.
+#[cfg(feature = "sql")]
+const OPERATIONS: (usize, usize) = (100, 10);
+
+/// Checks that each operation of a write route has one effect over 1,000 deliveries, alone and in batches, and that the others are
+/// answered with the row. The table has rows `0` to `9` with a column `n`; returns the number of expected changes.
+#[cfg(feature = "sql")]
+pub(super) async fn one_effect(shell: &impl TableShell) -> usize {
+    let (operations, deliveries) = OPERATIONS;
+    let write = |number: usize| {
+        let n = i64::try_from(number).unwrap();
+        let op = WriteOp::Patch { id: (number % 10).to_string(), record: cells([("n", n.into())]) };
+        (format!("op_{number:03}"), op)
+    };
+    for round in 0..deliveries {
+        for first in (0..operations).step_by(20) {
+            let batch: Vec<_> = (first..first + 20).map(write).collect();
+            match round % 2 {
+                0 => assert!(shell.write_batch(&batch).await.iter().all(Result::is_ok)),
+                _ => {
+                    for (operation, op) in batch.iter().rev() {
+                        let row = shell.write_once(operation, op).await.unwrap().record;
+                        assert!(row.is_some_and(|row| row["n"] >= op.record().unwrap()["n"]), "{operation}");
+                    }
+                }
+            }
+        }
+    }
+    operations
+}
+
+/// Checks that a list whose connection is cut is an error that may be retried, never a part of the rows. The source has `count`
+/// rows behind `proxy`.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(super) async fn whole_or_error(shell: &impl TableShell, proxy: &CutProxy, count: usize) {
+    let before = proxy.received();
+    assert_eq!(shell.list(&Query::default()).await.unwrap().len(), count);
+    let size = proxy.received() - before;
+    let (mut cut, mut whole) = (0, 0);
+    for part in 0..24 {
+        // The connections opened from now on are cut at this byte.
+        proxy.cut_all();
+        proxy.cut_after(size * part / 20 + 7 * part);
+        match shell.list(&Query::default()).await {
+            Ok(rows) => {
+                assert_eq!(rows.len(), count, "cut after {part}/20");
+                whole += 1;
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+                cut += 1;
+            }
+        }
+    }
+    proxy.cut_after(None);
+    assert!(cut > 15 && whole > 0, "{cut} lists were cut, {whole} were not");
+    assert_eq!(retried(|| shell.list(&Query::default())).await.len(), count);
+}
+
+/// Checks that a write whose connection is cut is retried without a second effect. Returns the number of expected changes of a
+/// table with rows `0` to `9` and a column `n`.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(super) async fn one_effect_over_cuts(shell: &impl TableShell, proxy: &CutProxy) -> usize {
+    let writes = 60;
+    for number in 0..writes {
+        let n = i64::try_from(number).unwrap();
+        let op = WriteOp::Patch { id: (number % 10).to_string(), record: cells([("n", n.into())]) };
+        let operation = format!("op_{number:03}");
+        proxy.cut_all();
+        proxy.cut_after(u64::try_from(number * 37).unwrap());
+        if let Err(error) = shell.write_once(&operation, &op).await {
+            assert_ne!(error.kind(), ErrorKind::Permanent, "{error}");
+        }
+        proxy.cut_after(None);
+        proxy.cut_all();
+        let row = retried(|| shell.write_once(&operation, &op)).await.record.unwrap();
+        assert_eq!(row["n"], n.into());
+    }
+    writes
+}
+
+/// Repeats `call` until it succeeds; each of a few idle connections may have been cut.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+async fn retried<T, F: Future<Output = Result<T, Error>>>(call: impl Fn() -> F) -> T {
+    for _ in 0..20 {
+        match call().await {
+            Ok(done) => return done,
+            Err(error) => assert_ne!(error.kind(), ErrorKind::Permanent, "{error}"),
+        }
+    }
+    panic!("the server is reachable, but no call succeeds");
 }
 
 fn muffin_price() -> Record {

@@ -1,12 +1,13 @@
 use std::time::Duration;
 
-use diorama_servers::PostgresServer;
+use diorama_servers::{CutProxy, PostgresServer};
 
 use super::*;
 use crate::contract;
 use diorama_core::record::CborValue;
 use diorama_core::vista::{ColumnType, ErrorKind, Flag};
 
+mod faults;
 mod feed;
 mod plans;
 mod types;
@@ -41,9 +42,19 @@ impl Fixture {
         Postgres::open("products", &self.url(), PostgresRelation::Query(sql.into()), options).await
     }
 
+    /// Opens a table through a proxy.
+    async fn shell_behind(&self, proxy: &CutProxy, table: &str) -> Postgres {
+        let url = self.url().replace(&format!(":{}/", self.server.port()), &format!(":{}/", proxy.port()));
+        self.shell_at(&url, table).await
+    }
+
     async fn shell(&self, table: &str) -> Postgres {
+        self.shell_at(&self.url(), table).await
+    }
+
+    async fn shell_at(&self, url: &str, table: &str) -> Postgres {
         let relation = PostgresRelation::Table(table.into());
-        let shared = Shared::new(Address::parse(&self.url(), None, None).unwrap(), relation);
+        let shared = Shared::new(Address::parse(url, None, None).unwrap(), relation);
         Postgres::connect(shared, PostgresOptions::default()).await.unwrap()
     }
 }
@@ -377,31 +388,6 @@ async fn errors_of_connecting_say_what_to_do_and_keep_the_password() {
     );
     let error = fixture.open("nope").await.unwrap_err().to_string();
     assert!(error.ends_with("has no table \"nope\": it has t"), "{error}");
-}
-
-#[tokio::test]
-async fn a_restarted_server_is_connected_to_again() {
-    let Some(mut fixture) =
-        Fixture::new("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER); INSERT INTO t VALUES (1, 1);")
-    else {
-        return;
-    };
-    let shell = fixture.shell("t").await;
-    assert!(shell.get("1").await.unwrap().is_some());
-    fixture.server.kill();
-    let error = shell.get("1").await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
-    let error = shell.write_batch(&inserts([5])).await.remove(0).unwrap_err();
-    assert_ne!(error.kind(), ErrorKind::Permanent, "{error}");
-    fixture.server.restart();
-    tokio::time::timeout(Duration::from_secs(20), async {
-        while shell.get("1").await.is_err() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .expect("the server is back");
-    assert!(shell.write_batch(&inserts([5])).await.remove(0).is_ok());
 }
 
 /// Runs SQL as another program does, statement by statement.

@@ -333,6 +333,20 @@ async fn a_batch_is_one_transaction_in_which_a_refusal_affects_no_other_write() 
 }
 
 #[tokio::test]
+async fn an_operation_has_one_effect_over_a_thousand_deliveries() {
+    let fixture = Fixture::new(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER);
+         INSERT INTO t VALUES (0, -1), (1, -1), (2, -1), (3, -1), (4, -1), (5, -1), (6, -1), (7, -1), (8, -1), (9, -1);
+         CREATE TABLE history (n INTEGER);
+         CREATE TRIGGER note AFTER UPDATE ON t BEGIN INSERT INTO history VALUES (new.n); END;",
+    );
+    let sqlite = super::open(&fixture.path(), "t", &SqliteOptions::default()).unwrap();
+    let changes = contract::one_effect(&sqlite).await;
+    let count = fixture.direct().query_row("SELECT count(*) FROM history", [], |row| row.get::<_, usize>(0));
+    assert_eq!(count.unwrap(), changes);
+}
+
+#[tokio::test]
 async fn a_batch_whose_commit_is_refused_is_executed_one_by_one_in_order() {
     let fixture = Fixture::new(
         "CREATE TABLE parents (id TEXT PRIMARY KEY);

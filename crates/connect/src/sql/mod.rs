@@ -8,6 +8,7 @@ mod plan;
 pub(crate) use plan::{Dialect, Plan};
 
 /// Quotes any name as an identifier of standard SQL.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -4,17 +4,19 @@
 //! batches, each in one append with its position: the transactions that are applied, and how many changes of the next one. The
 //! server is told a position only when it is stored, and keeps everything after it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use pgwire_replication::{Lsn, PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_postgres::types::Type;
 
 use super::address::{Address, PostgresTls, SESSION_OPTIONS};
 use super::bridge::Bridge;
+use super::errors::message_of;
 use super::pgoutput::{self, Cell, Message, RelationColumn, Tuple};
 use super::position::Position;
 use super::progress::{Progress, Snapshot};
@@ -37,6 +39,8 @@ const BUFFER: usize = 1_024;
 const MAX_MESSAGE: usize = 256 << 20;
 /// Time within which the server must accept the feed.
 const START: Duration = Duration::from_secs(20);
+/// Time for which reads and writes wait for a feed that is not connected. It is no longer than the default of `head_patience`.
+const LONGEST_AWAY: Duration = Duration::from_secs(60);
 
 /// Feed of one table.
 pub(super) struct Replication {
@@ -45,8 +49,10 @@ pub(super) struct Replication {
     pub(super) slot: String,
     /// Position that is applied, `None` before the first connection of a feed without a stored one.
     position: Option<Position>,
-    /// Transactions that the first copy has seen.
+    /// Transactions whose changes the Dio has, or will have when the refresh that is owed has ended.
     seen: Option<Snapshot>,
+    /// Time since which a feed with a position is not connected.
+    away: Option<Instant>,
 }
 
 /// Connection of a feed.
@@ -57,13 +63,36 @@ pub(super) struct Stream {
 
 impl Replication {
     pub(super) fn new(shared: Arc<Shared>, slot: String) -> Replication {
-        Replication { shared, slot, position: None, seen: None }
+        Replication { shared, slot, position: None, seen: None, away: None }
     }
 
     /// Continues from a stored position; returns false if it cannot be read.
     pub(super) fn resume(&mut self, position: &[u8]) -> bool {
         self.position = Position::parse(position);
+        if self.position.is_some() {
+            self.shared.progress.hold_at_position();
+        }
         self.position.is_some()
+    }
+
+    /// Lets reads and writes go on without the feed if it cannot connect: at once if it has no position to continue from, else
+    /// after some time.
+    pub(super) async fn note_failure(&mut self, intake: &mut Intake) {
+        if self.position.is_some() {
+            let since = *self.away.get_or_insert_with(Instant::now);
+            if since.elapsed() < LONGEST_AWAY || !intake.store_gap().await {
+                return;
+            }
+            self.position = None;
+        }
+        self.shared.progress.release();
+    }
+
+    /// Forgets the position, because changes arrive in another way.
+    pub(super) fn give_up(&mut self) {
+        self.position = None;
+        self.shared.progress.release();
+        self.shared.progress.stray();
     }
 
     /// Makes publication and slot if necessary, and connects.
@@ -74,32 +103,51 @@ impl Replication {
         let table = self.shared.table().ok_or("the source is not open yet")?;
         let client = self.shared.address.connect().await.map_err(|error| error.to_string())?;
         let slot = slot::prepare(&client, &table, &self.slot).await?;
+        let now = client.query_one(Snapshot::SQL, &[]).await.map_err(|error| message_of(&error))?;
+        let now = Snapshot::parse(now.get(0), now.get(1)).ok_or("the server's snapshot cannot be read")?;
         drop(client);
-        self.begin(&slot, intake);
+        self.begin(&slot, now, intake);
         let stream = self.open_stream().await?;
+        self.away = None;
         self.shared.progress.set_following(true);
         Ok(stream)
     }
 
-    /// Decides whether the slot continues where this feed has stopped. If not, a refresh is owed.
-    fn begin(&mut self, slot: &Slot, intake: &mut Intake) {
-        let listed = self.shared.progress.take_listed();
+    /// Decides whether the slot continues where this feed has stopped. If not, a refresh is owed, and changes before it are not
+    /// applied: rows may be newer than they are.
+    fn begin(&mut self, slot: &Slot, now: Snapshot, intake: &mut Intake) {
+        let progress = &self.shared.progress;
+        progress.hold_at_position();
+        let (listed, strayed) = (progress.take_listed(), progress.take_strayed());
+        let is_overtaken = strayed || listed.is_some();
+        let continues = |position: &Position| {
+            !slot.is_new && position.system == slot.system && slot.confirmed <= position.applied && !is_overtaken
+        };
         match &self.position {
-            Some(position) if !slot.is_new && position.system == slot.system && slot.confirmed <= position.applied => {}
-            Some(_) => {
+            Some(position) if continues(position) => {}
+            Some(position) => {
                 tracing::warn!(
                     slot = self.slot,
+                    applied = %position.applied,
+                    confirmed = %slot.confirmed,
+                    strayed,
+                    listed = listed.is_some(),
                     "the slot does not begin where the feed has stopped; the source is read again"
                 );
                 intake.note_gap();
                 self.position = None;
             }
             // The first copy was read after the slot was made.
-            None if !slot.is_new && self.shared.takes_first_list() && listed.is_some() => {
+            None if !slot.is_new && self.shared.takes_first_list() && listed.is_some() && !strayed => {
                 self.seen = listed;
                 intake.close_gap();
             }
             None => intake.note_gap(),
+        }
+        if intake.owes_refresh() {
+            // Also if one is running, which may have begun before.
+            intake.note_gap();
+            self.seen = Some(now);
         }
         let begin = || Position { system: slot.system.clone(), applied: slot.confirmed, within: None };
         self.position.get_or_insert_with(begin);
@@ -149,6 +197,7 @@ impl Replication {
     /// Receives changes until the connection is lost; returns `Ok` if the Dio has closed.
     pub(super) async fn listen(&mut self, mut stream: Stream, intake: &mut Intake) -> Result<(), String> {
         let ended = self.receive(&mut stream, intake).await;
+        self.away = Some(Instant::now());
         self.shared.progress.set_following(false);
         stream.client.stop();
         ended
@@ -252,9 +301,10 @@ impl Batch {
 
     /// The position behind everything that was taken.
     fn position(&self) -> Position {
-        let within = match (&self.transaction, &self.base.within) {
-            (Some(open), _) if open.count > 0 => Some((open.commit, open.count.max(known_part(open)))),
-            (_, within) => *within,
+        let within = match &self.transaction {
+            // One that is known as a whole changes nothing: the server sends it again.
+            Some(open) if open.count > 0 && open.known != u64::MAX => Some((open.commit, open.count.max(open.known))),
+            _ => self.base.within,
         };
         Position { within, ..self.base.clone() }
     }
@@ -271,17 +321,13 @@ impl Batch {
             }
             ReplicationEvent::Commit { end_lsn, .. } => {
                 self.transaction = None;
-                self.base = Position { applied: end_lsn.max(self.base.applied), within: None, ..self.base.clone() };
+                self.base.advance(end_lsn);
             }
             ReplicationEvent::Message { prefix, content, .. } if prefix == MESSAGE_PREFIX => {
                 self.passed.push(String::from_utf8_lossy(&content).into_owned());
             }
             // Nothing of this table happened before it.
-            ReplicationEvent::KeepAlive { wal_end, .. } if self.transaction.is_none() => {
-                if wal_end > self.base.applied {
-                    self.base = Position { applied: wal_end, within: None, ..self.base.clone() };
-                }
-            }
+            ReplicationEvent::KeepAlive { wal_end, .. } if self.transaction.is_none() => self.base.advance(wal_end),
             ReplicationEvent::XLogData { data, .. } => {
                 intake.count_message();
                 self.change(&data, intake, shared)?;
@@ -320,7 +366,9 @@ impl Batch {
                 None => self.undecodable(None, intake),
             },
             Message::Truncate { oids } if oids.iter().any(|oid| is_of(&table, *oid)) => {
-                for id in intake.known_ids() {
+                let taken = self.changes.iter().filter_map(|change| change.event.id().map(str::to_string));
+                let ids: BTreeSet<String> = taken.chain(intake.known_ids()).collect();
+                for id in ids {
                     self.push_uncounted(ChangeEvent::Deleted { id });
                 }
             }
@@ -465,11 +513,6 @@ impl Batch {
         self.passed.drain(..).for_each(|text| progress.pass(&text));
         true
     }
-}
-
-/// Number of the known changes of a transaction that is not known as a whole.
-fn known_part(transaction: &Transaction) -> u64 {
-    if transaction.known == u64::MAX { 0 } else { transaction.known }
 }
 
 fn is_of(table: &Table, oid: u32) -> bool {

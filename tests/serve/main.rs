@@ -7,6 +7,8 @@ mod demo;
 mod events;
 #[cfg(target_os = "linux")]
 mod exports;
+#[cfg(unix)]
+mod feeds;
 mod files;
 mod handshakes;
 #[path = "../harness/mod.rs"]

@@ -319,7 +319,8 @@ pub(super) async fn whole_or_error(shell: &impl TableShell, proxy: &CutProxy, co
     }
     proxy.cut_after(None);
     assert!(cut > 15 && whole > 0, "{cut} lists were cut, {whole} were not");
-    assert_eq!(retried(|| shell.list(&Query::default())).await.len(), count);
+    let all = Query::default();
+    assert_eq!(retried(|| shell.list(&all)).await.len(), count);
 }
 
 /// Checks that a write whose connection is cut is retried without a second effect. Returns the number of expected changes of a

@@ -250,7 +250,7 @@ impl Intake {
     }
 
     /// Returns true if rows may be missing until a refresh has ended.
-    fn owes_refresh(&self) -> bool {
+    pub(crate) fn owes_refresh(&self) -> bool {
         self.gap_pending || self.refreshing.is_some()
     }
 
@@ -282,6 +282,15 @@ impl Intake {
             Ok(()) => (self.stored, self.doubtful) = (Some(mark), doubtful),
             Err(error) => tracing::debug!(feed = %self.name, %error, "the position of a feed cannot be stored yet"),
         }
+    }
+
+    /// Stores that a refresh is owed: a feed that continues from the stored position will begin with one. Returns true if it is
+    /// stored, or nothing was.
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn store_gap(&mut self) -> bool {
+        self.gap_pending = true;
+        self.store_mark().await;
+        self.stored.as_ref().is_none_or(|mark| mark.owes_refresh)
     }
 
     /// Counts a message.

@@ -1,5 +1,6 @@
 //! Batch of a feed: received changes that are not applied yet, and the position behind them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,9 +102,10 @@ impl Batch {
 
     /// The position behind everything that was taken.
     pub(super) fn position(&self) -> Position {
-        let within = match (&self.transaction, &self.base.within) {
-            (Some(open), _) if open.count > 0 => Some((open.commit, open.count.max(known_part(open)))),
-            (_, within) => *within,
+        let within = match &self.transaction {
+            // One that is known as a whole changes nothing: the server sends it again.
+            Some(open) if open.count > 0 && open.known != u64::MAX => Some((open.commit, open.count.max(open.known))),
+            _ => self.base.within,
         };
         Position { within, ..self.base.clone() }
     }
@@ -122,7 +124,7 @@ impl Batch {
                 self.transaction = None;
                 self.committed = Some(commit_time_micros);
                 self.server = self.server.max(end_lsn);
-                self.base = Position { applied: end_lsn.max(self.base.applied), within: None, ..self.base.clone() };
+                self.base.advance(end_lsn);
             }
             ReplicationEvent::Message { prefix, content, .. } if prefix == MESSAGE_PREFIX => {
                 self.passed.push(String::from_utf8_lossy(&content).into_owned());
@@ -131,9 +133,7 @@ impl Batch {
             ReplicationEvent::KeepAlive { wal_end, .. } if self.transaction.is_none() => {
                 self.server = self.server.max(wal_end);
                 self.committed = None;
-                if wal_end > self.base.applied {
-                    self.base = Position { applied: wal_end, within: None, ..self.base.clone() };
-                }
+                self.base.advance(wal_end);
             }
             ReplicationEvent::XLogData { data, wal_end, .. } => {
                 self.server = self.server.max(wal_end);
@@ -174,7 +174,9 @@ impl Batch {
                 None => self.undecodable(None, intake),
             },
             Message::Truncate { oids } if oids.iter().any(|oid| is_of(&table, *oid)) => {
-                for id in intake.known_ids() {
+                let taken = self.changes.iter().filter_map(|change| change.event.id().map(str::to_string));
+                let ids: BTreeSet<String> = taken.chain(intake.known_ids()).collect();
+                for id in ids {
                     self.push_uncounted(ChangeEvent::Deleted { id });
                 }
             }
@@ -325,11 +327,6 @@ impl Batch {
         let bytes = self.server.0.saturating_sub(self.base.applied.0);
         FeedLag { time: Duration::from_micros(micros.unsigned_abs()), bytes }
     }
-}
-
-/// Number of the known changes of a transaction that is not known as a whole.
-fn known_part(transaction: &Transaction) -> u64 {
-    if transaction.known == u64::MAX { 0 } else { transaction.known }
 }
 
 fn is_of(table: &Table, oid: u32) -> bool {

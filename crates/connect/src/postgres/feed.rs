@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use pgwire_replication::{PgWireError, ReplicationClient, ReplicationConfig};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::address::{Address, PostgresTls, SESSION_OPTIONS};
 use super::batch::Batch;
 use super::bridge::Bridge;
+use super::errors::message_of;
 use super::position::Position;
 use super::progress::Snapshot;
 use super::shared::Shared;
@@ -26,6 +27,8 @@ const BUFFER: usize = 1_024;
 const MAX_MESSAGE: usize = 256 << 20;
 /// Time within which the server must accept the feed.
 const START: Duration = Duration::from_secs(20);
+/// Time for which reads and writes wait for a feed that is not connected. It is no longer than the default of `head_patience`.
+const LONGEST_AWAY: Duration = Duration::from_secs(60);
 
 /// Feed of one table.
 pub(super) struct Replication {
@@ -34,8 +37,10 @@ pub(super) struct Replication {
     pub(super) slot: String,
     /// Position that is applied, `None` before the first connection of a feed without a stored one.
     position: Option<Position>,
-    /// Transactions that the first copy has seen.
+    /// Transactions whose changes the Dio has, or will have when the refresh that is owed has ended.
     seen: Option<Snapshot>,
+    /// Time since which a feed with a position is not connected.
+    away: Option<Instant>,
 }
 
 /// Connection of a feed.
@@ -46,13 +51,36 @@ pub(super) struct Stream {
 
 impl Replication {
     pub(super) fn new(shared: Arc<Shared>, slot: String) -> Replication {
-        Replication { shared, slot, position: None, seen: None }
+        Replication { shared, slot, position: None, seen: None, away: None }
     }
 
     /// Continues from a stored position; returns false if it cannot be read.
     pub(super) fn resume(&mut self, position: &[u8]) -> bool {
         self.position = Position::parse(position);
+        if self.position.is_some() {
+            self.shared.progress.hold_at_position();
+        }
         self.position.is_some()
+    }
+
+    /// Lets reads and writes go on without the feed if it cannot connect: at once if it has no position to continue from, else
+    /// after some time.
+    pub(super) async fn note_failure(&mut self, intake: &mut Intake) {
+        if self.position.is_some() {
+            let since = *self.away.get_or_insert_with(Instant::now);
+            if since.elapsed() < LONGEST_AWAY || !intake.store_gap().await {
+                return;
+            }
+            self.position = None;
+        }
+        self.shared.progress.release();
+    }
+
+    /// Forgets the position, because changes arrive in another way.
+    pub(super) fn give_up(&mut self) {
+        self.position = None;
+        self.shared.progress.release();
+        self.shared.progress.stray();
     }
 
     /// Makes publication and slot if necessary, and connects.
@@ -63,32 +91,51 @@ impl Replication {
         let table = self.shared.table().ok_or("the source is not open yet")?;
         let client = self.shared.address.connect().await.map_err(|error| error.to_string())?;
         let slot = slot::prepare(&client, &table, &self.slot).await?;
+        let now = client.query_one(Snapshot::SQL, &[]).await.map_err(|error| message_of(&error))?;
+        let now = Snapshot::parse(now.get(0), now.get(1)).ok_or("the server's snapshot cannot be read")?;
         drop(client);
-        self.begin(&slot, intake);
+        self.begin(&slot, now, intake);
         let stream = self.open_stream().await?;
+        self.away = None;
         self.shared.progress.set_following(true);
         Ok(stream)
     }
 
-    /// Decides whether the slot continues where this feed has stopped. If not, a refresh is owed.
-    fn begin(&mut self, slot: &Slot, intake: &mut Intake) {
-        let listed = self.shared.progress.take_listed();
+    /// Decides whether the slot continues where this feed has stopped. If not, a refresh is owed, and changes before it are not
+    /// applied: rows may be newer than they are.
+    fn begin(&mut self, slot: &Slot, now: Snapshot, intake: &mut Intake) {
+        let progress = &self.shared.progress;
+        progress.hold_at_position();
+        let (listed, strayed) = (progress.take_listed(), progress.take_strayed());
+        let is_overtaken = strayed || listed.is_some();
+        let continues = |position: &Position| {
+            !slot.is_new && position.system == slot.system && slot.confirmed <= position.applied && !is_overtaken
+        };
         match &self.position {
-            Some(position) if !slot.is_new && position.system == slot.system && slot.confirmed <= position.applied => {}
-            Some(_) => {
+            Some(position) if continues(position) => {}
+            Some(position) => {
                 tracing::warn!(
                     slot = self.slot,
+                    applied = %position.applied,
+                    confirmed = %slot.confirmed,
+                    strayed,
+                    listed = listed.is_some(),
                     "the slot does not begin where the feed has stopped; the source is read again"
                 );
                 intake.note_gap();
                 self.position = None;
             }
             // The first copy was read after the slot was made.
-            None if !slot.is_new && self.shared.takes_first_list() && listed.is_some() => {
+            None if !slot.is_new && self.shared.takes_first_list() && listed.is_some() && !strayed => {
                 self.seen = listed;
                 intake.close_gap();
             }
             None => intake.note_gap(),
+        }
+        if intake.owes_refresh() {
+            // Also if one is running, which may have begun before.
+            intake.note_gap();
+            self.seen = Some(now);
         }
         let begin = || Position { system: slot.system.clone(), applied: slot.confirmed, within: None };
         self.position.get_or_insert_with(begin);
@@ -138,6 +185,7 @@ impl Replication {
     /// Receives changes until the connection is lost; returns `Ok` if the Dio has closed.
     pub(super) async fn listen(&mut self, mut stream: Stream, intake: &mut Intake) -> Result<(), String> {
         let ended = self.receive(&mut stream, intake).await;
+        self.away = Some(Instant::now());
         self.shared.progress.set_following(false);
         stream.client.stop();
         ended

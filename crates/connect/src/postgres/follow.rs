@@ -106,12 +106,19 @@ impl OwnChannel {
 
     async fn notified(&mut self, intake: &mut Intake) -> std::result::Result<OwnConnection, String> {
         let notifications = notify::connect(&self.replication.shared, &self.dio, intake).await?;
+        self.replication.give_up();
         self.say("notifications of triggers");
         Ok(OwnConnection::Notify(notifications))
     }
 
     async fn replicated(&mut self, intake: &mut Intake) -> std::result::Result<OwnConnection, String> {
-        let stream = self.replication.connect(intake).await?;
+        let stream = match self.replication.connect(intake).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                self.replication.note_failure(intake).await;
+                return Err(error);
+            }
+        };
         self.say("replication");
         Ok(OwnConnection::Replication(Box::new(stream)))
     }

@@ -27,6 +27,13 @@ impl Position {
         };
         Some(Position { system, applied, within })
     }
+
+    /// Notes that every transaction that ends at `end` or before is applied. A server sends transactions and positions again that
+    /// lie before: they change nothing.
+    pub(super) fn advance(&mut self, end: Lsn) {
+        self.applied = end.max(self.applied);
+        self.within = self.within.filter(|(commit, _)| *commit >= self.applied);
+    }
 }
 
 impl std::fmt::Display for Position {
@@ -52,5 +59,17 @@ mod tests {
         for wrong in ["", "74", "74 x", "74 0/1 0/2", "74 0/1 0/2+x"] {
             assert_eq!(Position::parse(wrong.as_bytes()), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_known_part_of_a_transaction_stays_known_until_it_ends() {
+        let mut position = Position { system: "74".into(), applied: Lsn(100), within: Some((Lsn(200), 3)) };
+        for earlier in [Lsn(90), Lsn(100), Lsn(150), Lsn(200)] {
+            position.advance(earlier);
+            assert_eq!(position.within, Some((Lsn(200), 3)), "{earlier}");
+        }
+        assert_eq!(position.applied, Lsn(200));
+        position.advance(Lsn(208));
+        assert_eq!((position.applied, position.within), (Lsn(208), None));
     }
 }

@@ -2,17 +2,26 @@
 //!
 //! A read or write ends with a message in the server's write-ahead log. When the feed has received it and applied all changes
 //! before it, the Dio's rows are at least as new as the read, and include the write.
+//!
+//! A feed that is not connected will report older changes when it is back, over the rows of reads and writes that did not wait for
+//! it. So they wait, for a minute at most; afterwards the feed does not continue where it has stopped, and the source is read again.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use pgwire_replication::Lsn;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-/// Maximum time for which a read or write waits for the feed. Afterwards it counts as one without a feed.
-const PATIENCE: Duration = Duration::from_secs(5);
+use diorama_core::vista::{Error, Result};
+
+/// Maximum time for which a read or write waits for the connection of the feed before it begins.
+const CONNECTION: Duration = Duration::from_secs(5);
+/// Maximum time for which a read of a row or a write waits until the feed has passed it.
+pub(super) const PASSING: Duration = Duration::from_secs(8);
+/// Maximum time for which a list waits until the feed has passed it.
+pub(super) const PASSING_OF_LIST: Duration = Duration::from_secs(60);
 
 /// Progress of a feed.
 #[derive(Debug)]
@@ -20,12 +29,20 @@ pub(super) struct Progress {
     /// Distinguishes the messages of this source from those of others.
     instance: String,
     state: Mutex<State>,
+    /// Wakes those that wait for the connection of the feed.
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// True while the feed is connected.
     follows: bool,
+    /// True while reads and writes wait for a feed that is not connected.
+    holds: bool,
+    /// True if the feed has a position, so that lists wait for it, too. The first copy comes before.
+    has_position: bool,
+    /// True if a read or write did not wait for the feed.
+    strayed: bool,
     /// Snapshot of the last list that was read while the feed was not connected.
     listed: Option<Snapshot>,
     next: u64,
@@ -44,20 +61,83 @@ pub(super) struct Checkpoint<'p> {
 
 impl Progress {
     pub(super) fn new() -> Progress {
-        Progress { instance: uuid::Uuid::new_v4().simple().to_string(), state: Mutex::default() }
+        let instance = uuid::Uuid::new_v4().simple().to_string();
+        Progress { instance, state: Mutex::default(), changed: Notify::new() }
     }
 
     /// Returns a checkpoint for a read or write that begins now; `None` if there is no feed to wait for.
-    pub(super) fn checkpoint(&self) -> Option<Checkpoint<'_>> {
+    ///
+    /// # Errors
+    /// A transient error if the feed is not connected and stays so for some seconds.
+    pub(super) async fn checkpoint(&self) -> Result<Option<Checkpoint<'_>>> {
+        let waiting = async {
+            loop {
+                let mut changed = std::pin::pin!(self.changed.notified());
+                changed.as_mut().enable();
+                if let Some(checkpoint) = self.try_checkpoint() {
+                    return checkpoint;
+                }
+                changed.await;
+            }
+        };
+        let away =
+            |_| Error::transient("the feed of the source's changes is not connected, and this would overtake it");
+        timeout(CONNECTION, waiting).await.map_err(away)
+    }
+
+    /// As [`Progress::checkpoint`], for a list of all rows, which does not wait if it is the first copy.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) async fn checkpoint_of_list(&self) -> Result<Option<Checkpoint<'_>>> {
+        let is_first = {
+            let state = self.state.lock();
+            !state.follows && !state.has_position
+        };
+        if is_first { Ok(None) } else { self.checkpoint().await }
+    }
+
+    /// Returns `None` if the caller must wait for the feed.
+    fn try_checkpoint(&self) -> Option<Option<Checkpoint<'_>>> {
         let mut state = self.state.lock();
         if !state.follows {
-            return None;
+            state.strayed |= !state.holds;
+            return (!state.holds).then_some(None);
         }
         state.next += 1;
         let (number, (sender, passed)) = (state.next, oneshot::channel());
         state.waiting.insert(number, sender);
         drop(state);
-        Some(Checkpoint { progress: self, number, text: format!("{}x{number}", self.instance), passed })
+        Some(Some(Checkpoint { progress: self, number, text: format!("{}x{number}", self.instance), passed }))
+    }
+
+    /// Lets reads and writes wait for the feed, which is about to connect.
+    pub(super) fn hold(&self) {
+        self.state.lock().holds = true;
+    }
+
+    /// Lets reads and writes wait for a feed that has a position.
+    pub(super) fn hold_at_position(&self) {
+        let mut state = self.state.lock();
+        (state.holds, state.has_position) = (true, true);
+    }
+
+    /// Lets reads and writes go on without the feed. It must not continue where it has stopped.
+    pub(super) fn release(&self) {
+        let mut state = self.state.lock();
+        (state.holds, state.has_position) = (false, false);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Notes a read or write that the feed has not passed.
+    pub(super) fn stray(&self) {
+        self.state.lock().strayed = true;
+    }
+
+    /// Returns true if a read or write has not waited for the feed since this was last asked.
+    pub(super) fn take_strayed(&self) -> bool {
+        std::mem::take(&mut self.state.lock().strayed)
     }
 
     /// Notes that the feed has applied everything before the message with this text.
@@ -74,6 +154,8 @@ impl Progress {
         let mut state = self.state.lock();
         state.follows = follows;
         state.waiting.clear();
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     /// Notes the snapshot of a list that was read without the feed.
@@ -91,9 +173,10 @@ impl Progress {
 }
 
 impl Checkpoint<'_> {
-    /// Waits until the feed has passed the message. Returns false if it is too slow or has lost its connection.
-    pub(super) async fn passed(mut self) -> bool {
-        matches!(timeout(PATIENCE, &mut self.passed).await, Ok(Ok(())))
+    /// Waits until the feed has passed the message. Returns false if that takes longer than `patience`, or it has lost its
+    /// connection.
+    pub(super) async fn passed(mut self, patience: Duration) -> bool {
+        matches!(timeout(patience, &mut self.passed).await, Ok(Ok(())))
     }
 }
 
@@ -115,6 +198,10 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
+    /// Statement that returns the text of a snapshot, and of the position in the log, which a standby does not have.
+    pub(super) const SQL: &str = "SELECT pg_current_snapshot()::text,
+        CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_insert_lsn()::text END";
+
     /// Parses the text of a snapshot, and of the position in the log after it was taken.
     pub(super) fn parse(text: &str, until: &str) -> Option<Snapshot> {
         let mut parts = text.split(':');
@@ -160,14 +247,31 @@ mod tests {
     #[tokio::test]
     async fn a_checkpoint_waits_for_the_feed() {
         let progress = Progress::new();
-        assert!(progress.checkpoint().is_none(), "without a feed there is nothing to wait for");
+        assert!(progress.checkpoint().await.unwrap().is_none(), "without a feed there is nothing to wait for");
         progress.set_following(true);
-        let checkpoint = progress.checkpoint().unwrap();
+        let checkpoint = progress.checkpoint().await.unwrap().unwrap();
         progress.pass("something else");
         progress.pass(&checkpoint.text.clone());
-        assert!(checkpoint.passed().await);
-        let lost = progress.checkpoint().unwrap();
+        assert!(checkpoint.passed(PASSING).await);
+        let lost = progress.checkpoint().await.unwrap().unwrap();
         progress.set_following(false);
-        assert!(!lost.passed().await, "the feed has lost its connection");
+        assert!(!lost.passed(PASSING).await, "the feed has lost its connection");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_overtakes_a_feed_that_is_away() {
+        let progress = Progress::new();
+        progress.hold();
+        assert!(progress.checkpoint_of_list().await.unwrap().is_none(), "the first copy comes before the feed");
+        progress.hold_at_position();
+        assert!(progress.checkpoint_of_list().await.is_err());
+        assert!(progress.checkpoint().await.is_err());
+        let (checkpoint, ()) = tokio::join!(progress.checkpoint(), async { progress.set_following(true) });
+        assert!(checkpoint.unwrap().is_some());
+        assert!(!progress.take_strayed());
+        progress.set_following(false);
+        progress.release();
+        assert!(progress.checkpoint().await.unwrap().is_none());
+        assert!(progress.take_strayed(), "the feed must not continue where it has stopped");
     }
 }

@@ -93,6 +93,7 @@ impl Shared {
     /// Notes that the source has a feed by replication.
     pub(super) fn expect_replication(&self, slot: &str) {
         *self.slot.lock() = Some(slot.to_string());
+        self.progress.hold();
     }
 
     /// Makes the slot before the source is listed, so that the feed continues where the list ends. A failure is left to the

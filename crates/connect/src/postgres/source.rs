@@ -9,6 +9,7 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
@@ -19,7 +20,7 @@ use super::errors::{failed, is_bad_value, is_other_shape};
 use super::ops;
 use super::options::PostgresOptions;
 use super::pool::{Lease, Pool, Session};
-use super::progress::{Checkpoint, Snapshot};
+use super::progress::{Checkpoint, PASSING, PASSING_OF_LIST, Snapshot};
 use super::shared::Shared;
 use super::statement::slice;
 use super::table::{PostgresRelation, Table};
@@ -100,23 +101,42 @@ impl Postgres {
 
     /// Returns the rows that `sql` selects. The Dio's feed has passed the changes that they show, unless it is too slow.
     async fn select(&self, table: &Table, sql: &str, params: &[Param]) -> Result<Rows> {
+        let checkpoint = self.0.shared.progress.checkpoint().await?;
         let mut lease = self.lease().await?;
         let rows = select(lease.session(), table, sql, params).await?;
-        self.await_feed(lease.session()).await;
+        let passed = self.await_feed(lease.session(), checkpoint, PASSING).await;
         lease.give_back();
-        Ok(rows)
+        passed.map(|()| rows)
     }
 
     /// Waits until the Dio's feed has passed everything that a read on this connection has seen.
-    async fn await_feed(&self, session: &Session) {
-        let Some(checkpoint) = self.0.shared.progress.checkpoint() else { return };
-        if write::emit(session, &checkpoint.text).await.is_ok() {
-            checkpoint.passed().await;
+    ///
+    /// # Errors
+    /// A transient error if the feed does not in time.
+    async fn await_feed(
+        &self,
+        session: &Session,
+        checkpoint: Option<Checkpoint<'_>>,
+        patience: Duration,
+    ) -> Result<()> {
+        let Some(checkpoint) = checkpoint else { return Ok(()) };
+        write::emit(session, &checkpoint.text).await.map_err(failed)?;
+        match checkpoint.passed(patience).await {
+            true => Ok(()),
+            false => Err(Error::transient("the feed of the source's changes is behind what was read")),
+        }
+    }
+
+    /// As [`Postgres::await_feed`], for a write that cannot be repeated.
+    async fn await_feed_or_stray(&self, session: &Session, checkpoint: Option<Checkpoint<'_>>) {
+        if self.await_feed(session, checkpoint, PASSING).await.is_err() {
+            self.0.shared.progress.stray();
         }
     }
 
     /// Returns all rows. If the table has other columns than before, they are read with their new types.
     async fn list_whole(&self) -> Result<Rows> {
+        let checkpoint = self.0.shared.progress.checkpoint_of_list().await?;
         let mut lease = self.lease().await?;
         let session = lease.session();
         if self.0.shared.describe_again(&session.client).await? {
@@ -128,9 +148,9 @@ impl Postgres {
         if let Some(snapshot) = snapshot {
             self.0.shared.progress.note_listed(snapshot);
         }
-        self.await_feed(lease.session()).await;
+        let passed = self.await_feed(lease.session(), checkpoint, PASSING_OF_LIST).await;
         lease.give_back();
-        Ok(rows)
+        passed.map(|()| rows)
     }
 
     fn check_writes(&self) -> Result<()> {
@@ -142,17 +162,18 @@ impl Postgres {
     }
 
     async fn execute(&self, writes: &[Write]) -> Vec<Result<Written>> {
-        let mut lease = match self.check_writes() {
-            Ok(()) => match self.lease().await {
-                Ok(lease) => lease,
-                Err(error) => return vec![Err(error)],
-            },
+        let prepared = async {
+            self.check_writes()?;
+            let checkpoint = self.0.shared.progress.checkpoint().await?;
+            Ok((checkpoint, self.lease().await?))
+        };
+        let (checkpoint, mut lease) = match prepared.await {
+            Ok(prepared) => prepared,
             Err(error) => return vec![Err(error)],
         };
         if let Err(error) = self.prepare_notes(lease.session(), writes).await {
             return vec![Err(error)];
         }
-        let checkpoint = self.0.shared.progress.checkpoint();
         let text = checkpoint.as_ref().map(|checkpoint| checkpoint.text.clone());
         let mut results = write::execute_all(lease.session(), &self.table(), writes, text.as_deref()).await;
         self.tidy(lease.session(), writes).await;
@@ -218,6 +239,7 @@ impl TableShell for Postgres {
     async fn get(&self, id: &str) -> Result<Option<Record>> {
         let table = self.table();
         let Some((sql, params)) = table.select_one(id) else { return Ok(None) };
+        let checkpoint = self.0.shared.progress.checkpoint().await?;
         let mut lease = self.lease().await?;
         let session = lease.session();
         let statement = session.prepare(&sql).await.map_err(failed)?;
@@ -225,8 +247,9 @@ impl TableShell for Postgres {
             Err(error) if is_bad_value(&error) => None,
             found => found.map_err(failed)?,
         };
-        self.await_feed(lease.session()).await;
+        let passed = self.await_feed(lease.session(), checkpoint, PASSING).await;
         lease.give_back();
+        passed?;
         let row = found.map(|row| table.row(&row, 0)).transpose()?;
         // The server may take another spelling for the same key.
         Ok(row.filter(|(own, _)| table.schema.is_same_id(own, id)).map(|(_, record)| record))
@@ -283,11 +306,12 @@ impl TableShell for Postgres {
         self.check_writes()?;
         let within = Narrowing::new(within, &self.0.first.schema);
         if op.id().is_some() {
+            let checkpoint = self.0.shared.progress.checkpoint().await?;
             let mut lease = self.lease().await?;
             let write = Write { operation: None, op: op.clone() };
             let written = write::execute_within(lease.session(), &self.table(), &write, &within, None).await;
             if written.is_ok() {
-                self.await_feed(lease.session()).await;
+                self.await_feed_or_stray(lease.session(), checkpoint).await;
                 lease.give_back();
             }
             return written;
@@ -329,9 +353,10 @@ impl TableShell for Postgres {
 
     async fn insert_return_id(&self, record: &Record) -> Result<Written> {
         self.check_writes()?;
+        let checkpoint = self.0.shared.progress.checkpoint().await?;
         let mut lease = self.lease().await?;
         let written = write::insert_return_id(lease.session(), &self.table(), record, None).await?;
-        self.await_feed(lease.session()).await;
+        self.await_feed_or_stray(lease.session(), checkpoint).await;
         lease.give_back();
         Ok(written)
     }
@@ -373,11 +398,17 @@ fn is_refused_value(error: &Error) -> bool {
         if cause.downcast_ref::<tokio_postgres::Error>().is_some_and(is_bad_value))
 }
 
-/// Marks written rows that the Dio's feed has reported, once it has passed them.
-async fn report(results: &mut [Result<Written>], checkpoint: Option<Checkpoint<'_>>) {
-    let Some(checkpoint) = checkpoint.filter(|_| results.iter().any(Result::is_ok)) else { return };
-    let passed = checkpoint.passed().await;
-    results.iter_mut().flatten().for_each(|written| written.reported = passed);
+/// Marks written rows that the Dio's feed has reported, once it has passed them. If it does not in time, the writes are to be
+/// repeated, which does not write them again.
+async fn report(results: &mut Vec<Result<Written>>, checkpoint: Option<Checkpoint<'_>>) {
+    let Some((checkpoint, first)) = checkpoint.zip(results.iter().position(Result::is_ok)) else { return };
+    if checkpoint.passed(PASSING).await {
+        results.iter_mut().flatten().for_each(|written| written.reported = true);
+        return;
+    }
+    results.truncate(first);
+    results
+        .push(Err(Error::unknown("the write was sent, but the feed of the source's changes has not reported it yet")));
 }
 
 /// Returns all rows that `sql` selects, as of one moment.
@@ -398,10 +429,7 @@ async fn select(session: &mut Session, table: &Table, sql: &str, params: &[Param
 async fn select_whole(session: &mut Session, table: &Table, sql: &str) -> Result<(Rows, Option<Snapshot>)> {
     let builder = session.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
     let transaction = builder.read_only(true).start().await.map_err(failed)?;
-    // A standby has no position to write at.
-    let seen = "SELECT pg_current_snapshot()::text,
-        CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_insert_lsn()::text END";
-    let seen = transaction.query_one(seen, &[]).await.map_err(failed)?;
+    let seen = transaction.query_one(Snapshot::SQL, &[]).await.map_err(failed)?;
     let until: Option<&str> = seen.get(1);
     let snapshot = until.and_then(|until| Snapshot::parse(seen.get(0), until));
     let found = transaction.query_raw(sql, std::iter::empty::<&Param>()).await.map_err(failed)?;

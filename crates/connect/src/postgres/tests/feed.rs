@@ -114,6 +114,7 @@ async fn every_kind_of_change_arrives() {
         "TRUNCATE t",
         "INSERT INTO t SELECT n, n, repeat('y', 5000), n FROM generate_series(1, 3000) n",
         "BEGIN; TRUNCATE t; INSERT INTO t VALUES (5, 5, 'a', 5); COMMIT",
+        "BEGIN; INSERT INTO t VALUES (6, 6, 'a', 6), (7, 7, 'a', 7); TRUNCATE t; COMMIT",
     ] {
         fixture.server.psql(change);
         followed.equals(&fixture, "t").await;

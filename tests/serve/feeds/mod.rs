@@ -1,0 +1,303 @@
+//! A storm over the feed of a PostgreSQL database: random transactions on the server, writes through the API, and subscribers,
+//! while Diorama and the server are killed and connections are cut. Rows never go back, no event is told twice, and at rest
+//! everybody has the rows of the server.
+//!
+//! A short one is in the test command; `tests/feed_storm.sh` has a long one. `DIORAMA_FEED_SECONDS` sets the time,
+//! `DIORAMA_FEED_SEED=N` makes the choices of an earlier run.
+
+mod client;
+mod table;
+mod watcher;
+mod world;
+mod writer;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use diorama_servers::{CutProxy, PostgresServer};
+use serde_json::Value;
+
+use crate::harness::Random;
+use crate::process::Server;
+use client::{Client, check_own};
+use table::{TABLES, Table};
+use watcher::{Watcher, difference};
+use world::{World, pause};
+use writer::Writer;
+
+/// Longest time until all is at rest: a feed that was cut several times waits up to 30 s.
+const REST: Duration = Duration::from_secs(100);
+/// Log that the server may keep for an idle slot, in bytes.
+const RETAINED: u64 = 64 << 20;
+
+/// Configuration of a Diorama that follows the tables, or of one that only reads them.
+fn config(url: &str, follows: bool) -> String {
+    let mut text = match follows {
+        true => "[lens]\ncache = \"cache.redb\"\n".to_string(),
+        false => "[lens]\ncache = \"memory\"\n".to_string(),
+    };
+    for table in TABLES.map(Table::name) {
+        text += &format!(
+            "[dio.{table}]\nsource = {{ postgres = \"{url}\", table = \"{table}\" }}\nmax_limit = 1_000_000\nallow_shrink = true\n{}",
+            if follows { "feed = \"replication\"\n" } else { "" }
+        );
+    }
+    text
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap())
+}
+
+/// The processes of a storm.
+struct Storm<'w> {
+    postgres: PostgresServer,
+    proxy: CutProxy,
+    diorama: Server,
+    dir: PathBuf,
+    world: &'w World,
+    random: Random,
+}
+
+impl Storm<'_> {
+    fn start(dir: &Path) -> Server {
+        let mut diorama = Server::launch_logged(dir, &dir.join("log"));
+        diorama.wait_for("ready");
+        diorama
+    }
+
+    /// One trouble at a random moment.
+    fn trouble(&mut self) {
+        let moment = 100 + self.random.below(900);
+        match self.random.below(10) {
+            0..=2 => self.restart(moment),
+            3 => {
+                self.world.count("kills of the server", 1);
+                self.postgres.kill();
+                pause(moment);
+                self.postgres.restart();
+            }
+            4 | 5 => {
+                self.world.count("connections cut at a byte", 1);
+                let bytes = [500, 20_000, 400_000][self.random.below(3) as usize];
+                self.proxy.cut_after(1 + self.random.below(bytes));
+                self.proxy.cut_all();
+                pause(moment);
+                self.proxy.cut_after(None);
+                self.proxy.cut_all();
+            }
+            6 => {
+                self.world.count("silences", 1);
+                self.proxy.hold(true);
+                pause(moment);
+                self.proxy.hold(false);
+            }
+            7 => {
+                self.world.count("refusals", 1);
+                self.proxy.refuse(true);
+                self.proxy.cut_all();
+                pause(moment);
+                self.proxy.refuse(false);
+            }
+            _ => {
+                self.world.count("cuts", 1);
+                self.proxy.cut_all();
+            }
+        }
+    }
+
+    /// Kills Diorama and starts it again, sometimes without its replication slots.
+    fn restart(&mut self, moment: u64) {
+        self.world.count("kills of diorama", 1);
+        self.world.count("refreshes", self.refreshes());
+        self.diorama.kill();
+        if self.random.below(6) == 0 {
+            self.world.count("slots dropped", 1);
+            pause(200);
+            let table = Table::random(&mut self.random).name();
+            self.postgres.psql(&format!(
+                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
+                    WHERE slot_name = 'diorama_{table}' AND active;
+                 SELECT pg_sleep(0.3);
+                 SELECT pg_drop_replication_slot('diorama_{table}')"
+            ));
+        } else if self.random.below(2) == 0 {
+            pause(moment);
+        }
+        self.diorama = Storm::start(&self.dir);
+        *self.world.address.lock() = self.diorama.address.clone();
+    }
+
+    fn refreshes(&self) -> u64 {
+        let metrics = self.diorama.get("/metrics").body;
+        let lines = metrics.lines().filter(|line| line.starts_with("diorama_dio_refreshes_total"));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
+    /// Everybody stops; then all have the rows of the server, and the slots keep little if this `is_last`.
+    fn rest(&mut self, watchers: &[Watcher<'_>], is_last: bool) {
+        let world = self.world;
+        let _resting = world.rest.write();
+        let begun = Instant::now();
+        for state in ["queued", "running", "unknown"] {
+            self.until(&format!("no operation is {state}"), || {
+                let answer = self.diorama.get(&format!("/operations?state={state}"));
+                if answer.body == "[]" { Ok(()) } else { Err(answer.body) }
+            });
+        }
+        let parked = self.diorama.get("/operations?state=parked").body;
+        if parked != "[]" {
+            world.fault(format!("operations are parked: {parked}"));
+        }
+        let expected = self.expected();
+        for (table, watcher) in TABLES.into_iter().zip(watchers) {
+            let expected = &expected[&table];
+            self.until(&format!("{}: the rows are those of the server", table.name()), || {
+                let rows = list(&self.diorama, table);
+                difference(&rows, expected).map_or(Ok(()), |found| Err(with_history(found, watcher)))
+            });
+            self.until(&format!("{}: the copy of the subscriber has the rows", table.name()), || {
+                watcher.check_rest(expected).map_err(|found| with_history(found, watcher))
+            });
+        }
+        let rows: usize = expected.values().map(HashMap::len).sum();
+        if is_last {
+            if world.faults().is_empty() {
+                self.idle();
+            }
+            world.end();
+        }
+        eprintln!("at rest after {:?}: {rows} rows, {:?}", begun.elapsed(), world.figures());
+    }
+
+    /// The rows as a Diorama without a past reads them.
+    fn expected(&self) -> HashMap<Table, HashMap<String, Value>> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("diorama.toml"), config(&self.postgres.url("postgres"), false)).unwrap();
+        let reader = Server::start(dir.path(), &["--log", "warn"]);
+        let rows: HashMap<_, _> = TABLES.into_iter().map(|table| (table, list(&reader, table))).collect();
+        for table in TABLES {
+            let sums = self.postgres.psql(&format!("SELECT count(*), coalesce(sum(n), 0) FROM {}", table.name()));
+            let n = rows[&table].values().filter_map(|row| row["n"].as_u64()).sum::<u64>();
+            assert_eq!(format!("{}|{n}", rows[&table].len()), sums, "{}", table.name());
+        }
+        rows
+    }
+
+    /// Waits until `holds`, and notes a fault if it does not in time.
+    fn until(&self, what: &str, holds: impl Fn() -> Result<(), String>) {
+        let deadline = Instant::now() + REST;
+        while let Err(found) = holds() {
+            if !self.world.faults().is_empty() {
+                return;
+            }
+            if Instant::now() > deadline {
+                return self.world.fault(format!("not within {REST:?}: {what}: {found}"));
+            }
+            pause(100);
+        }
+    }
+
+    /// Waits until the slots of an idle Diorama keep little of the server's log.
+    fn idle(&self) {
+        self.until("the slots keep little of the log", || {
+            let kept = self.postgres.psql(
+                "CHECKPOINT;
+                 SELECT slot_name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn),
+                    pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) FROM pg_replication_slots",
+            );
+            let sizes = || kept.split(['\n', '|']).filter_map(|text| text.parse::<u64>().ok());
+            // One changed row of an idle server is behind; the rest is acknowledged.
+            match sizes().count() == 2 * TABLES.len() && sizes().all(|size| size < RETAINED.min(1 << 20)) {
+                true => Ok(()),
+                false => Err(kept.clone()),
+            }
+        });
+    }
+}
+
+fn with_history(found: String, watcher: &Watcher<'_>) -> String {
+    let history = watcher.history(found.lines().next().unwrap_or_default());
+    format!("{found}\nnewest frames first: {history:#?}")
+}
+
+fn list(server: &Server, table: Table) -> HashMap<String, Value> {
+    let answer = server.get(&format!("/{}?limit=1000000", table.name()));
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.json().as_array().unwrap().iter().map(|row| (table.id_of(row), row.clone())).collect()
+}
+
+#[test]
+fn never_back_a_feed_of_a_database_in_a_storm() {
+    let seconds = number("DIORAMA_FEED_SECONDS").unwrap_or(12);
+    let is_long = seconds >= 60;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let seed = number("DIORAMA_FEED_SEED").unwrap_or(now);
+    let mut random = Random(seed);
+    let Some(postgres) = PostgresServer::start() else { return };
+    postgres.psql(table::SQL);
+    let proxy = CutProxy::start(postgres.port());
+    let dir = tempfile::tempdir().unwrap();
+    let url = postgres.url("postgres").replace(&format!(":{}/", postgres.port()), &format!(":{}/", proxy.port()));
+    std::fs::write(dir.path().join("diorama.toml"), config(&url, true)).unwrap();
+    let world = World::new(postgres.url("postgres"), if is_long { 100_000 } else { 20_000 });
+    let world = &world;
+    let mut fork = || Random(random.below(usize::MAX));
+    let (mut clients, writers) = (Vec::new(), [0, 1].map(|number| Writer::new(number, fork(), world)));
+    clients.extend(TABLES.map(|table| Client::new(table, fork(), world)));
+    let diorama = Storm::start(dir.path());
+    *world.address.lock() = diorama.address.clone();
+    let mut storm = Storm { postgres, proxy, diorama, dir: dir.path().into(), world, random: fork() };
+    let watchers = TABLES.map(|table| Watcher::new(table, world));
+    std::thread::scope(|scope| {
+        for watcher in &watchers {
+            scope.spawn(|| watcher.watch());
+        }
+        let writing = writers.map(|writer| scope.spawn(|| writer.write()));
+        let clients: Vec<_> = clients.into_iter().map(|client| scope.spawn(|| client.run())).collect();
+        let _end = End(world);
+        let end = Instant::now() + Duration::from_secs(seconds);
+        let mut next_rest = Instant::now() + Duration::from_secs(seconds.min(120) / 2);
+        while Instant::now() < end && !world.is_over() {
+            pause(storm.random.below(if is_long { 4_000 } else { 1_500 }));
+            storm.trouble();
+            if Instant::now() > next_rest {
+                storm.rest(&watchers, false);
+                next_rest = Instant::now() + Duration::from_secs(60);
+            }
+        }
+        storm.rest(&watchers, true);
+        world.count("refreshes", storm.refreshes());
+        let rows: HashMap<_, _> = TABLES.into_iter().map(|table| (table, list(&storm.diorama, table))).collect();
+        for (table, client) in TABLES.into_iter().zip(clients) {
+            let own = client.join().unwrap();
+            check_own(&own, |path| n_of(&rows[&table], table, path), world);
+        }
+        writing.into_iter().for_each(|writing| writing.join().unwrap());
+    });
+    let faults = world.faults();
+    if !faults.is_empty() {
+        let log = std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        eprintln!("{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+    }
+    eprintln!("{:#?}", world.figures());
+    assert!(faults.is_empty(), "DIORAMA_FEED_SEED={seed}: {} faults, the first is {}", faults.len(), faults[0]);
+    assert!(world.figures()["events"] > 200);
+}
+
+/// Ends the threads also after a panic.
+struct End<'w>(&'w World);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+fn n_of(rows: &HashMap<String, Value>, table: Table, path: &str) -> Option<u64> {
+    let id = path.rsplit('/').next()?;
+    assert!(!table.is_truncated(), "{path}");
+    rows.get(id)?["n"].as_u64()
+}

@@ -247,7 +247,11 @@ fn short(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     match chars.len() {
         0..=400 => text.to_string(),
-        length => chars[..200].iter().chain(" ... ".chars().collect::<Vec<_>>().iter()).chain(&chars[length - 160..]).collect(),
+        length => chars[..200]
+            .iter()
+            .chain(" ... ".chars().collect::<Vec<_>>().iter())
+            .chain(&chars[length - 160..])
+            .collect(),
     }
 }
 

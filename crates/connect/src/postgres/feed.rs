@@ -510,7 +510,8 @@ impl Batch {
                 break;
             }
         }
-        self.passed.drain(..).for_each(|text| progress.pass(&text));
+        let whole = !intake.owes_refresh();
+        self.passed.drain(..).for_each(|text| progress.pass(&text, whole));
         true
     }
 }

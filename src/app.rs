@@ -17,6 +17,7 @@ mod signals;
 mod source;
 pub mod webhook;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
@@ -128,7 +129,7 @@ pub async fn serve_with(config: Config, ready: impl FnOnce(&str)) -> Result<(), 
     let base = format!("http://{}{}", server.address, base_path(&config));
     let opening = async {
         // Fail on a locked file before announcing the address.
-        let (lens, files) = lens(&config.lens, config.server.limits.heavy_queries)?;
+        let (lens, files) = lens(&config.lens, &config.dios, config.server.limits.heavy_queries)?;
         say(format_args!("listening on {base}"));
         let app = match App::open(&config, lens).await {
             Ok(app) => app,
@@ -334,9 +335,11 @@ impl App {
 }
 
 /// Builds the Lens with cache and journal, and returns their files.
-fn lens(spec: &LensSpec, heavy_queries: Option<usize>) -> Result<(Lens, Files), Failure> {
+fn lens(spec: &LensSpec, dios: &[DioSpec], heavy_queries: Option<usize>) -> Result<(Lens, Files), Failure> {
     let mut files = Files { cache: None, journal: None };
-    let builder = Lens::new().on_start(list).on_refresh(list).on_start_blocking(false);
+    let followed = dios.iter().filter(|dio| dio.feed.is_some()).map(|dio| dio.name.clone()).collect::<HashSet<_>>();
+    let builder = Lens::new().on_start(move |dio| list_at_start(dio, followed.contains(dio.name())));
+    let builder = builder.on_refresh(list).on_start_blocking(false);
     let builder = match heavy_queries {
         Some(most) => builder.heavy_queries(most),
         None => builder,
@@ -374,6 +377,26 @@ fn journal_path(spec: &LensSpec) -> Option<std::path::PathBuf> {
         (Some(journal), _) => Some(journal.clone()),
         (None, CacheAt::File(cache)) => Some(cache.with_extension("journal.redb")),
         (None, CacheAt::Memory) => None,
+    }
+}
+
+/// Time for which the list of a start waits for the feed of its resource.
+const FEED_CONNECTS: Duration = Duration::from_secs(10);
+
+/// Makes the copy equal to the source at the start. If there is a copy already, a feed that continues where it has stopped comes
+/// first: it would report older changes over the rows of the list.
+fn list_at_start(dio: &Dio, has_feed: bool) -> impl Future<Output = VistaResult<()>> + Send + use<> {
+    let dio = dio.clone();
+    async move {
+        let deadline = Instant::now() + FEED_CONNECTS;
+        while has_feed
+            && dio.is_ready()
+            && !dio.status().feeds.iter().any(|feed| feed.connected)
+            && Instant::now() < deadline
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        list(&dio).await
     }
 }
 

@@ -2,8 +2,7 @@
 //! while Diorama and the server are killed and connections are cut. Rows never go back, no event is told twice, and at rest
 //! everybody has the rows of the server.
 //!
-//! A short one is in the test command; `tests/feed_storm.sh` has a long one. `DIORAMA_FEED_SECONDS` sets the time,
-//! `DIORAMA_FEED_SEED=N` makes the choices of an earlier run.
+//! `tests/feed_storm.sh` runs it. `DIORAMA_FEED_SECONDS` sets the time, `DIORAMA_FEED_SEED=N` makes the choices of an earlier run.
 
 mod client;
 mod table;
@@ -230,7 +229,7 @@ fn list(server: &Server, table: Table) -> HashMap<String, Value> {
 
 #[test]
 fn never_back_a_feed_of_a_database_in_a_storm() {
-    let seconds = number("DIORAMA_FEED_SECONDS").unwrap_or(12);
+    let Some(seconds) = number("DIORAMA_FEED_SECONDS") else { return };
     let is_long = seconds >= 60;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed = number("DIORAMA_FEED_SEED").unwrap_or(now);

@@ -46,7 +46,7 @@ struct State {
     /// Snapshot of the last list that was read while the feed was not connected.
     listed: Option<Snapshot>,
     next: u64,
-    waiting: HashMap<u64, oneshot::Sender<()>>,
+    waiting: HashMap<u64, oneshot::Sender<bool>>,
 }
 
 /// A message that a read or write puts into the log, and the wait for the feed to pass it.
@@ -56,7 +56,7 @@ pub(super) struct Checkpoint<'p> {
     number: u64,
     /// Text of the message: letters and digits.
     pub(super) text: String,
-    passed: oneshot::Receiver<()>,
+    passed: oneshot::Receiver<bool>,
 }
 
 impl Progress {
@@ -140,12 +140,13 @@ impl Progress {
         std::mem::take(&mut self.state.lock().strayed)
     }
 
-    /// Notes that the feed has applied everything before the message with this text.
-    pub(super) fn pass(&self, text: &str) {
+    /// Notes that the feed has applied everything before the message with this text; `whole` is false while a refresh is owed, so
+    /// that earlier changes may be missing.
+    pub(super) fn pass(&self, text: &str, whole: bool) {
         let number = text.strip_prefix(&self.instance).and_then(|rest| rest.strip_prefix('x')?.parse().ok());
         if let Some(waiting) = number.and_then(|number: u64| self.state.lock().waiting.remove(&number)) {
             // A caller that has given up does not mind.
-            let _ = waiting.send(());
+            let _ = waiting.send(whole);
         }
     }
 
@@ -173,10 +174,10 @@ impl Progress {
 }
 
 impl Checkpoint<'_> {
-    /// Waits until the feed has passed the message. Returns false if that takes longer than `patience`, or it has lost its
-    /// connection.
-    pub(super) async fn passed(mut self, patience: Duration) -> bool {
-        matches!(timeout(patience, &mut self.passed).await, Ok(Ok(())))
+    /// Waits until the feed has passed the message. Returns true if the Dio then has everything before it, false if a refresh is
+    /// owed, and `None` if the feed takes longer than `patience`, or has lost its connection.
+    pub(super) async fn passed(mut self, patience: Duration) -> Option<bool> {
+        timeout(patience, &mut self.passed).await.ok()?.ok()
     }
 }
 
@@ -250,12 +251,12 @@ mod tests {
         assert!(progress.checkpoint().await.unwrap().is_none(), "without a feed there is nothing to wait for");
         progress.set_following(true);
         let checkpoint = progress.checkpoint().await.unwrap().unwrap();
-        progress.pass("something else");
-        progress.pass(&checkpoint.text.clone());
-        assert!(checkpoint.passed(PASSING).await);
+        progress.pass("something else", true);
+        progress.pass(&checkpoint.text.clone(), true);
+        assert_eq!(checkpoint.passed(PASSING).await, Some(true));
         let lost = progress.checkpoint().await.unwrap().unwrap();
         progress.set_following(false);
-        assert!(!lost.passed(PASSING).await, "the feed has lost its connection");
+        assert_eq!(lost.passed(PASSING).await, None, "the feed has lost its connection");
     }
 
     #[tokio::test(start_paused = true)]

@@ -122,8 +122,8 @@ impl Postgres {
         let Some(checkpoint) = checkpoint else { return Ok(()) };
         write::emit(session, &checkpoint.text).await.map_err(failed)?;
         match checkpoint.passed(patience).await {
-            true => Ok(()),
-            false => Err(Error::transient("the feed of the source's changes is behind what was read")),
+            Some(_) => Ok(()),
+            None => Err(Error::transient("the feed of the source's changes is behind what was read")),
         }
     }
 
@@ -145,7 +145,7 @@ impl Postgres {
         let table = self.table();
         let sql = format!("SELECT {} FROM {}{}", table.selected, table.from, table.natural_order());
         let (rows, snapshot) = select_whole(lease.session(), &table, &sql).await?;
-        if let Some(snapshot) = snapshot {
+        if let (Some(snapshot), None) = (snapshot, &checkpoint) {
             self.0.shared.progress.note_listed(snapshot);
         }
         let passed = self.await_feed(lease.session(), checkpoint, PASSING_OF_LIST).await;
@@ -402,9 +402,11 @@ fn is_refused_value(error: &Error) -> bool {
 /// repeated, which does not write them again.
 async fn report(results: &mut Vec<Result<Written>>, checkpoint: Option<Checkpoint<'_>>) {
     let Some((checkpoint, first)) = checkpoint.zip(results.iter().position(Result::is_ok)) else { return };
-    if checkpoint.passed(PASSING).await {
-        results.iter_mut().flatten().for_each(|written| written.reported = true);
-        return;
+    match checkpoint.passed(PASSING).await {
+        Some(true) => return results.iter_mut().flatten().for_each(|written| written.reported = true),
+        // The rows of this answer may be newer than what the feed reports next: what was written is enough until the refresh.
+        Some(false) => return results.iter_mut().flatten().for_each(|written| written.record = None),
+        None => {}
     }
     results.truncate(first);
     results

@@ -98,14 +98,23 @@ impl State {
         (entry.op, entry.frame) = (settle, Frame::WriteCommitted);
     }
 
-    /// Handles a write that the master's feed has reported: the confirmed row includes it.
+    /// Handles a write that the master's feed has reported: the confirmed row includes it. A row in doubt may not: it keeps the
+    /// effect until it was read.
     fn end_reported(&self, draft: &mut DecisionBuilder<'_>, op: &Op) {
         let cause = op_cause(op.id);
         for id in op.targets.iter() {
             let Some(fold) = self.folds.get(id) else { continue };
-            let base = fold.base.as_ref().map(|base| base.body.clone());
+            let known = fold.base.as_ref().map(|base| base.body.clone());
             let rest: Vec<OpId> = fold.ops.iter().copied().filter(|other| *other != op.id).collect();
-            self.show_fold(draft, id, base.as_ref(), &rest, Base::Keep, &cause);
+            let (body, base) = match self.dirty.contains_key(id) {
+                false => (known, Base::Keep),
+                true => match self.folded(id, known.as_ref(), &[op.id]) {
+                    Some(body) => (Some(body.clone()), Base::Set { body, ordinal: draft.ordinal_of(id) }),
+                    None if known.is_some() => (None, Base::Gone),
+                    None => (None, Base::Keep),
+                },
+            };
+            self.show_fold(draft, id, body.as_ref(), &rest, base, &cause);
         }
         let entry = draft.entry(op.targets.first(), &cause);
         entry.op = OpChange::Settle { state: OpState::Applied, error: None, beneath: None };

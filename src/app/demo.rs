@@ -43,6 +43,11 @@ fn write(folder: &Path, name: &str, make: &dyn Fn(&Path) -> Result<(), String>) 
 /// The file that cannot be written, or the database that cannot be reached or does not allow it.
 #[cfg(feature = "postgres")]
 pub async fn unpack_postgres(folder: &Path, url: &str) -> Result<PathBuf, Failure> {
+    let known = fs::read_to_string(folder.join("postgres.url")).ok();
+    if known.is_some_and(|known| known != url) {
+        let detail = format!("{} is the folder of another database: choose one with --dir", folder.display());
+        return Err(Failure::config(detail));
+    }
     let sql = postgres_sql().map_err(|error| Failure::config(format!("the data of the demo: {error}")))?;
     diorama_connect::Postgres::run(url, &sql).await.map_err(Failure::config)?;
     let text = |text: &'static str| move |path: &Path| fs::write(path, text).map_err(|error| error.to_string());

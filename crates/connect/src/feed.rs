@@ -284,6 +284,14 @@ impl Intake {
         }
     }
 
+    /// Stores the position that was reached now, because the sender waits for it.
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn store_position(&mut self) {
+        if self.mark_due().is_some() {
+            self.store_mark().await;
+        }
+    }
+
     /// Stores that a refresh is owed: a feed that continues from the stored position will begin with one. Returns true if it is
     /// stored, or nothing was.
     #[cfg(feature = "postgres")]

@@ -83,6 +83,11 @@ impl Address {
         tls: Option<PostgresTls>,
         ca: Option<PathBuf>,
     ) -> std::result::Result<Address, String> {
+        if has_unescaped(url) {
+            return Err("a part of the URL has a character that must be escaped, perhaps the password: write @ as %40, / as %2F, \
+                 : as %3A, # as %23 and ? as %3F"
+                .into());
+        }
         let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
             format!("the URL is not valid ({}): write postgres://USER:PASSWORD@HOST/DATABASE", plain(&error))
         })?;
@@ -172,6 +177,13 @@ impl Address {
         };
         tls::client(&verification).map_err(Error::Config)
     }
+}
+
+/// Returns true if the user or password of a URL has a character that ends it, so that the rest would be taken for the host.
+fn has_unescaped(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else { return false };
+    let last = rest.rfind('@');
+    last.is_some_and(|last| rest[..last].contains(['@', '/', '#', '?']) || rest[..last].matches(':').count() > 1)
 }
 
 /// Runs a connection until its client is dropped or the server ends it. The client reports how it ended.

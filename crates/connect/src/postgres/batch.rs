@@ -12,7 +12,7 @@ use tokio_postgres::types::Type;
 use super::pgoutput::{self, Cell, Message, RelationColumn, Tuple};
 use super::position::Position;
 use super::progress::{Progress, Snapshot};
-use super::table::Table;
+use super::table::{Field, Table};
 use super::value::Codec;
 use super::write::MESSAGE_PREFIX;
 use crate::feed::Intake;
@@ -40,8 +40,10 @@ pub(super) struct Batch {
     seen: Option<Snapshot>,
     /// End of the server's log as it was last told.
     server: Lsn,
-    /// Commit of the last transaction, in microseconds since 2000; `None` if nothing has happened since.
+    /// Commit of the newest transaction, in microseconds since 2000; `None` if nothing has happened since.
     committed: Option<i64>,
+    /// True if the server waits for an answer, as it does before it stops.
+    is_asked: bool,
 }
 
 /// A transaction that is being received.
@@ -61,12 +63,17 @@ struct Relation {
     columns: Vec<Option<(usize, Codec)>>,
     /// True if they are not those of the description, which may be older or newer.
     differs: bool,
+    /// True if rows have columns that are not sent: generated ones, or those of a newer description. Rows are read from the source then.
+    lacks: bool,
 }
 
 impl Relation {
     fn new(sent: Vec<(String, u32)>, table: &Table) -> Relation {
         let is_like = |(name, oid): &(String, u32)| table.field(name).is_some_and(|field| field.type_oid == *oid);
-        let differs = sent.len() != table.fields.len() || !sent.iter().all(is_like);
+        let is_sent = |field: &Field| sent.iter().any(|(name, _)| *name == field.name);
+        let differs =
+            !sent.iter().all(is_like) || table.fields.iter().any(|field| !field.is_generated && !is_sent(field));
+        let lacks = !table.fields.iter().all(is_sent);
         let field = |(name, oid): &(String, u32)| {
             let at = table.fields.iter().position(|field| field.name == *name)?;
             let codec = match Type::from_oid(*oid) {
@@ -76,7 +83,7 @@ impl Relation {
             };
             Some((at, codec))
         };
-        Relation { columns: sent.iter().map(field).collect(), sent, differs }
+        Relation { columns: sent.iter().map(field).collect(), sent, differs, lacks }
     }
 }
 
@@ -92,6 +99,7 @@ impl Batch {
             transaction: None,
             seen,
             committed: None,
+            is_asked: false,
         }
     }
 
@@ -116,7 +124,9 @@ impl Batch {
     /// The problem, if the stream cannot be understood.
     pub(super) fn take(&mut self, event: ReplicationEvent, intake: &mut Intake) -> Result<(), String> {
         match event {
-            ReplicationEvent::Begin { final_lsn, xid, .. } => {
+            ReplicationEvent::Begin { final_lsn, xid, commit_time_micros } => {
+                self.server = self.server.max(final_lsn);
+                self.committed = Some(commit_time_micros);
                 let known = self.known_of(final_lsn, xid);
                 self.transaction = Some(Transaction { commit: final_lsn, count: 0, known });
             }
@@ -130,7 +140,8 @@ impl Batch {
                 self.passed.push(String::from_utf8_lossy(&content).into_owned());
             }
             // Nothing of this table happened before it.
-            ReplicationEvent::KeepAlive { wal_end, .. } if self.transaction.is_none() => {
+            ReplicationEvent::KeepAlive { wal_end, reply_requested, .. } if self.transaction.is_none() => {
+                self.is_asked |= reply_requested;
                 self.server = self.server.max(wal_end);
                 self.committed = None;
                 self.base.advance(wal_end);
@@ -218,6 +229,9 @@ impl Batch {
 
     /// Takes a new or changed row.
     fn row(&mut self, tuple: &Tuple<'_>, intake: &mut Intake, is_new: bool) {
+        if let (true, Some(id)) = (self.relation.as_ref().is_some_and(|relation| relation.lacks), self.id(tuple)) {
+            return self.push(ChangeEvent::Updated { id, new: None }, false);
+        }
         let Some((cells, partial)) = self.cells(tuple) else { return self.undecodable(self.id(tuple), intake) };
         match self.table.record(cells) {
             Ok((id, mut record)) => {
@@ -315,8 +329,12 @@ impl Batch {
                 break;
             }
         }
-        self.passed.drain(..).for_each(|text| progress.pass(&text));
+        let whole = !intake.owes_refresh();
+        self.passed.drain(..).for_each(|text| progress.pass(&text, whole));
         intake.set_lag(self.lag());
+        if std::mem::take(&mut self.is_asked) {
+            intake.store_position().await;
+        }
         true
     }
 

@@ -222,7 +222,9 @@ fn columns(fields: &[Field], key: &[usize]) -> Vec<Column> {
             ty => ty,
         };
         let column = Column::new(field.name.as_str(), ty).original(field.original.as_str());
-        if field.is_mandatory { column.with(Flag::Mandatory) } else { column }
+        // The id of a row has the columns of a joined key.
+        let is_in_id = key.len() > 1 && key.contains(&at);
+        if field.is_mandatory && !is_in_id { column.with(Flag::Mandatory) } else { column }
     };
     fields.iter().enumerate().map(column).collect()
 }

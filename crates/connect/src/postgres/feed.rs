@@ -249,7 +249,7 @@ fn replication(address: &Address, slot: &str, host: String) -> ReplicationConfig
     ReplicationConfig::new(host, user, password, database, slot, slot)
         .with_buffer_size(BUFFER)
         .with_max_message_size(MAX_MESSAGE)
-        .with_status_interval(Duration::from_secs(1))
+        .with_status_interval(Duration::from_millis(200))
         .with_options(SESSION_OPTIONS)
         .with_application_name("diorama")
 }

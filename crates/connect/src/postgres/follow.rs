@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::errors::failed;
+use super::errors::{failed, message_of};
 use super::feed::{Replication, Stream};
 use super::notify::{self, Notifications};
 use super::options::PostgresOptions;
@@ -77,7 +77,10 @@ impl Feed for PostgresFeed {
     async fn drop_slot(&self, name: &str) -> Result<()> {
         let client = self.shared.address.connect().await?;
         slot::drop_slot(&client, name).await.map_err(failed)?;
-        slot::drop_publication(&client, name).await.map_err(failed)
+        slot::drop_publication(&client, name).await.map_err(|error| {
+            let error = message_of(&error);
+            Error::permanent(format!("the slot {name} is dropped, but not its publication: {error}"))
+        })
     }
 }
 

@@ -42,10 +42,10 @@ pub(super) async fn check(client: &Client, written: &Table, user: &str) -> Resul
         (false, true, _) => Ok(false),
         _ => {
             let detail = format!(
-                "{user} may write {} but has no table for the ids of operations, which keep a write from taking effect twice: \
-                 let an administrator run: {}; GRANT SELECT, INSERT, DELETE ON {} TO {};",
+                "{user} may write {} but not the table for the ids of operations, which keep a write from taking effect twice: \
+                 let an administrator run: {}GRANT SELECT, INSERT, DELETE ON {} TO {};",
                 written.name,
-                create(place),
+                if exists { String::new() } else { format!("{}; ", create(place)) },
                 table(place),
                 quote(user)
             );

@@ -159,12 +159,15 @@ impl Progress {
         self.changed.notify_waiters();
     }
 
-    /// Notes the snapshot of a list that was read without the feed.
-    pub(super) fn note_listed(&self, snapshot: Snapshot) {
+    /// Notes the snapshot of a list that was read without the feed. Returns false if the feed has begun meanwhile: the list must
+    /// wait for it after all.
+    pub(super) fn note_listed(&self, snapshot: Option<Snapshot>) -> bool {
         let mut state = self.state.lock();
-        if !state.follows {
-            state.listed = Some(snapshot);
+        let is_first = !state.follows && !state.has_position;
+        if is_first && snapshot.is_some() {
+            state.listed = snapshot;
         }
+        is_first
     }
 
     /// Takes the snapshot of the last list that was read without the feed.
@@ -264,7 +267,9 @@ mod tests {
         let progress = Progress::new();
         progress.hold();
         assert!(progress.checkpoint_of_list().await.unwrap().is_none(), "the first copy comes before the feed");
+        assert!(progress.note_listed(None));
         progress.hold_at_position();
+        assert!(!progress.note_listed(None), "the feed has begun while the list was read");
         assert!(progress.checkpoint_of_list().await.is_err());
         assert!(progress.checkpoint().await.is_err());
         let (checkpoint, ()) = tokio::join!(progress.checkpoint(), async { progress.set_following(true) });

@@ -145,9 +145,11 @@ impl Postgres {
         let table = self.table();
         let sql = format!("SELECT {} FROM {}{}", table.selected, table.from, table.natural_order());
         let (rows, snapshot) = select_whole(lease.session(), &table, &sql).await?;
-        if let (Some(snapshot), None) = (snapshot, &checkpoint) {
-            self.0.shared.progress.note_listed(snapshot);
-        }
+        let progress = &self.0.shared.progress;
+        let checkpoint = match checkpoint {
+            None if !progress.note_listed(snapshot) => progress.checkpoint().await?,
+            checkpoint => checkpoint,
+        };
         let passed = self.await_feed(lease.session(), checkpoint, PASSING_OF_LIST).await;
         lease.give_back();
         passed.map(|()| rows)

@@ -112,7 +112,12 @@ async fn transact(
     }
     let parts = statements.iter().zip(&prepared).map(|((_, sql), statement)| (statement, sql.params.as_slice()));
     let answers = match statements.is_empty() {
-        true => Vec::new(),
+        true => {
+            if let Some(message) = message {
+                emit(session, message).await.map_err(failed)?;
+            }
+            Vec::new()
+        }
         false => pipeline(session, parts.collect(), message)
             .await
             .map_err(|(at, error)| refused(statements.get(at).map(|(at, _)| id(*at)).unwrap_or_default(), error))?,

@@ -265,6 +265,44 @@ async fn triggers_report_changes_without_replication() {
     followed.close().await;
 }
 
+/// Generated columns are not sent by servers before version 18: such rows are read.
+#[tokio::test(flavor = "multi_thread")]
+async fn generated_columns_are_those_of_the_table() {
+    let sql = "CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER, twice INTEGER GENERATED ALWAYS AS (n * 2) STORED);
+        INSERT INTO t (id, n) SELECT n, n FROM generate_series(1, 20) n;";
+    let Some(fixture) = Fixture::new(sql) else { return };
+    let followed = follow(&fixture.url(), "t", FollowMode::Replication).await;
+    followed.connected().await;
+    for change in
+        ["INSERT INTO t (id, n) VALUES (30, 30)", "UPDATE t SET n = n + 1 WHERE id < 5", "DELETE FROM t WHERE id = 9"]
+    {
+        fixture.server.psql(change);
+        followed.equals(&fixture, "t").await;
+    }
+    followed.dio.vista().patch_value("1", &record([("n", 50.into())])).await.unwrap();
+    followed.until("the write is applied", || followed.dio.status().queued == 0).await;
+    followed.equals(&fixture, "t").await;
+    followed.close().await;
+}
+
+/// A write that changes nothing is settled at once, and a server that stops is not held up.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_waits_for_a_quiet_feed() {
+    let Some(mut fixture) = Fixture::new(TABLE) else { return };
+    let followed = follow(&fixture.url(), "t", FollowMode::Replication).await;
+    followed.connected().await;
+    let began = std::time::Instant::now();
+    followed.dio.vista().patch_value("1", &record([])).await.unwrap();
+    followed.until("the write is applied", || followed.dio.status().queued == 0).await;
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    fixture.server.psql("UPDATE t SET n = n + 1");
+    followed.equals(&fixture, "t").await;
+    let began = std::time::Instant::now();
+    fixture.server.stop();
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    followed.close().await;
+}
+
 /// Columns that are added, retyped and dropped show in the rows at once, in the schema after a restart.
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_that_change_need_no_restart() {

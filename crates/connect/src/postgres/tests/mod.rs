@@ -367,6 +367,8 @@ async fn errors_of_connecting_say_what_to_do_and_keep_the_password() {
         "{wrong}"
     );
     assert!(!wrong.contains("mistaken"), "{wrong}");
+    let unescaped = open(&url.replace("diorama@", "half@half/half@")).await;
+    assert!(unescaped.contains("write @ as %40") && !unescaped.contains("half"), "{unescaped}");
     let missing = open(&fixture.server.url("nope")).await;
     assert!(
         missing.ends_with("database \"nope\" does not exist: check the name of the database in the URL"),

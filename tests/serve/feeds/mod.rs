@@ -154,10 +154,10 @@ impl Storm<'_> {
             let expected = &expected[&table];
             self.until(&format!("{}: the rows are those of the server", table.name()), || {
                 let rows = list(&self.diorama, table);
-                difference(&rows, expected).map_or(Ok(()), |found| Err(with_history(found, watcher)))
+                difference(&rows, expected).map_or(Ok(()), |found| Err(with_history(&found, watcher)))
             });
             self.until(&format!("{}: the copy of the subscriber has the rows", table.name()), || {
-                watcher.check_rest(expected).map_err(|found| with_history(found, watcher))
+                watcher.check_rest(expected).map_err(|found| with_history(&found, watcher))
             });
         }
         let rows: usize = expected.values().map(HashMap::len).sum();
@@ -216,7 +216,7 @@ impl Storm<'_> {
     }
 }
 
-fn with_history(found: String, watcher: &Watcher<'_>) -> String {
+fn with_history(found: &str, watcher: &Watcher<'_>) -> String {
     let history = watcher.history(found.lines().next().unwrap_or_default());
     format!("{found}\nnewest frames first: {history:#?}")
 }

@@ -24,6 +24,7 @@ impl<'w> Writer<'w> {
             while !self.world.is_over() {
                 match tokio_postgres::connect(&self.world.database, NoTls).await {
                     Ok((client, connection)) => {
+                        #[expect(clippy::disallowed_methods, reason = "joined below")]
                         let task = tokio::spawn(connection);
                         self.use_connection(&client).await;
                         drop(client);
@@ -35,6 +36,10 @@ impl<'w> Writer<'w> {
         });
     }
 
+    #[expect(
+        clippy::await_holding_lock,
+        reason = "the checker takes this lock while the writers rest; each has its own thread"
+    )]
     async fn use_connection(&mut self, client: &Client) {
         let _ = client.batch_execute("SET lock_timeout = '3s'").await;
         while !self.world.is_over() && !client.is_closed() {

@@ -141,7 +141,7 @@ async fn a_feed_that_is_dropped_comes_back_and_reads_again_what_it_may_have_miss
     let (_socket, _) = sender.accept().await;
     eventually("it is back", async || feed(&app.dio).connected && feed(&app.dio).connects == 3).await;
     let ready = app.get("/readyz").await.text().to_string();
-    assert!(!ready.contains("feed"), "{ready}");
+    assert!(!ready.contains("the feed"), "{ready}");
     let metrics = app.get("/metrics").await.text().to_string();
     assert!(metrics.contains("diorama_dio_feed_connects{dio=\"products\"} 3"), "{metrics}");
     app.dio.close().await;

@@ -122,6 +122,6 @@ const KEYS: &[Key] = &[
     Key::new("source.ca", "public authorities", "`mysql`: the same."),
     Key::new("write.mysql", "", "URL of a MariaDB or MySQL database."),
     Key::new("write.table", "required", "The table."),
-    Key::new("write.tls", "\"prefer\"", "Use of TLS, as for a source."),
-    Key::new("write.ca", "public authorities", "A PEM file with the authorities to trust."),
+    Key::new("write.tls", "\"prefer\"", "`mysql`: the same."),
+    Key::new("write.ca", "public authorities", "`mysql`: the same."),
 ];

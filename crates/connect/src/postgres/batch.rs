@@ -30,6 +30,8 @@ const BATCH: usize = 256;
 pub(super) struct Batch {
     table: Arc<Table>,
     changes: Vec<Inbound>,
+    /// The transactions of the changes, by commit and number.
+    transactions: Vec<(Lsn, u32)>,
     /// Messages of this program that were received behind the changes.
     passed: Vec<String>,
     /// The columns of the table as the feed sends them.
@@ -49,6 +51,7 @@ pub(super) struct Batch {
 /// A transaction that is being received.
 struct Transaction {
     commit: Lsn,
+    xid: u32,
     /// Number of its changes so far.
     count: u64,
     /// Number of its changes that were applied before; all if it is known as a whole.
@@ -92,6 +95,7 @@ impl Batch {
         Batch {
             table,
             changes: Vec::new(),
+            transactions: Vec::new(),
             passed: Vec::new(),
             relation: None,
             server: base.applied,
@@ -128,7 +132,7 @@ impl Batch {
                 self.server = self.server.max(final_lsn);
                 self.committed = Some(commit_time_micros);
                 let known = self.known_of(final_lsn, xid);
-                self.transaction = Some(Transaction { commit: final_lsn, count: 0, known });
+                self.transaction = Some(Transaction { commit: final_lsn, xid, count: 0, known });
             }
             ReplicationEvent::Commit { end_lsn, commit_time_micros, .. } => {
                 self.transaction = None;
@@ -302,6 +306,10 @@ impl Batch {
         let Some(transaction) = &mut self.transaction else { return };
         transaction.count += 1;
         if transaction.count > transaction.known {
+            let seen = (transaction.commit, transaction.xid);
+            if self.transactions.last() != Some(&seen) {
+                self.transactions.push(seen);
+            }
             self.changes.push(inbound(event, partial));
         }
     }
@@ -317,6 +325,7 @@ impl Batch {
     /// Applies what was taken. Returns false if the Dio has closed.
     pub(super) async fn apply(&mut self, intake: &mut Intake, progress: &Progress) -> bool {
         let position = Bytes::from(self.position().to_string());
+        progress.note_applied(self.transactions.drain(..));
         let changes = std::mem::take(&mut self.changes);
         let mut chunks = changes.into_iter().peekable();
         loop {

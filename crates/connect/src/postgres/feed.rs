@@ -123,6 +123,7 @@ impl Replication {
                     "the slot does not begin where the feed has stopped; the source is read again"
                 );
                 intake.note_gap();
+                progress.forget_applied();
                 self.position = None;
             }
             // The first copy was read after the slot was made.

@@ -6,7 +6,7 @@
 //! A feed that is not connected will report older changes when it is back, over the rows of reads and writes that did not wait for
 //! it. So they wait, for a minute at most; afterwards the feed does not continue where it has stopped, and the source is read again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -22,6 +22,9 @@ const CONNECTION: Duration = Duration::from_secs(5);
 pub(super) const PASSING: Duration = Duration::from_secs(8);
 /// Maximum time for which a list waits until the feed has passed it.
 pub(super) const PASSING_OF_LIST: Duration = Duration::from_secs(60);
+
+/// Maximum number of transactions that reads look for; older ones count as visible.
+const MAX_APPLIED: usize = 4_096;
 
 /// Progress of a feed.
 #[derive(Debug)]
@@ -45,6 +48,8 @@ struct State {
     strayed: bool,
     /// Snapshot of the last list that was read while the feed was not connected.
     listed: Option<Snapshot>,
+    /// Transactions whose changes the feed has applied, and which no read has been seen to show yet.
+    applied: VecDeque<(Lsn, u32)>,
     next: u64,
     waiting: HashMap<u64, oneshot::Sender<bool>>,
 }
@@ -138,6 +143,31 @@ impl Progress {
     /// Returns true if a read or write has not waited for the feed since this was last asked.
     pub(super) fn take_strayed(&self) -> bool {
         std::mem::take(&mut self.state.lock().strayed)
+    }
+
+    /// Notes transactions, by commit and number, whose changes the feed is about to apply.
+    pub(super) fn note_applied(&self, transactions: impl Iterator<Item = (Lsn, u32)>) {
+        let mut state = self.state.lock();
+        state.applied.extend(transactions);
+        let surplus = state.applied.len().saturating_sub(MAX_APPLIED);
+        state.applied.drain(..surplus);
+    }
+
+    /// Returns the transactions that a read which begins now must show. The server sends a transaction when it is in the log, a
+    /// moment before other connections see it: a read in between would show older rows than the feed.
+    pub(super) fn applied(&self) -> Vec<(Lsn, u32)> {
+        self.state.lock().applied.iter().copied().collect()
+    }
+
+    /// Notes that reads show these transactions.
+    pub(super) fn note_visible(&self, transactions: &[(Lsn, u32)]) {
+        let shown: HashSet<&(Lsn, u32)> = transactions.iter().collect();
+        self.state.lock().applied.retain(|transaction| !shown.contains(transaction));
+    }
+
+    /// Forgets the applied transactions, which may be those of another server.
+    pub(super) fn forget_applied(&self) {
+        self.state.lock().applied.clear();
     }
 
     /// Notes that the feed has applied everything before the message with this text; `whole` is false while a refresh is owed, so
@@ -246,6 +276,18 @@ mod tests {
         let later = Snapshot::parse("4294967300:4294967310:", "0/9").unwrap();
         let sees = |id| later.sees(Lsn(1), id);
         assert!(sees(5) && sees(u32::MAX) && !sees(14), "5 is 4294967301");
+    }
+
+    #[test]
+    fn transactions_are_looked_for_until_a_read_shows_them() {
+        let progress = Progress::new();
+        progress.note_applied([(Lsn(1), 7), (Lsn(2), 8)].into_iter());
+        let seen = progress.applied();
+        progress.note_applied([(Lsn(3), 9)].into_iter());
+        progress.note_visible(&seen);
+        assert_eq!(progress.applied(), [(Lsn(3), 9)]);
+        progress.note_applied((0..10_000).map(|xid| (Lsn(4), xid)));
+        assert_eq!((progress.applied().len(), progress.applied()[0]), (MAX_APPLIED, (Lsn(4), 10_000 - 4_096)));
     }
 
     #[tokio::test]

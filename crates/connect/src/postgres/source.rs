@@ -34,6 +34,9 @@ use diorama_core::vista::{
     Capabilities, Error, Inferred, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
 };
 
+/// Pause between two looks for changes that the server does not show yet.
+const INVISIBLE: Duration = Duration::from_millis(5);
+
 /// Maximum number of writes in one batch.
 const BATCH: usize = 256;
 
@@ -103,10 +106,37 @@ impl Postgres {
     async fn select(&self, table: &Table, sql: &str, params: &[Param]) -> Result<Rows> {
         let checkpoint = self.0.shared.progress.checkpoint().await?;
         let mut lease = self.lease().await?;
+        self.await_visible(lease.session()).await?;
         let rows = select(lease.session(), table, sql, params).await?;
         let passed = self.await_feed(lease.session(), checkpoint, PASSING).await;
         lease.give_back();
         passed.map(|()| rows)
+    }
+
+    /// Waits until reads on this connection show everything that the Dio's feed has applied.
+    ///
+    /// # Errors
+    /// A transient error if that takes too long.
+    async fn await_visible(&self, session: &Session) -> Result<()> {
+        let progress = &self.0.shared.progress;
+        let applied = progress.applied();
+        if applied.is_empty() {
+            return Ok(());
+        }
+        let visible = async {
+            loop {
+                let now = session.client.query_one(Snapshot::SQL, &[]).await.map_err(failed)?;
+                let until: Option<&str> = now.get(1);
+                let snapshot = until.and_then(|until| Snapshot::parse(now.get(0), until));
+                if snapshot.is_none_or(|now| applied.iter().all(|(commit, xid)| now.sees(*commit, *xid))) {
+                    progress.note_visible(&applied);
+                    return Ok(());
+                }
+                tokio::time::sleep(INVISIBLE).await;
+            }
+        };
+        let late = |_| Error::transient("the server does not show changes yet that it has reported already");
+        tokio::time::timeout(PASSING, visible).await.map_err(late)?
     }
 
     /// Waits until the Dio's feed has passed everything that a read on this connection has seen.
@@ -142,6 +172,7 @@ impl Postgres {
         if self.0.shared.describe_again(&session.client).await? {
             session.forget_statements();
         }
+        self.await_visible(session).await?;
         let table = self.table();
         let sql = format!("SELECT {} FROM {}{}", table.selected, table.from, table.natural_order());
         let (rows, snapshot) = select_whole(lease.session(), &table, &sql).await?;
@@ -244,6 +275,7 @@ impl TableShell for Postgres {
         let checkpoint = self.0.shared.progress.checkpoint().await?;
         let mut lease = self.lease().await?;
         let session = lease.session();
+        self.await_visible(session).await?;
         let statement = session.prepare(&sql).await.map_err(failed)?;
         let found = match session.client.query_opt(&statement, &slice(&params)).await {
             Err(error) if is_bad_value(&error) => None,

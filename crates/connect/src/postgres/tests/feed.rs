@@ -71,7 +71,21 @@ impl Followed {
     /// Waits until the rows are those of the table.
     async fn equals(&self, fixture: &Fixture, table: &str) {
         let expected = fixture.rows(table).await;
-        self.until("the rows are those of the table", || rows(&self.dio) == expected).await;
+        let waiting = async {
+            while rows(&self.dio) != expected {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+            let (shown, state) = (rows(&self.dio), self.dio.state());
+            let other = |(id, row): &(&String, &String)| shown.get(*id) != Some(*row);
+            let other: Vec<_> = expected.iter().filter(other).map(|(id, row)| (row, shown.get(id))).collect();
+            let (dirty, status) = (state.dirty().collect::<Vec<_>>(), self.dio.status());
+            panic!(
+                "expected and shown: {other:?}, in doubt {dirty:?}, source {:?}, feeds {:?}",
+                status.source, status.feeds
+            );
+        }
     }
 
     async fn close(self) {
@@ -267,7 +281,6 @@ async fn triggers_report_changes_without_replication() {
 
 /// Generated columns are not sent by servers before version 18: such rows are read.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "in one of 24 runs a row stays as it was: the cause is not found yet"]
 async fn generated_columns_are_those_of_the_table() {
     let sql = "CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER, twice INTEGER GENERATED ALWAYS AS (n * 2) STORED);
         INSERT INTO t (id, n) SELECT n, n FROM generate_series(1, 20) n;";

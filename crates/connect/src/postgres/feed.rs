@@ -92,7 +92,9 @@ impl Replication {
         let client = self.shared.address.connect().await.map_err(|error| error.to_string())?;
         let slot = slot::prepare(&client, &table, &self.slot).await?;
         let now = client.query_one(Snapshot::SQL, &[]).await.map_err(|error| message_of(&error))?;
-        let now = Snapshot::parse(now.get(0), now.get(1)).ok_or("the server's snapshot cannot be read")?;
+        // A server that has just become a standby has no position.
+        let until = now.get::<_, Option<&str>>(1).ok_or("the server is a standby")?;
+        let now = Snapshot::parse(now.get(0), until).ok_or("the server's snapshot cannot be read")?;
         drop(client);
         self.begin(&slot, now, intake);
         let stream = self.open_stream().await?;

@@ -280,6 +280,65 @@ fn with_a_versioned_master_the_newest_version_wins_in_every_order() {
     }
 }
 
+/// Reports a change of row `a` as a feed of all changes of the master in their order does.
+fn report(state: &mut State, change: UpstreamChange) -> Decision {
+    let (version, delivery, origin) = (None, None, Origin::Feed);
+    run(state, &Command::Upstream(UpstreamEvent { id: id(0), change, version, delivery, origin, in_order: true }))
+}
+
+/// The feed's row is the newest: no read follows, and one that began before does not undo it.
+#[test]
+fn a_row_that_is_reported_in_order_is_adopted_without_a_doubt() {
+    let mut state = state_with_row(false);
+    let mark = open(&mut state);
+    report(&mut state, UpstreamChange::Row(plain(0, 5)));
+    assert_eq!((base(&state), state.is_dirty("a")), (Some(r#"{"id":"a","n":5}"#.into()), false));
+    let items = vec![ReadRow { id: id(0), row: Some(plain(0, 4)), ordinal: None }];
+    run(&mut state, &Command::ReadRows { items, mark, notify: true });
+    assert_eq!(base(&state), Some(r#"{"id":"a","n":5}"#.into()), "the read may have seen an older row");
+    run(&mut state, &Command::Close(mark));
+    report(&mut state, UpstreamChange::Gone);
+    assert_eq!(base(&state), None);
+}
+
+/// Cells that were not sent stay; those that were sent replace, and nested values are not merged.
+#[test]
+fn reported_cells_replace_those_of_the_row() {
+    let mut state = state_with_row(false);
+    report(&mut state, UpstreamChange::Cells(Body::from_parts(r#"{"id":"a","n":9}"#.into(), None)));
+    assert_eq!(shown(&state), Some(r#"{"id":"a","n":9,"m":1}"#.into()));
+    assert!(!state.is_dirty("a"));
+    let mut empty = State::new(rules(false, true), "epoch", 0);
+    report(&mut empty, UpstreamChange::Cells(part(9)));
+    assert!(empty.is_dirty("a") && empty.get("a").is_none(), "the rest of an unknown row is read");
+}
+
+/// A write ends when the feed has reported it; a later change of the row stays.
+#[test]
+fn a_reported_write_leaves_the_row_of_the_feed() {
+    let mut state = state_with_row(false);
+    patch(&mut state, 1, r#"{"n":2}"#);
+    report(&mut state, UpstreamChange::Row(body(0, 2, Some(1), None)));
+    report(&mut state, UpstreamChange::Row(body(0, 3, Some(1), None)));
+    assert_eq!(shown(&state), Some(r#"{"id":"a","n":2,"m":1}"#.into()), "the write waits on top");
+    settle(&mut state, 1, Answer::Reported);
+    assert_eq!(shown(&state), Some(r#"{"id":"a","n":3,"m":1}"#.into()));
+    assert!(!state.is_dirty("a") && state.queue().next().is_none());
+}
+
+/// The feed has only told that the row changed: the effect of the write stays until the row was read.
+#[test]
+fn a_reported_write_of_a_row_in_doubt_keeps_its_effect() {
+    let mut state = state_with_row(false);
+    patch(&mut state, 1, r#"{"n":2}"#);
+    report(&mut state, UpstreamChange::Thin);
+    settle(&mut state, 1, Answer::Reported);
+    assert_eq!(shown(&state), Some(r#"{"id":"a","n":2,"m":1}"#.into()));
+    assert!(state.is_dirty("a"));
+    read(&mut state, Some(body(0, 7, Some(1), None)));
+    assert_eq!(shown(&state), Some(r#"{"id":"a","n":7,"m":1}"#.into()));
+}
+
 #[test]
 fn a_versioned_part_is_stored_as_sent_and_read_again() {
     let mut state = state_with_row(true);

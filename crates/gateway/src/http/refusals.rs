@@ -142,8 +142,8 @@ impl From<Error> for ApiError {
         let plain = |code| ApiError::new(code, detail.clone());
         match error {
             Error::Unsupported { what: "insert" | "update" | "delete", .. } => plain(Code::Unsupported).hint(
-                "files are read-only: a SQLite table accepts writes, and `write` in a [dio] sends writes to another system; \
-                 GET {resource}/_schema lists the supported operations",
+                "files, views and tables that the database user may only read take no writes: `write` in a [dio] sends them to \
+                 a table elsewhere; GET {resource}/_schema lists the supported operations",
             ),
             Error::Unsupported { .. } => {
                 plain(Code::Unsupported).hint("GET {resource}/_schema lists the supported operations")

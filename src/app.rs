@@ -403,10 +403,7 @@ fn list_at_start(dio: &Dio, has_feed: bool) -> impl Future<Output = VistaResult<
 /// Makes the copy equal to the source.
 fn list(dio: &Dio) -> impl Future<Output = VistaResult<()>> + Send + use<> {
     let dio = dio.clone();
-    async move {
-        let rows = dio.master().list_values().await?;
-        dio.reconcile(rows).await.map(drop)
-    }
+    async move { dio.reconcile_master().await.map(drop) }
 }
 
 async fn open_dio(lens: &Lens, spec: &DioSpec, config: &Config) -> VistaResult<Dio> {

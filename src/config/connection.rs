@@ -81,6 +81,10 @@ impl Settings for Connected<'_, '_> {
         self.of(key).number(key)
     }
 
+    fn count(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<usize> {
+        self.of(key).count(key, range)
+    }
+
     fn size(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<usize> {
         self.of(key).size(key, range)
     }
@@ -95,6 +99,19 @@ impl Settings for Connected<'_, '_> {
 
     fn secret_texts(&self, key: &'static str) -> Vec<(String, String)> {
         self.of(key).secret_texts(key)
+    }
+
+    fn json(&self, key: &'static str) -> Option<serde_json::Value> {
+        self.of(key).json(key)
+    }
+
+    fn table(&self, key: &'static str, read: &mut dyn FnMut(&dyn Settings)) {
+        let of: &dyn Settings = if key == "write" { self.own } else { self.of(key) };
+        of.table(key, read);
+    }
+
+    fn tables(&self, key: &'static str, read: &mut dyn FnMut(&dyn Settings)) {
+        self.of(key).tables(key, read);
     }
 
     fn has(&self, key: &'static str) -> bool {

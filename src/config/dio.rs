@@ -208,6 +208,7 @@ fn source(name: &str, reader: &Reader<'_>, connections: &Connections<'_>) -> Opt
     let table = reader.table("source")?;
     let connectors = registry.connectors().filter(|connector| connector.source_form().is_some());
     let connection = connections.of(&table);
+    let table = table.with_writes(own_writes(reader).and_then(|(write, name)| write.table(name)));
     let source = match choose_connector(connection.unwrap_or(&table), connectors) {
         ChosenConnector::One(connector) => build_or_report(&table, connector, || match connection {
             Some(connection) => connector.source(&Connected { own: &table, connection }),
@@ -223,8 +224,31 @@ fn source(name: &str, reader: &Reader<'_>, connections: &Connections<'_>) -> Opt
     source
 }
 
+/// Returns the table `write` and the connector whose table in it says how the source itself is written, like `write.http`. `None`
+/// if writes go to a route, or as the source takes them.
+fn own_writes<'a>(reader: &Reader<'a>) -> Option<(Reader<'a>, &'static str)> {
+    if !reader.is_table("write") {
+        return None;
+    }
+    let write = reader.table("write")?;
+    let mut names = reader.context.registry.connectors().map(Connector::name);
+    let name = names.find(|name| write.is_table(name))?;
+    Some((write, name))
+}
+
 /// Reads the route of writes.
 fn write(reader: &Reader<'_>, connections: &Connections<'_>) -> Option<Arc<dyn Route>> {
+    if let Some((write, name)) = own_writes(reader) {
+        let is_of_source = reader.table("source").is_some_and(|source| {
+            let connection = connections.of(&source);
+            source.position(name).is_some() || connection.is_some_and(|connection| connection.position(name).is_some())
+        });
+        if !is_of_source {
+            write.problem(write.at, format!("write.{name} is how a source {{ {name} = ... }} is written, which this is not"));
+        }
+        write.finish();
+        return None;
+    }
     let table = reader.table("write")?;
     let registry = reader.context.registry;
     let connection = connections.of(&table);

@@ -68,11 +68,18 @@ pub(super) struct Reader<'a> {
     pub(super) at: usize,
     table: &'a DeTable<'a>,
     requested: RefCell<Vec<&'static str>>,
+    /// For a source: how it is written, a table elsewhere in the file.
+    writes: Option<Box<Reader<'a>>>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(context: &'a Context<'a>, name: String, at: usize, table: &'a DeTable<'a>) -> Reader<'a> {
-        Reader { context, name, at, table, requested: RefCell::default() }
+        Reader { context, name, at, table, requested: RefCell::default(), writes: None }
+    }
+
+    /// Adds the table that says how this source is written.
+    pub(super) fn with_writes(self, writes: Option<Reader<'a>>) -> Reader<'a> {
+        Reader { writes: writes.map(Box::new), ..self }
     }
 
     pub(super) fn problem(&self, at: usize, message: impl Into<String>) {
@@ -98,6 +105,11 @@ impl<'a> Reader<'a> {
     /// Returns true if `key` is a text.
     pub(super) fn is_text(&self, key: &'static str) -> bool {
         self.value(key).is_some_and(|value| value.get_ref().as_str().is_some())
+    }
+
+    /// Returns true if `key` is a table.
+    pub(super) fn is_table(&self, key: &'static str) -> bool {
+        self.value(key).is_some_and(|value| value.get_ref().as_table().is_some())
     }
 
     /// Returns true if `key` is an empty array.
@@ -285,8 +297,50 @@ impl<'a> Reader<'a> {
         tables
     }
 
+    /// Reads the tables in the array at `key`.
+    fn array(&self, key: &'static str) -> Vec<Reader<'a>> {
+        let read = self.typed(key, "an array of tables", |value, _| {
+            let items = value.as_array()?.iter();
+            items.map(|item| Some((item.span().start, item.get_ref().as_table()?))).collect::<Option<Vec<_>>>()
+        });
+        let name = format!("{}{key}", self.prefix());
+        let reader = |(at, table)| Reader::new(self.context, name.clone(), at, table);
+        read.unwrap_or_default().into_iter().map(reader).collect()
+    }
+
+    /// Reads any value as JSON.
+    fn json(&self, key: &'static str) -> Option<serde_json::Value> {
+        self.typed(key, "a text or a table", |value, at| self.json_of(value, at))
+    }
+
+    /// Converts a value. Dates and numbers that JSON cannot represent give `None`.
+    fn json_of(&self, value: &DeValue<'a>, at: usize) -> Option<serde_json::Value> {
+        Some(match value {
+            DeValue::String(text) => self.fill_in(text, at).into(),
+            DeValue::Boolean(flag) => (*flag).into(),
+            DeValue::Integer(number) => {
+                i64::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok()?.into()
+            }
+            DeValue::Float(number) => number.as_str().replace('_', "").parse::<f64>().ok()?.into(),
+            DeValue::Datetime(_) => return None,
+            DeValue::Array(items) => {
+                let items = items.iter().map(|item| self.json_of(item.get_ref(), item.span().start));
+                serde_json::Value::Array(items.collect::<Option<_>>()?)
+            }
+            DeValue::Table(members) => {
+                let member = |(name, value): (&Spanned<Cow<'_, str>>, &Spanned<DeValue<'a>>)| {
+                    Some((name.get_ref().to_string(), self.json_of(value.get_ref(), value.span().start)?))
+                };
+                serde_json::Value::Object(members.iter().map(member).collect::<Option<_>>()?)
+            }
+        })
+    }
+
     /// Reports unknown keys.
-    pub(super) fn finish(self) {
+    pub(super) fn finish(mut self) {
+        if let Some(writes) = self.writes.take() {
+            writes.finish();
+        }
         let requested = self.requested.borrow();
         for (key, _) in self.table.iter() {
             let own: &str = key.get_ref();
@@ -345,6 +399,10 @@ impl Settings for Reader<'_> {
         Reader::number(self, key)
     }
 
+    fn count(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<usize> {
+        Reader::count(self, key, range)
+    }
+
     fn size(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<usize> {
         Reader::size(self, key, range)
     }
@@ -359,6 +417,27 @@ impl Settings for Reader<'_> {
 
     fn secret_texts(&self, key: &'static str) -> Vec<(String, String)> {
         Reader::secret_texts(self, key).into_iter().map(|(name, secret)| (name, secret.0)).collect()
+    }
+
+    fn json(&self, key: &'static str) -> Option<serde_json::Value> {
+        Reader::json(self, key)
+    }
+
+    fn table(&self, key: &'static str, read: &mut dyn FnMut(&dyn Settings)) {
+        if key == "write" {
+            // Its unknown keys are reported by its owner.
+            self.writes.iter().for_each(|writes| read(&**writes));
+        } else if let Some(table) = Reader::table(self, key) {
+            read(&table);
+            table.finish();
+        }
+    }
+
+    fn tables(&self, key: &'static str, read: &mut dyn FnMut(&dyn Settings)) {
+        for table in self.array(key) {
+            read(&table);
+            table.finish();
+        }
     }
 
     fn has(&self, key: &'static str) -> bool {

@@ -113,6 +113,9 @@ pub trait Settings {
     /// Returns a whole number of at least 1.
     fn number(&self, key: &'static str) -> Option<u64>;
 
+    /// Returns a whole number within `range`.
+    fn count(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<usize>;
+
     /// Returns a size in bytes, written as a number or like `"64KiB"`.
     fn size(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<usize>;
 
@@ -124,6 +127,16 @@ pub trait Settings {
 
     /// Returns texts by name. Each is a literal or a secret from the environment or a file (`env:NAME`, `Bearer file:PATH`).
     fn secret_texts(&self, key: &'static str) -> Vec<(String, String)>;
+
+    /// Returns any value as JSON, with environment variables in its texts expanded.
+    fn json(&self, key: &'static str) -> Option<serde_json::Value>;
+
+    /// Reads the table at `key` with `read`, if it is there. The key `write` of a source is the table `write.NAME` of its resource,
+    /// where `NAME` is the connector's.
+    fn table(&self, key: &'static str, read: &mut dyn FnMut(&dyn Settings));
+
+    /// Reads each table of the array at `key` with `read`.
+    fn tables(&self, key: &'static str, read: &mut dyn FnMut(&dyn Settings));
 
     /// Returns true if `key` is present.
     fn has(&self, key: &'static str) -> bool;

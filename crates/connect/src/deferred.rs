@@ -70,6 +70,14 @@ impl TableShell for Deferred {
         self.source().await?.list(query).await
     }
 
+    async fn list_changed(&self, fingerprint: &str) -> Result<Option<Rows>> {
+        self.source().await?.list_changed(fingerprint).await
+    }
+
+    async fn list_since(&self, since: &str) -> Result<Option<Rows>> {
+        self.source().await?.list_since(since).await
+    }
+
     async fn get(&self, id: &str) -> Result<Option<Record>> {
         self.source().await?.get(id).await
     }

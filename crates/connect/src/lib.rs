@@ -15,6 +15,8 @@ mod deferred;
 mod feed;
 #[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
 mod file;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "json")]
 pub mod json;
 pub mod memory;
@@ -41,6 +43,8 @@ pub use self::csv::{Csv, CsvOptions};
 pub use self::deferred::Deferred;
 #[cfg(feature = "feed")]
 pub use self::feed::FeedFormat;
+#[cfg(feature = "http")]
+pub use self::http::{Http, HttpOptions};
 #[cfg(feature = "json")]
 pub use self::json::{Json, JsonOptions};
 pub use self::memory::MemoryTable;

@@ -21,7 +21,7 @@ impl std::fmt::Debug for Registry {
 
 /// Fills a registry with each connector whose feature is enabled.
 macro_rules! fill {
-    ($registry:ident, $($feature:literal => $connector:path),+ $(,)?) => {
+    ($registry:ident, $($feature:literal => $connector:expr),+ $(,)?) => {
         $(
             #[cfg(feature = $feature)]
             $registry.connectors.push(Arc::new($connector));
@@ -39,6 +39,7 @@ impl Registry {
             "csv" => crate::csv::CsvConnector,
             "json" => crate::json::JsonConnector,
             "sqlite" => crate::sqlite::SqliteConnector,
+            "http" => crate::http::HttpConnector::default(),
             "postgres" => crate::postgres::PostgresConnector,
             "mysql" => crate::mysql::MySqlConnector,
             "ws" => crate::ws::WsConnector,

@@ -14,7 +14,7 @@ pub(crate) enum Verification<'a> {
     /// By the authorities whose certificates are in this PEM text.
     Authorities(&'a [u8]),
     /// By the public authorities.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "http", feature = "postgres"))]
     Public,
     /// None: the connection is encrypted, but the server may be another one.
     #[cfg(feature = "postgres")]
@@ -32,7 +32,7 @@ pub(crate) fn client(verification: &Verification<'_>) -> Result<Arc<ClientConfig
         .map_err(|error| error.to_string())?;
     let builder = match verification {
         Verification::Authorities(pem) => builder.with_root_certificates(authorities(pem)?),
-        #[cfg(feature = "postgres")]
+        #[cfg(any(feature = "http", feature = "postgres"))]
         Verification::Public => {
             builder.with_root_certificates(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
         }

@@ -15,8 +15,36 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     ("lens.events", "Retention of the events of each resource, for subscribers that reconnect."),
     ("dio.*", "A resource, served at `/NAME`. The name has letters, digits, `-` and `_`."),
     ("dio.*.source", "The source of its rows."),
+    (
+        "dio.*.source.page",
+        "`http`: how the list is divided into pages: one of `header_link`, `json_link`, `cursor`, `header_cursor`, `page_number`, `offset`, \
+         `none`. By default a `Link` header or the URL of the next page in a usual member is followed, and an answer that shows another \
+         division is refused.",
+    ),
+    (
+        "dio.*.source.auth",
+        "`http`: credentials: one of `bearer`, `basic`, `header`, `query`, `oauth2_client_credentials`. Values may be `env:NAME` or \
+         `file:PATH`.",
+    ),
+    (
+        "dio.*.source.rate",
+        "`http`: the rate limit, which lists, reads and writes share, and all sources on one origin with the same credentials and limits.",
+    ),
+    (
+        "dio.*.source.since",
+        "`http`: lets a refresh ask for the rows that have changed, between whole lists. Deleted rows stay until the next whole list.",
+    ),
+    (
+        "dio.*.source.responses",
+        "`http`: rules for the meaning of answers. The first that applies wins over the status.",
+    ),
     ("dio.*.columns.*", "A declared column; other columns are inferred."),
     ("dio.*.write", "Destination of writes in place of the source: a table, which must exist."),
+    (
+        "dio.*.write.http",
+        "Requests for writes to an `http` source. A kind of write without a request is derived from another one if possible, or not \
+         supported.",
+    ),
     (
         "dio.*.feed",
         "A WebSocket that sends changes, in addition to webhooks. For the changes of the source itself see `feed` above.",

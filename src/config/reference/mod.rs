@@ -17,7 +17,7 @@ use diorama_connect::{Connector, FollowMode, Registry};
 use keys::{KEYS, KeyText, REQUIRED, TABLES};
 
 /// Files that together contain every table and take every branch.
-const SAMPLES: [&str; 5] = [
+const SAMPLES: [&str; 6] = [
     r#"
         [server]
         auth = { tokens = ["env:TOKEN"] }
@@ -63,6 +63,11 @@ const SAMPLES: [&str; 5] = [
         [dio.a]
         source = { connection = "shop", table = "a" }
         write = { connection = "shop", table = "b" }
+    "#,
+    r#"
+        [dio.a]
+        source = { http = "https://h", page = {}, auth = {}, rate = {}, since = {}, responses = [{}] }
+        write.http = {}
     "#,
     r#"
         [dio.a]
@@ -115,6 +120,10 @@ impl Key {
             }
             "dio.*.feed" => json!({"anyOf": [{"enum": FollowMode::WORDS}, table("dio.*.feed")]}),
             "dio.*.feed.headers" => json!({"type": "object", "additionalProperties": {"type": "string"}}),
+            "dio.*.source.responses" => json!({"type": "array", "items": table("dio.*.source.responses")}),
+            "dio.*.source.headers" | "dio.*.source.query" => {
+                json!({"type": "object", "additionalProperties": {"type": "string"}})
+            }
             path if path.ends_with(".map") => json!({"type": "object"}),
             "dio.*.columns" => json!({"type": "object", "additionalProperties": table("dio.*.columns.*")}),
             path if self.expected == "a table" => table(path),
@@ -245,6 +254,7 @@ fn type_of(expected: &str) -> Value {
             json!({"type": "string", "pattern": r"^([0-9]+ ?(ms|s|m|h|d) ?)+$|\$\{"})
         }
         "an array of texts" => json!({"type": "array", "items": {"type": "string"}}),
+        "a text or a table" => json!({"type": ["string", "object"]}),
         r#"an array like ["env:NAME"]"# => {
             json!({"type": "array", "items": {"type": "string", "pattern": "^(env|file):"}})
         }
@@ -281,6 +291,8 @@ fn type_words(expected: &str) -> String {
         r#"an array like ["env:NAME"]"# => "secrets".into(),
         "an array of texts" => "texts".into(),
         "a table" => "table".into(),
+        "a text or a table" => "text or table".into(),
+        "an array of tables" => "tables".into(),
         "a text" => "text".into(),
         r#"a text, "env:NAME" or "file:PATH""# => "text or secret".into(),
         "a folder, or true or false" => "folder or flag".into(),

@@ -21,6 +21,10 @@ pub struct Rows {
     layout: Option<Arc<Layout>>,
     stamp: Option<Stamp>,
     undecodable: Option<Undecodable>,
+    /// Text by which the source recognizes this list.
+    fingerprint: Option<Arc<str>>,
+    /// Place from which the source can tell what has changed after this list.
+    since: Option<Arc<str>>,
 }
 
 /// Rows of a source that could not be decoded.
@@ -138,6 +142,32 @@ impl Rows {
     /// Time at which these rows were read, if a Dio's master listed them.
     pub fn stamp(&self) -> Option<&Stamp> {
         self.stamp.as_ref()
+    }
+
+    /// Sets the text by which the source recognizes this list; see
+    /// [`TableShell::list_changed`](crate::vista::TableShell::list_changed).
+    #[must_use]
+    pub fn with_fingerprint(mut self, fingerprint: Option<String>) -> Rows {
+        self.fingerprint = fingerprint.map(Arc::from);
+        self
+    }
+
+    /// Text by which the source recognizes this list, if it can.
+    pub fn fingerprint(&self) -> Option<&Arc<str>> {
+        self.fingerprint.as_ref()
+    }
+
+    /// Sets the place from which the source can tell what has changed after this list; see
+    /// [`TableShell::list_since`](crate::vista::TableShell::list_since).
+    #[must_use]
+    pub fn with_since(mut self, since: Option<String>) -> Rows {
+        self.since = since.map(Arc::from);
+        self
+    }
+
+    /// Place from which the source can tell what has changed after this list, if it can.
+    pub fn since(&self) -> Option<&Arc<str>> {
+        self.since.as_ref()
     }
 
     pub(crate) fn stamped(mut self, stamp: Stamp) -> Rows {

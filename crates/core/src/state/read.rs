@@ -18,6 +18,11 @@ impl State {
         self.rows_seq
     }
 
+    /// True if no operation waits or is shown instead of a confirmed row, and no row has to be read again.
+    pub fn is_settled(&self) -> bool {
+        self.folds.is_empty() && self.queue.is_empty() && self.dirty.is_empty() && self.lost.is_empty()
+    }
+
     /// The log's epoch.
     pub fn epoch(&self) -> &Arc<str> {
         &self.epoch

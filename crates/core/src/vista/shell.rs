@@ -32,6 +32,26 @@ pub trait TableShell: Send + Sync + 'static {
     /// [`Error::Source`] when the source fails.
     async fn list(&self, query: &Query) -> Result<Rows>;
 
+    /// The whole list, or `None` if the source finds without reading it that it is the list with this
+    /// [fingerprint](Rows::fingerprint). The default always lists.
+    ///
+    /// # Errors
+    /// As [`TableShell::list`].
+    async fn list_changed(&self, fingerprint: &str) -> Result<Option<Rows>> {
+        let _ = fingerprint;
+        self.list(&Query::default()).await.map(Some)
+    }
+
+    /// The rows that were added or changed after the list with this [place](Rows::since); deleted rows are not told. `None` if the
+    /// whole list is due, which the default always says.
+    ///
+    /// # Errors
+    /// As [`TableShell::list`].
+    async fn list_since(&self, since: &str) -> Result<Option<Rows>> {
+        let _ = since;
+        Ok(None)
+    }
+
     /// One row. The default lists everything and takes the row from the list.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::dio::core::Core;
 use crate::dio::deliver::breaker::Upstream;
+use crate::dio::guard::Guard;
 use crate::record::{Id, Record, Rows, Stamp};
 use crate::vista::{Capabilities, Error, Inferred, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written};
 
@@ -54,7 +55,12 @@ impl Core {
     /// Lists the rows of `query` at the master.
     pub(crate) async fn list_master(&self, query: &Query) -> Result<Rows> {
         let (shell, query) = (Arc::clone(self.vista.shell()), query.clone());
-        let list = self.ask_master(None, self.settings.refresh_timeout, async move { shell.list(&query).await });
+        self.ask_for_list(async move { shell.list(&query).await }).await
+    }
+
+    /// Asks the master for a list, until the Dio closes.
+    async fn ask_for_list<T: Send + 'static>(&self, list: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        let list = self.ask_master(None, self.settings.refresh_timeout, list);
         tokio::select! {
             biased;
             listed = list => listed,
@@ -113,8 +119,28 @@ impl Core {
 pub(crate) async fn list_stamped(core: &Arc<Core>, query: &Query) -> Result<Rows> {
     let guard = core.open_guard().await?;
     let started = Instant::now();
-    let complete = *query == Query::default();
     let rows = core.list_master(query).await?;
+    Ok(stamped(core, rows, guard, started, *query == Query::default()))
+}
+
+/// Lists all rows of the master under a fresh mark; `None` if the list is the one with this fingerprint.
+pub(super) async fn list_changed_stamped(core: &Arc<Core>, fingerprint: Arc<str>) -> Result<Option<Rows>> {
+    let guard = core.open_guard().await?;
+    let (started, shell) = (Instant::now(), Arc::clone(core.vista.shell()));
+    let rows = core.ask_for_list(async move { shell.list_changed(&fingerprint).await }).await?;
+    Ok(rows.map(|rows| stamped(core, rows, guard, started, true)))
+}
+
+/// Lists the rows that have changed since a list, under a fresh mark; `None` if the whole list is due.
+pub(super) async fn list_since_stamped(core: &Arc<Core>, since: Arc<str>) -> Result<Option<Rows>> {
+    let guard = core.open_guard().await?;
+    let (started, shell) = (Instant::now(), Arc::clone(core.vista.shell()));
+    let rows = core.ask_for_list(async move { shell.list_since(&since).await }).await?;
+    Ok(rows.map(|rows| stamped(core, rows, guard, started, false)))
+}
+
+/// Adds the mark of the read to its rows. Notes the time and the bad rows of a complete list.
+fn stamped(core: &Arc<Core>, rows: Rows, guard: Guard, started: Instant, complete: bool) -> Rows {
     if complete {
         let rows = rows.undecodable().cloned();
         if let Some(bad) = &rows {
@@ -127,7 +153,7 @@ pub(crate) async fn list_stamped(core: &Arc<Core>, query: &Query) -> Result<Rows
         freshness.list_time = started.elapsed();
         freshness.undecodable = rows;
     }
-    Ok(rows.stamped(Stamp { mark: guard.mark, complete, _guard: Arc::new(guard) }))
+    rows.stamped(Stamp { mark: guard.mark, complete, _guard: Arc::new(guard) })
 }
 
 #[async_trait]
@@ -142,6 +168,14 @@ impl TableShell for StampingShell {
 
     async fn list(&self, query: &Query) -> Result<Rows> {
         list_stamped(&self.core()?, query).await
+    }
+
+    async fn list_changed(&self, fingerprint: &str) -> Result<Option<Rows>> {
+        list_changed_stamped(&self.core()?, fingerprint.into()).await
+    }
+
+    async fn list_since(&self, since: &str) -> Result<Option<Rows>> {
+        list_since_stamped(&self.core()?, since.into()).await
     }
 
     async fn get(&self, id: &str) -> Result<Option<Record>> {

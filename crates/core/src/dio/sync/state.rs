@@ -82,6 +82,19 @@ pub(crate) struct LastList {
     pub(crate) list_time: Duration,
     /// Rows of the list that could not be decoded.
     pub(crate) undecodable: Option<Undecodable>,
+    /// The list that the rows are equal to, if the source can recognize it.
+    pub(crate) equal: Option<EqualList>,
+    /// Place from which the source can tell what has changed after the last list that was applied.
+    pub(crate) since: Option<Arc<str>>,
+}
+
+/// A list of the source that the rows are equal to as long as none of them changes.
+#[derive(Clone, Debug)]
+pub(crate) struct EqualList {
+    /// Text by which the source recognizes it.
+    pub(crate) fingerprint: Arc<str>,
+    /// Position of the last change of a row.
+    pub(crate) rows_seq: Seq,
 }
 
 impl LastList {

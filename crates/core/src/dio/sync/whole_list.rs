@@ -8,14 +8,17 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::apply::Listing;
+use super::master::{list_changed_stamped, list_since_stamped, list_stamped};
 use super::report::{RefreshReport, report};
+use super::state::EqualList;
 use crate::dio::core::Core;
 use crate::dio::guard::Guard;
 use crate::dio::handle::Dio;
 use crate::dio::scope::scope_of;
+use crate::journal::Seq;
 use crate::record::{Record, Rows};
 use crate::state::check_size;
-use crate::vista::{Error, Result};
+use crate::vista::{Error, Query, Result};
 
 /// Whole list of the master that is being read; see [`Dio::begin_list`].
 ///
@@ -104,6 +107,46 @@ impl Dio {
         Ok(WholeList { core, guard, began: Instant::now(), rows })
     }
 
+    /// Makes the cache equal to the master's whole list, as [`Dio::reconcile`] with `dio.master().list_values()` does.
+    ///
+    /// A master that recognizes its last list, and has not changed since, is not read again. A master that can tell what has
+    /// changed since the last list is asked for that instead, until it says that the whole list is due: rows that it deletes stay
+    /// until then.
+    ///
+    /// # Errors
+    /// As [`Dio::reconcile`]; the master's own.
+    pub async fn reconcile_master(&self) -> Result<RefreshReport> {
+        let core = &self.0.core;
+        let began = Instant::now();
+        let before = core.state().rows_seq();
+        let rows = match (core.place_of_changes(), core.equal_list()) {
+            (Some(since), _) => list_since_stamped(core, since).await?,
+            (None, Some(fingerprint)) => {
+                let Some(rows) = list_changed_stamped(core, fingerprint).await? else {
+                    core.mark_complete().await;
+                    let position = Some(core.position());
+                    return Ok(RefreshReport { took: began.elapsed(), position, ..RefreshReport::default() });
+                };
+                Some(rows)
+            }
+            (None, None) => None,
+        };
+        let rows = match rows {
+            Some(rows) => rows,
+            None => list_stamped(core, &Query::default()).await?,
+        };
+        let is_whole = rows.stamp().is_some_and(|stamp| stamp.complete);
+        let fingerprint = rows.fingerprint().cloned().filter(|_| is_whole && rows.undecodable().is_none());
+        let since = rows.since().cloned();
+        let report = self.reconcile(rows).await?;
+        core.note_equal_list(fingerprint, before, &report);
+        if !is_whole {
+            core.mark_complete().await;
+        }
+        core.sync.last_list.lock().since = since;
+        Ok(RefreshReport { took: began.elapsed(), ..report })
+    }
+
     /// Makes the cache equal to `rows`, as [`Dio::reconcile`] does with a complete list, also if the program made them.
     ///
     /// Changes since the read began are kept: for rows that `dio.master()` listed, perhaps narrowed, since their read;
@@ -135,6 +178,32 @@ impl Dio {
 }
 
 impl Core {
+    /// Fingerprint of the master's list that all rows are equal to; `None` if there is none, or rows may differ from it.
+    fn equal_list(&self) -> Option<Arc<str>> {
+        let state = self.state();
+        let equal = self.sync.last_list.lock().equal.clone()?;
+        let is_replaced = self.vista.shell().is_replaced();
+        let is_equal = equal.rows_seq == state.rows_seq() && state.is_settled() && self.gathering().is_none();
+        (is_equal && !is_replaced).then_some(equal.fingerprint)
+    }
+
+    /// Place from which the master can tell what has changed since the last list; `None` if the rows are not a copy of it.
+    fn place_of_changes(&self) -> Option<Arc<str>> {
+        let last_list = self.sync.last_list.lock();
+        let is_copy = last_list.complete && self.gathering().is_none() && !self.vista.shell().is_replaced();
+        last_list.since.clone().filter(|_| is_copy)
+    }
+
+    /// Notes that the rows are equal to a list that was applied, if it has changed nothing and nothing else has: `before` is the
+    /// position of the last change of a row when the list was begun.
+    fn note_equal_list(&self, fingerprint: Option<Arc<str>>, before: Seq, report: &RefreshReport) {
+        let state = self.state();
+        let changes = report.inserted + report.changed + report.removed;
+        let is_equal = changes == 0 && state.rows_seq() == before && state.is_settled() && self.gathering().is_none();
+        let equal = fingerprint.filter(|_| is_equal).map(|fingerprint| EqualList { fingerprint, rows_seq: before });
+        self.sync.last_list.lock().equal = equal;
+    }
+
     /// Converts rows to the Dio's layout, and checks their sizes.
     fn checked(&self, rows: Rows) -> Result<Rows> {
         let schema = self.vista.schema();

@@ -1,0 +1,371 @@
+//! Requests to one API: credentials, rate limit, limits on time and size, and the meaning of answers.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::Url;
+
+use super::auth::Authenticator;
+use super::budget::Budget;
+use super::errors::{Failure, detail_of, plain, reset_in, retry_after};
+use super::options::HttpOptions;
+use super::rules::{HttpAction, HttpRule, action};
+use crate::tls::{self, Verification};
+use diorama_core::record::{CborValue, JsonError, JsonLimits, parse_json};
+use diorama_core::vista::{Error, Result};
+
+/// Maximum number of redirects that are followed.
+const REDIRECTS: usize = 5;
+/// Time within which a connection must be established.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Maximum pause that an API can demand.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
+/// Pause after an answer that the limit is exceeded, if it does not say how long.
+const DEFAULT_PAUSE: Duration = Duration::from_secs(5);
+/// Limits of one answer, beside its size.
+const LIMITS: JsonLimits = JsonLimits { nodes: 8_000_000, depth: 72 };
+
+/// Parses an answer.
+pub(super) fn parse(body: &[u8]) -> Result<CborValue, JsonError> {
+    parse_json(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body), LIMITS)
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// JSON.
+    pub(super) body: Option<Bytes>,
+    /// Media type of the body.
+    pub(super) content_type: HeaderValue,
+    /// Time for which the request waits for the rate limit.
+    pub(super) patience: Duration,
+}
+
+impl Call {
+    pub(super) fn new(method: Method, url: Url, patience: Duration) -> Call {
+        let content_type = HeaderValue::from_static("application/json");
+        Call { method, url, headers: Vec::new(), body: None, content_type, patience }
+    }
+}
+
+/// An answer that is not a failure.
+#[derive(Clone, Debug)]
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    /// True if a rule says that there is nothing.
+    pub(super) is_nothing: bool,
+}
+
+/// Client of one API.
+pub(super) struct Client {
+    /// Follows redirects, for GET.
+    reading: reqwest::Client,
+    /// Follows no redirect, which would turn a POST into a GET.
+    writing: reqwest::Client,
+    auth: Authenticator,
+    budget: Arc<Budget>,
+    headers: HeaderMap,
+    rules: Vec<HttpRule>,
+    remaining: Option<String>,
+    reset: Option<String>,
+    max_size: u64,
+    public_only: bool,
+    /// The URL of the rows, for the origin.
+    base: Url,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("url", &shown(&self.base)).field("auth", &self.auth).finish_non_exhaustive()
+    }
+}
+
+/// Returns a URL for messages: without user, password and query, which may contain secrets.
+pub(super) fn shown(url: &Url) -> String {
+    format!("{}{}", url.origin().ascii_serialization(), url.path())
+}
+
+impl Client {
+    /// # Errors
+    /// [`Error::Config`] if the certificates of the authorities cannot be read.
+    pub(super) fn new(base: Url, options: &HttpOptions, budget: Arc<Budget>) -> Result<Client> {
+        let pem = options.ca.as_ref().map(|path| {
+            std::fs::read(path).map_err(|error| Error::Config(format!("ca: {}: {error}", path.display())))
+        });
+        let pem = pem.transpose()?;
+        let verification = pem.as_deref().map_or(Verification::Public, Verification::Authorities);
+        let tls = tls::client(&verification).map_err(|error| Error::Config(format!("ca: {error}")))?;
+        let client = |redirects| {
+            let mut builder = reqwest::Client::builder()
+                .tls_backend_preconfigured((*tls).clone())
+                .user_agent(concat!("diorama/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT)
+                .timeout(options.timeout)
+                .redirect(redirects);
+            if options.public_only {
+                builder = builder.dns_resolver(Arc::new(PublicOnly));
+            }
+            builder.build().map_err(|error| Error::Config(format!("no HTTP client: {}", plain(error))))
+        };
+        Ok(Client {
+            reading: client(redirects(&base))?,
+            writing: client(reqwest::redirect::Policy::none())?,
+            auth: Authenticator::new(options.auth.clone()),
+            budget,
+            headers: options.headers.clone(),
+            rules: options.rules.clone(),
+            remaining: options.rate.remaining.clone(),
+            reset: options.rate.reset.clone(),
+            max_size: options.max_size,
+            public_only: options.public_only,
+            base,
+        })
+    }
+
+    /// Sends a request and returns its answer, which is a success by its status or by the rules.
+    pub(super) async fn send(&self, call: &Call) -> Result<Reply, Failure> {
+        self.check_origin(&call.url)?;
+        let mut renewed = false;
+        loop {
+            let (status, headers, body) = self.exchange(call).await?;
+            if status == StatusCode::UNAUTHORIZED && !renewed && self.auth.forget_token().await {
+                renewed = true;
+                continue;
+            }
+            return self.judge(call, status, headers, body);
+        }
+    }
+
+    /// Sends a request, within the rate limit.
+    async fn exchange(&self, call: &Call) -> Result<(StatusCode, HeaderMap, Bytes), Failure> {
+        let permit = self.budget.acquire(call.patience).await.map_err(|wait| Failure::NotActed {
+            message: format!("the rate limit of {} permits no request now", self.base.authority()),
+            retry_after: Some(wait),
+        })?;
+        let mut url = call.url.clone();
+        self.auth.sign_url(&mut url);
+        let mut headers = self.headers.clone();
+        for (name, value) in &call.headers {
+            headers.insert(name, value.clone());
+        }
+        headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
+        let client = if call.method == Method::GET { &self.reading } else { &self.writing };
+        let mut request = client.request(call.method.clone(), url).headers(headers);
+        if let Some(body) = &call.body {
+            request = request.header(CONTENT_TYPE, call.content_type.clone()).body(body.clone());
+        }
+        let request = self.auth.sign(&self.writing, request).await.map_err(Failure::not_acted)?;
+        let answer = request.send().await.map_err(|error| self.unanswered(error))?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let body = read_limited(answer, self.max_size).await;
+        self.obey(&headers);
+        drop(permit);
+        match body {
+            Ok(body) => Ok((status, headers, body)),
+            Err(problem) => Err(Failure::Unanswered(format!("{}: {problem}", shown(&call.url)))),
+        }
+    }
+
+    fn unanswered(&self, error: reqwest::Error) -> Failure {
+        let (is_sent, host) = (!error.is_connect() && !error.is_builder(), self.base.authority());
+        let message = format!("{host} gave no answer: {}", plain(error));
+        if is_sent { Failure::Unanswered(message) } else { Failure::not_acted(message) }
+    }
+
+    /// Pauses if the answer says that no request is left.
+    fn obey(&self, headers: &HeaderMap) {
+        let text = |name: &Option<String>| headers.get(name.as_deref()?)?.to_str().ok();
+        let left = text(&self.remaining).and_then(|left| left.trim().parse::<f64>().ok());
+        if left.is_some_and(|left| left < 1.0)
+            && let Some(wait) = text(&self.reset).and_then(reset_in)
+        {
+            self.budget.pause(wait.min(LONGEST_PAUSE));
+        }
+    }
+
+    fn judge(&self, call: &Call, status: StatusCode, headers: HeaderMap, body: Bytes) -> Result<Reply, Failure> {
+        let retry_after = retry_after(&headers);
+        let reset = self.reset.as_ref().and_then(|name| headers.get(name)?.to_str().ok()).and_then(reset_in);
+        let mut meaning = action(&self.rules, status, &body);
+        // GitHub and others refuse with 403 what is beyond the limit.
+        if status == StatusCode::FORBIDDEN && meaning == HttpAction::Fail && self.is_exhausted(&headers) {
+            meaning = HttpAction::RateLimited;
+        }
+        let place = shown(&call.url);
+        let words = || format!("{place} answers {status}{}", detail_of(&body));
+        match meaning {
+            _ if status == StatusCode::NOT_MODIFIED => {
+                Ok(Reply { status, headers, body: Bytes::new(), is_nothing: false })
+            }
+            HttpAction::Accept if status.is_success() => Ok(Reply { status, headers, body, is_nothing: false }),
+            HttpAction::Ignore => Ok(Reply { status, headers, body: Bytes::new(), is_nothing: true }),
+            HttpAction::RateLimited => {
+                let wait = retry_after.or(reset).unwrap_or(DEFAULT_PAUSE).min(LONGEST_PAUSE);
+                self.budget.pause(wait);
+                Err(Failure::NotActed { message: words(), retry_after: Some(wait) })
+            }
+            HttpAction::Retry => {
+                if let Some(wait) = retry_after {
+                    self.budget.pause(wait.min(LONGEST_PAUSE));
+                }
+                let hint = if status == StatusCode::UNAUTHORIZED { "; check auth" } else { "" };
+                Err(Failure::NotActed { message: format!("{}{hint}", words()), retry_after })
+            }
+            HttpAction::Unknown => Err(Failure::Unanswered(words())),
+            HttpAction::Accept | HttpAction::Fail => {
+                let hint = match status.is_redirection() {
+                    true => self.redirect_hint(&headers),
+                    false => String::new(),
+                };
+                Err(Failure::Refused { status, message: format!("{}{hint}", words()) })
+            }
+        }
+    }
+
+    fn is_exhausted(&self, headers: &HeaderMap) -> bool {
+        let remaining = self.remaining.as_deref().unwrap_or("x-ratelimit-remaining");
+        headers.contains_key(http::header::RETRY_AFTER)
+            || headers.get(remaining).is_some_and(|left| left.as_bytes() == b"0")
+    }
+
+    fn redirect_hint(&self, headers: &HeaderMap) -> String {
+        let to = headers.get(http::header::LOCATION).and_then(|to| to.to_str().ok());
+        match to.and_then(|to| self.base.join(to).ok()) {
+            Some(to) => format!(" to {}, which is not followed: set the URL to it", shown(&to)),
+            None => String::new(),
+        }
+    }
+
+    /// Refuses other origins, because credentials are sent with every request.
+    fn check_origin(&self, url: &Url) -> Result<(), Failure> {
+        let refused = |message| Err(Failure::Refused { status: StatusCode::MISDIRECTED_REQUEST, message });
+        if url.origin() != self.base.origin() {
+            let origin = self.base.origin().ascii_serialization();
+            return refused(format!("{} is not at {origin}: credentials are sent to one origin only", shown(url)));
+        }
+        let address = match url.host() {
+            Some(url::Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+            Some(url::Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+            _ => None,
+        };
+        match address.filter(|address| self.public_only && !is_public(*address)) {
+            Some(address) => refused(format!("{address} is not a public address")),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the URL that an answer names, on the API's own origin. An API behind a proxy may write `http` for `https`.
+    pub(super) fn resolve(&self, text: &str) -> Result<Url, String> {
+        let mut url = self.base.join(text).map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+        let is_downgrade = url.scheme() == "http" && self.base.scheme() == "https";
+        if is_downgrade && url.host() == self.base.host() && url.port().is_none() {
+            // `http` to `https` is permitted by the URL standard.
+            let _ = url.set_scheme("https");
+        }
+        Ok(url)
+    }
+}
+
+/// Follows redirects on the same origin only, because credentials are sent with them.
+fn redirects(base: &Url) -> reqwest::redirect::Policy {
+    let origin = base.origin();
+    reqwest::redirect::Policy::custom(move |attempt| {
+        if attempt.previous().len() > REDIRECTS {
+            return attempt.error("too many redirects");
+        }
+        if attempt.url().origin() == origin { attempt.follow() } else { attempt.stop() }
+    })
+}
+
+/// Reads a body of at most `most` bytes, after decompression.
+///
+/// # Errors
+/// The reason: it is larger, or the connection was lost.
+pub(super) async fn read_limited(mut answer: reqwest::Response, most: u64) -> Result<Bytes, String> {
+    let too_large = || format!("the answer is larger than {most} bytes (max_size)");
+    if answer.content_length().is_some_and(|length| length > most) {
+        return Err(too_large());
+    }
+    let mut body = Vec::new();
+    loop {
+        match answer.chunk().await {
+            Ok(Some(chunk)) if (body.len() + chunk.len()) as u64 > most => return Err(too_large()),
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Ok(body.into()),
+            Err(error) => return Err(format!("the answer has not arrived whole: {}", plain(error))),
+        }
+    }
+}
+
+/// Resolver that returns public addresses only.
+struct PublicOnly;
+
+impl Resolve for PublicOnly {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let public: Vec<SocketAddr> = found.filter(|address| is_public(address.ip())).collect();
+            if public.is_empty() {
+                return Err(format!("{} has no public address", name.as_str()).into());
+            }
+            Ok(Box::new(public.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Returns true for an address of the public internet: neither private, shared, local, documentation, multicast nor reserved
+/// (RFC 6890).
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            let is_shared = a == 100 && (64..128).contains(&b);
+            let is_benchmark = a == 198 && (18..20).contains(&b);
+            let is_protocol = v4.octets()[..3] == [192, 0, 0];
+            !(v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_documentation()
+                || v4.is_multicast()
+                || is_shared
+                || is_benchmark
+                || is_protocol
+                || a == 0
+                || a >= 240)
+        }
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => is_public(IpAddr::V4(v4)),
+            // Global unicast, without documentation.
+            None => v6.segments()[0] & 0xe000 == 0x2000 && v6.segments()[..2] != [0x2001, 0xdb8],
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_addresses_are_known() {
+        let public = |text: &str| is_public(text.parse().unwrap());
+        for private in ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
+            "224.0.0.1", "255.255.255.255", "::1", "fe80::1", "fd00::1", "::ffff:127.0.0.1", "ff02::1", "2001:db8::1"]
+        {
+            assert!(!public(private), "{private}");
+        }
+        for open in ["8.8.8.8", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8"] {
+            assert!(public(open), "{open}");
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Whole lists, page by page.
+//!
+//! A list counts only if it is whole: its last page was reached, and it has at least as many rows as the API has stated. While it is
+//! read the rows may change at the API. If a row on a page that was read is deleted, the rows behind it move forward, and
+//! the first row of the next page is missed. For pagings in which that can happen a list whose ids differ from those of the last
+//! list is read again, until every row that was read is there the next time: then none was deleted meanwhile, and none was missed.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ETAG, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
+use url::Url;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::client::{Call, Reply, shown};
+use super::errors::Failure;
+use super::pager::{Page, PageError, PageParameter, PageRequest, Pager};
+use super::pointer;
+use super::row::{document, encode, id_of, rows_at};
+use super::since::ChangeTime;
+use super::source::Inner;
+use crate::file::source::DecodedRows;
+use diorama_core::dio::Backoff;
+use diorama_core::record::{CborValue, Rows, value_to_json};
+use diorama_core::vista::{Error, Result};
+
+/// Time for which the request for a page waits for the rate limit.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Attempts to read a page.
+const ATTEMPTS: u32 = 4;
+/// Pause between two attempts: initial and maximum.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// Attempts to read a list whose rows move meanwhile.
+const PASSES: usize = 5;
+
+/// A whole list.
+pub(super) struct Pass {
+    pub(super) rows: Rows,
+    /// Number of pages.
+    pages: usize,
+    /// Hash of the ids in their order.
+    ids: u128,
+    /// Validators of the first page.
+    validators: Vec<(HeaderName, HeaderValue)>,
+    /// Newest time of a change, if changes are listed by time.
+    newest: Option<ChangeTime>,
+}
+
+/// What the first request of a list adds to the configured one.
+#[derive(Default)]
+pub(super) struct PageStart<'s> {
+    /// Headers of the first request.
+    conditions: &'s [(HeaderName, HeaderValue)],
+    /// Time since which changes are listed.
+    since: Option<String>,
+}
+
+/// What is known of the last whole list.
+#[derive(Debug, Default)]
+pub(super) struct LastList {
+    ids: Option<u128>,
+    /// Time at which it was read.
+    at: Option<Instant>,
+}
+
+impl Inner {
+    /// Reads the whole list.
+    pub(super) async fn read_list(&self) -> Result<Rows> {
+        self.read_changed_list(None).await?.ok_or_else(|| Error::transient("the API has not sent its list"))
+    }
+
+    /// Reads the whole list; `None` if the API says that it is the one with this fingerprint.
+    pub(super) async fn read_changed_list(&self, fingerprint: Option<&str>) -> Result<Option<Rows>> {
+        let began = Instant::now();
+        let conditions = fingerprint.map(conditions).unwrap_or_default();
+        let start = PageStart { conditions: &conditions, since: None };
+        let Some(mut pass) = self.read_pass(&start).await? else { return Ok(None) };
+        let known = self.last.lock().ids;
+        let mut is_settled = pass.pages <= 1 || !self.options.pages.is_checked() || known == Some(pass.ids);
+        let mut passes = 1;
+        while !is_settled {
+            if passes >= PASSES {
+                let place = shown(&self.url);
+                return Err(Error::transient(format!(
+                    "rows of {place} were deleted each of {PASSES} times that it was read (page.check)"
+                )));
+            }
+            let Some(next) = self.read_pass(&PageStart::default()).await? else { return Ok(None) };
+            is_settled = pass.rows.ids().all(|id| next.rows.contains(id));
+            pass = next;
+            passes += 1;
+        }
+        *self.last.lock() = LastList { ids: Some(pass.ids), at: Some(began) };
+        let is_exact = pass.pages <= 1 || self.options.conditional;
+        let fingerprint = if is_exact { fingerprint_of(&pass.validators) } else { None };
+        Ok(Some(pass.rows.with_fingerprint(fingerprint).with_since(pass.newest.map(|newest| newest.to_text()))))
+    }
+
+    /// Reads the rows that have changed since a list; `None` if the whole list is due.
+    pub(super) async fn read_list_since(&self, since: &str) -> Result<Option<Rows>> {
+        let (Some(options), Some(from)) = (&self.options.since, ChangeTime::parse(since)) else { return Ok(None) };
+        let age = self.last.lock().at.map(|at| at.elapsed());
+        if age.is_none_or(|age| age >= options.full_every) {
+            return Ok(None);
+        }
+        let start = PageStart { conditions: &[], since: Some(from.before(options.lookback).to_text()) };
+        let Some(pass) = self.read_pass(&start).await? else { return Ok(None) };
+        let newest = pass.newest.filter(|newest| *newest > from).unwrap_or(from);
+        Ok(Some(pass.rows.with_since(Some(newest.to_text()))))
+    }
+
+    /// Reads all pages once. If the rows move while they are read, begins again. `None` if the first page meets `conditions`.
+    async fn read_pass(&self, start: &PageStart<'_>) -> Result<Option<Pass>> {
+        for _ in 0..PASSES {
+            match self.try_pass(start).await {
+                Ok(pass) => return Ok(pass),
+                Err(PassError::Moved) => {}
+                Err(PassError::Failed(error)) => return Err(error),
+            }
+        }
+        let place = shown(&self.url);
+        Err(Error::transient(format!("rows of {place} have moved each of {PASSES} times that it was read")))
+    }
+
+    async fn try_pass(&self, start: &PageStart<'_>) -> Result<Option<Pass>, PassError> {
+        let place = shown(&self.url);
+        let mut pager = Pager::new(&self.options.pages);
+        let mut rows = Rows::with_layout(self.schema.layout().clone());
+        let (mut decoded, mut validators, mut newest) = (DecodedRows::default(), Vec::new(), None);
+        let mut next = Some(PageRequest::First);
+        while let Some(request) = next {
+            let is_first = request == PageRequest::First;
+            let call = self.page_call(&request, start)?;
+            let reply = self.read_page(&call).await?;
+            if reply.status == StatusCode::NOT_MODIFIED {
+                return Ok(None);
+            }
+            if is_first {
+                validators = validators_of(&reply.headers);
+            }
+            if reply.is_nothing {
+                break;
+            }
+            let document = document(&reply.body, &place)?;
+            let items = rows_at(&document, &self.rows_at, &place)?;
+            let ends = self.ends(items);
+            let page = Page { headers: &reply.headers, document: &document, rows: items.len(), ends };
+            next = pager.next(&page).map_err(|error| PassError::of(error, &place))?;
+            let items = pointer::take(document, &self.rows_at).and_then(|items| items.into_array().ok());
+            let items = items.unwrap_or_default();
+            newest = newest.max(self.newest(&items));
+            self.add(&mut rows, items, &mut decoded, &place)?;
+        }
+        decoded.check()?;
+        if let Some(total) = pager.total().filter(|total| start.since.is_none() && (rows.len() as u64) < *total && rows.undecodable().is_none()) {
+            let count = rows.len();
+            return Err(Error::transient(format!("{place} has listed {count} rows, but says that there are {total}")).into());
+        }
+        let mut ids = Xxh3::new();
+        for id in rows.ids() {
+            ids.update(id.as_bytes());
+            ids.update(&[0]);
+        }
+        Ok(Some(Pass { pages: pager.count(), ids: ids.digest128(), rows, validators, newest }))
+    }
+
+    /// Returns the request for a page.
+    pub(super) fn page_call(&self, request: &PageRequest, start: &PageStart<'_>) -> Result<Call> {
+        let options = &self.options;
+        let wrong = |detail: String| Error::transient(format!("the next page of {}: {detail}", shown(&self.url)));
+        let mut url = match request {
+            PageRequest::Url(text) => self.client.resolve(text).map_err(wrong)?,
+            PageRequest::First | PageRequest::With(..) => self.url.clone(),
+        };
+        let mut body = options.body.clone();
+        if !matches!(request, PageRequest::Url(_)) {
+            let size = options.pages.size.as_ref().map(|(parameter, size)| (parameter, size.to_string()));
+            for (name, value) in &options.query {
+                set_query(&mut url, name, value);
+            }
+            let position = match request {
+                PageRequest::With(parameter, value) => Some((parameter, value.clone())),
+                _ => None,
+            };
+            let since = options.since.as_ref().map(|since| &since.parameter).zip(start.since.clone());
+            for (parameter, value) in size.into_iter().chain(since).chain(position) {
+                set_parameter(&mut url, &mut body, parameter, &value);
+            }
+        }
+        let mut call = Call::new(options.method.clone(), url, PATIENCE);
+        call.body = body.map(|body| Bytes::from(value_to_json(&body)));
+        if *request == PageRequest::First {
+            call.headers = start.conditions.to_vec();
+        }
+        Ok(call)
+    }
+
+    /// Sends the request for a page, again after failures that may pass.
+    async fn read_page(&self, call: &Call) -> Result<Reply> {
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        for attempt in 1.. {
+            let failure = match self.client.send(call).await {
+                Ok(reply) => return Ok(reply),
+                Err(failure) => failure,
+            };
+            let may_pass = match &failure {
+                // The pause is waited for by the next attempt.
+                Failure::NotActed { retry_after, .. } => retry_after.is_none_or(|wait| wait < PATIENCE),
+                Failure::Unanswered(_) => true,
+                Failure::Refused { .. } => false,
+            };
+            if !may_pass || attempt >= ATTEMPTS {
+                return Err(failure.of_read());
+            }
+            tokio::time::sleep(backoff.rest_jittered()).await;
+        }
+        Err(Error::transient("the page was not read"))
+    }
+
+    /// Ids of the first and the last item.
+    fn ends(&self, items: &[CborValue]) -> Option<(String, String)> {
+        let id = |item: &CborValue| {
+            let record = self.row_shape.record(item.clone()).ok()?;
+            id_of(&record, self.schema.id_column()).ok()
+        };
+        Some((id(items.first()?)?, id(items.last()?)?))
+    }
+
+    /// Newest time of a change among items.
+    fn newest(&self, items: &[CborValue]) -> Option<ChangeTime> {
+        let column = &self.options.since.as_ref()?.column;
+        let time = |item: &CborValue| ChangeTime::of(self.row_shape.record(item.clone()).ok()?.get(column)?);
+        items.iter().filter_map(time).max()
+    }
+
+    fn add(&self, rows: &mut Rows, items: Vec<CborValue>, decoded: &mut DecodedRows, place: &str) -> Result<()> {
+        let mut page = std::collections::HashSet::with_capacity(items.len());
+        for (at, item) in items.into_iter().enumerate() {
+            match self.row_shape.record(item).and_then(|record| encode(&record, &self.schema)) {
+                Ok((id, body)) => {
+                    decoded.good();
+                    if !page.insert(id.clone()) {
+                        return Err(Error::permanent(format!("{place} has id {id:?} twice on one page: set id in source")));
+                    }
+                    rows.push_body(id, body);
+                }
+                Err(problem) => {
+                    let problem = format!("row {at} of a page of {place} {problem}");
+                    rows.skip(problem.as_str());
+                    decoded.bad(Error::permanent(problem));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+enum PassError {
+    /// The rows have moved while they were read.
+    Moved,
+    Failed(Error),
+}
+
+impl PassError {
+    fn of(error: PageError, place: &str) -> PassError {
+        match error {
+            PageError::Moved => PassError::Moved,
+            PageError::Wrong(detail) => PassError::Failed(Error::permanent(format!("{place}: {detail}"))),
+        }
+    }
+}
+
+impl From<Error> for PassError {
+    fn from(error: Error) -> PassError {
+        PassError::Failed(error)
+    }
+}
+
+/// Sets a parameter of the query, in place of one of the same name.
+fn set_query(url: &mut Url, name: &str, value: &str) {
+    let others: Vec<(String, String)> =
+        url.query_pairs().filter(|(own, _)| own != name).map(|(own, value)| (own.into_owned(), value.into_owned())).collect();
+    let mut pairs = url.query_pairs_mut();
+    pairs.clear();
+    for (own, other) in others {
+        pairs.append_pair(&own, &other);
+    }
+    pairs.append_pair(name, value);
+}
+
+fn set_parameter(url: &mut Url, body: &mut Option<CborValue>, parameter: &PageParameter, value: &str) {
+    match parameter {
+        PageParameter::Query(name) => set_query(url, name, value),
+        PageParameter::Body(at) => {
+            // A number is one in JSON too.
+            let value = value.parse::<u64>().map_or_else(|_| value.into(), CborValue::from);
+            pointer::set(body.get_or_insert_with(|| CborValue::Map(Vec::new())), at, value);
+        }
+    }
+}
+
+/// Returns the headers of an answer that identify its content.
+fn validators_of(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let validator = |own: HeaderName, condition: HeaderName| Some((condition, headers.get(own)?.clone()));
+    validator(ETAG, IF_NONE_MATCH).or_else(|| validator(LAST_MODIFIED, IF_MODIFIED_SINCE)).into_iter().collect()
+}
+
+/// Returns validators as a text, `HEADER: VALUE`.
+fn fingerprint_of(validators: &[(HeaderName, HeaderValue)]) -> Option<String> {
+    let (name, value) = validators.first()?;
+    Some(format!("{name}: {}", value.to_str().ok()?))
+}
+
+/// Returns the headers of a request for an answer that differs from the one with this fingerprint.
+fn conditions(fingerprint: &str) -> Vec<(HeaderName, HeaderValue)> {
+    let header = fingerprint.split_once(": ").and_then(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
+    header.into_iter().collect()
+}

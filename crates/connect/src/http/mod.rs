@@ -1,0 +1,27 @@
+//! HTTP APIs that answer in JSON: paged lists as sources, and requests for writes.
+
+mod auth;
+mod budget;
+mod client;
+mod config;
+mod detect;
+mod errors;
+mod list;
+mod options;
+mod pager;
+mod pointer;
+mod row;
+mod rules;
+mod since;
+mod source;
+mod template;
+mod write;
+
+pub use self::auth::HttpAuth;
+pub use self::budget::HttpRate;
+pub use self::config::HttpConnector;
+pub use self::options::{HttpOptions, HttpSince};
+pub use self::pager::{HttpPages, PageParameter, Paging, StatedTotal};
+pub use self::rules::{HttpAction, HttpRule};
+pub use self::source::Http;
+pub use self::write::{HttpIfMatch, HttpWrites};

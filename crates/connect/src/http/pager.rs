@@ -1,0 +1,274 @@
+//! Pages of a list: the request for the next page, from the answer with the last one.
+//!
+//! Pure. The vocabulary is that of the paginators of dlt's `rest_api` source, which covers the public APIs.
+
+use std::collections::HashSet;
+
+use http::HeaderMap;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::detect;
+use super::pointer;
+use diorama_core::record::CborValue;
+
+/// Place of a parameter in a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PageParameter {
+    /// Name of a parameter of the query.
+    Query(String),
+    /// JSON Pointer in the body.
+    Body(String),
+}
+
+impl PageParameter {
+    /// Returns the place that `text` names: a JSON Pointer in the body begins with `/`.
+    pub fn of(text: &str) -> PageParameter {
+        match text.starts_with('/') {
+            true => PageParameter::Body(text.to_string()),
+            false => PageParameter::Query(text.to_string()),
+        }
+    }
+}
+
+/// How an API divides its list into pages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Paging {
+    /// By what the answers show: a `Link` header, or the next page's URL in one of the usual members. An answer that shows another
+    /// division is refused, so that no list ends after its first page unnoticed.
+    #[default]
+    Detected,
+    /// One page.
+    None,
+    /// The `Link` header with this relation has the URL of the next page.
+    HeaderLink(String),
+    /// JSON Pointer to the URL of the next page.
+    JsonLink(String),
+    /// JSON Pointer to the cursor of the next page.
+    Cursor {
+        /// JSON Pointer to the cursor.
+        at: String,
+        /// Parameter for it.
+        parameter: PageParameter,
+        /// JSON Pointer to a flag that is false on the last page.
+        more: Option<String>,
+    },
+    /// Header with the cursor of the next page.
+    HeaderCursor {
+        /// Name of the header.
+        header: String,
+        /// Parameter for it.
+        parameter: PageParameter,
+    },
+    /// Numbered pages.
+    PageNumber {
+        /// Parameter for the number.
+        parameter: PageParameter,
+        /// Number of the first page.
+        first: u64,
+        /// JSON Pointer to the number of pages.
+        pages: Option<String>,
+    },
+    /// A number of rows to leave out. Each page begins with the last row of the page before, so that a row that is deleted
+    /// meanwhile hides no other row.
+    Offset {
+        /// Parameter for the number.
+        parameter: PageParameter,
+    },
+}
+
+/// Place at which an API states the number of all rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatedTotal {
+    /// JSON Pointer.
+    Body(String),
+    /// Name of a header.
+    Header(String),
+}
+
+/// Pages of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpPages {
+    /// How the list is divided.
+    pub paging: Paging,
+    /// Rows of a page, and the parameter for this number.
+    pub size: Option<(PageParameter, u64)>,
+    /// Place of the number of all rows. A list with fewer rows is refused.
+    pub total: Option<StatedTotal>,
+    /// True to read a list again if its ids differ from those of the last list, until no row that was read is missing the next
+    /// time. `None` selects it for numbered pages and `Link` headers, where a deleted row can hide another one.
+    pub check: Option<bool>,
+    /// Maximum number of pages.
+    pub most: usize,
+}
+
+impl Default for HttpPages {
+    fn default() -> HttpPages {
+        HttpPages { paging: Paging::Detected, size: None, total: None, check: None, most: 10_000 }
+    }
+}
+
+impl HttpPages {
+    /// Returns true if a row that is deleted while the list is read can hide another one.
+    pub(super) fn is_checked(&self) -> bool {
+        let by_default =
+            matches!(self.paging, Paging::PageNumber { .. } | Paging::HeaderLink(_) | Paging::Detected);
+        self.check.unwrap_or(by_default)
+    }
+}
+
+/// Request for a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PageRequest {
+    /// As configured.
+    First,
+    /// A URL, perhaps relative.
+    Url(String),
+    /// The first request with a parameter.
+    With(PageParameter, String),
+}
+
+/// A page that has been read.
+pub(super) struct Page<'p> {
+    pub(super) headers: &'p HeaderMap,
+    pub(super) document: &'p CborValue,
+    /// Number of rows on the page.
+    pub(super) rows: usize,
+    /// Ids of the first and the last row.
+    pub(super) ends: Option<(String, String)>,
+}
+
+/// Reason why a list cannot be continued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PageError {
+    /// The rows have moved. The list has to be read again from its beginning.
+    Moved,
+    /// The answer contradicts the configuration.
+    Wrong(String),
+}
+
+/// Position in a list.
+#[derive(Debug)]
+pub(super) struct Pager<'p> {
+    pages: &'p HttpPages,
+    /// Hashes of the requests, because an API that repeats a page would never end.
+    requests: HashSet<u128>,
+    /// Number of pages read.
+    count: usize,
+    /// Number of rows read, without those that were read twice.
+    rows: u64,
+    last: Option<String>,
+    /// Smallest stated number of all rows.
+    total: Option<u64>,
+}
+
+impl<'p> Pager<'p> {
+    pub(super) fn new(pages: &'p HttpPages) -> Pager<'p> {
+        Pager { pages, requests: HashSet::new(), count: 0, rows: 0, last: None, total: None }
+    }
+
+    /// Number of pages read.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Smallest number of all rows that the API has stated.
+    pub(super) fn total(&self) -> Option<u64> {
+        self.total
+    }
+
+    /// Returns the request for the page after `page`; `None` if it is the last one.
+    pub(super) fn next(&mut self, page: &Page<'_>) -> Result<Option<PageRequest>, PageError> {
+        let repeated = self.overlap(page)?;
+        self.count += 1;
+        self.rows += (page.rows - repeated) as u64;
+        let total = self.pages.total.as_ref().and_then(|total| stated(total, page));
+        self.total = [self.total, total].into_iter().flatten().min();
+        let is_new = page.rows > repeated;
+        self.last = page.ends.as_ref().map(|(_, last)| last.clone()).or(self.last.take());
+        let next = self.following(page, is_new)?;
+        let Some(next) = next else { return Ok(None) };
+        if self.count >= self.pages.most {
+            let most = self.pages.most;
+            return Err(PageError::Wrong(format!("the list has more than {most} pages (page.max)")));
+        }
+        let hash = match &next {
+            PageRequest::Url(url) => xxh3_128(url.as_bytes()),
+            PageRequest::With(_, value) => xxh3_128(value.as_bytes()),
+            PageRequest::First => 0,
+        };
+        match self.requests.insert(hash) {
+            true => Ok(Some(next)),
+            false => Err(PageError::Wrong(format!("the API names the same next page twice: {next:?}"))),
+        }
+    }
+
+    /// Number of rows of `page` that the page before had already.
+    fn overlap(&self, page: &Page<'_>) -> Result<usize, PageError> {
+        let (Paging::Offset { .. }, Some(last)) = (&self.pages.paging, &self.last) else { return Ok(0) };
+        match &page.ends {
+            Some((first, _)) if first == last => Ok(1),
+            _ => Err(PageError::Moved),
+        }
+    }
+
+    fn following(&self, page: &Page<'_>, is_new: bool) -> Result<Option<PageRequest>, PageError> {
+        let get = |at: &str| pointer::get(page.document, at);
+        let link = |at: &str| get(at).and_then(CborValue::as_text).filter(|url| !url.is_empty());
+        Ok(match &self.pages.paging {
+            Paging::None => None,
+            Paging::Detected => detect::next(page).map_err(PageError::Wrong)?.map(PageRequest::Url),
+            Paging::HeaderLink(rel) => detect::header_link(page.headers, rel).map(PageRequest::Url),
+            Paging::JsonLink(at) => link(at).map(|url| PageRequest::Url(url.to_string())),
+            Paging::Cursor { at, parameter, more } => {
+                let more = more.as_ref().map(|at| get(at) == Some(&CborValue::Bool(true)));
+                let cursor = get(at).and_then(pointer::text);
+                match (more, cursor) {
+                    (Some(false), _) | (None, None) => None,
+                    (Some(true), None) => {
+                        return Err(PageError::Wrong(format!("the answer says that there is more, but has no cursor at {at}")));
+                    }
+                    (_, Some(cursor)) => Some(PageRequest::With(parameter.clone(), cursor)),
+                }
+            }
+            Paging::HeaderCursor { header, parameter } => {
+                let cursor = page.headers.get(header).and_then(|cursor| cursor.to_str().ok()).map(str::trim);
+                let cursor = cursor.filter(|cursor| !cursor.is_empty());
+                cursor.map(|cursor| PageRequest::With(parameter.clone(), cursor.to_string()))
+            }
+            Paging::PageNumber { parameter, first, pages } => {
+                let pages = pages.as_ref().and_then(|at| number(get(at)?));
+                let is_last = match pages {
+                    Some(pages) => self.count as u64 >= pages,
+                    None => !is_new || self.is_complete(),
+                };
+                let number = first + self.count as u64;
+                (!is_last).then(|| PageRequest::With(parameter.clone(), number.to_string()))
+            }
+            Paging::Offset { parameter } => {
+                let is_last = !is_new || self.is_complete();
+                let offset = self.rows.saturating_sub(1);
+                (!is_last).then(|| PageRequest::With(parameter.clone(), offset.to_string()))
+            }
+        })
+    }
+
+    /// Returns true if as many rows have been read as the API has stated.
+    fn is_complete(&self) -> bool {
+        self.total.is_some_and(|total| self.rows >= total)
+    }
+}
+
+fn stated(total: &StatedTotal, page: &Page<'_>) -> Option<u64> {
+    match total {
+        StatedTotal::Body(at) => number(pointer::get(page.document, at)?),
+        StatedTotal::Header(name) => page.headers.get(name)?.to_str().ok()?.trim().parse().ok(),
+    }
+}
+
+fn number(value: &CborValue) -> Option<u64> {
+    match value {
+        CborValue::Integer(number) => u64::try_from(*number).ok(),
+        CborValue::Text(text) => text.parse().ok(),
+        _ => None,
+    }
+}

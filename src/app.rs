@@ -8,6 +8,8 @@ mod accept;
 mod backup;
 mod check;
 pub mod demo;
+#[cfg(feature = "http")]
+pub mod explore;
 pub mod feeds;
 mod hooks;
 pub mod ops;

@@ -9,6 +9,8 @@ use std::process::ExitCode;
 
 use axum::body::Bytes;
 use clap::{Args, Parser, Subcommand};
+#[cfg(feature = "http")]
+use diorama::app::explore;
 use diorama::app::{self, Failure, demo, feeds, ops, webhook};
 use diorama::config::{Access, CacheAt, Config, File, HookSpec};
 use diorama_gateway::Gateway;
@@ -55,6 +57,9 @@ enum Command {
     Feed(feeds::Feeds),
     /// Print the SQL of the triggers that report a table's changes where replication is not allowed.
     Trigger(feeds::Trigger),
+    /// Explore an HTTP API with at most three requests, and print the configuration for it.
+    #[cfg(feature = "http")]
+    Try(explore::Try),
     /// Report every mistake in a configuration.
     Check {
         /// The configuration.
@@ -217,6 +222,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Webhook(arguments) => runtime()?.block_on(webhook::run(arguments)),
         Command::Feed(arguments) => runtime()?.block_on(feeds::run(arguments)),
         Command::Trigger(arguments) => runtime()?.block_on(feeds::trigger(arguments)),
+        #[cfg(feature = "http")]
+        Command::Try(arguments) => runtime()?.block_on(explore::run(&arguments)),
         Command::Check { file, offline } => {
             let config = app::read(&file)?;
             match offline {

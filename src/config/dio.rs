@@ -244,7 +244,10 @@ fn write(reader: &Reader<'_>, connections: &Connections<'_>) -> Option<Arc<dyn R
             source.position(name).is_some() || connection.is_some_and(|connection| connection.position(name).is_some())
         });
         if !is_of_source {
-            write.problem(write.at, format!("write.{name} is how a source {{ {name} = ... }} is written, which this is not"));
+            write.problem(
+                write.at,
+                format!("write.{name} is how a source {{ {name} = ... }} is written, which this is not"),
+            );
         }
         write.finish();
         return None;

@@ -101,7 +101,11 @@ impl Authenticator {
     ///
     /// # Errors
     /// The reason why there is no token.
-    pub(super) async fn sign(&self, client: &reqwest::Client, request: RequestBuilder) -> Result<RequestBuilder, String> {
+    pub(super) async fn sign(
+        &self,
+        client: &reqwest::Client,
+        request: RequestBuilder,
+    ) -> Result<RequestBuilder, String> {
         Ok(match &self.auth {
             HttpAuth::None => request,
             HttpAuth::Bearer(token) => request.header(AUTHORIZATION, secret(&format!("Bearer {token}"))?),

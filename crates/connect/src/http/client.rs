@@ -100,9 +100,10 @@ impl Client {
     /// # Errors
     /// [`Error::Config`] if the certificates of the authorities cannot be read.
     pub(super) fn new(base: Url, options: &HttpOptions, budget: Arc<Budget>) -> Result<Client> {
-        let pem = options.ca.as_ref().map(|path| {
-            std::fs::read(path).map_err(|error| Error::Config(format!("ca: {}: {error}", path.display())))
-        });
+        let pem = options
+            .ca
+            .as_ref()
+            .map(|path| std::fs::read(path).map_err(|error| Error::Config(format!("ca: {}: {error}", path.display()))));
         let pem = pem.transpose()?;
         let verification = pem.as_deref().map_or(Verification::Public, Verification::Authorities);
         let tls = tls::client(&verification).map_err(|error| Error::Config(format!("ca: {error}")))?;
@@ -359,9 +360,23 @@ mod tests {
     #[test]
     fn private_addresses_are_known() {
         let public = |text: &str| is_public(text.parse().unwrap());
-        for private in ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
-            "224.0.0.1", "255.255.255.255", "::1", "fe80::1", "fd00::1", "::ffff:127.0.0.1", "ff02::1", "2001:db8::1"]
-        {
+        for private in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "fe80::1",
+            "fd00::1",
+            "::ffff:127.0.0.1",
+            "ff02::1",
+            "2001:db8::1",
+        ] {
             assert!(!public(private), "{private}");
         }
         for open in ["8.8.8.8", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8"] {

@@ -165,15 +165,17 @@ fn to_cbor(value: &serde_json::Value) -> Option<CborValue> {
 }
 
 /// Keys that select a division into pages.
-const PAGINGS: [&str; 7] =
-    ["header_link", "json_link", "cursor", "header_cursor", "page_number", "offset", "none"];
+const PAGINGS: [&str; 7] = ["header_link", "json_link", "cursor", "header_cursor", "page_number", "offset", "none"];
 
 fn pages(settings: &dyn Settings) -> HttpPages {
     let parameter = |key| settings.text(key).map(|text| PageParameter::of(&text));
     let selected: Vec<&str> = PAGINGS.into_iter().filter(|key| settings.has(key)).collect();
     let needed = || {
         if !settings.has("param") {
-            settings.wrong("param", r#"a cursor requires param: the name of a query parameter, or a JSON Pointer in the body"#.into());
+            settings.wrong(
+                "param",
+                r#"a cursor requires param: the name of a query parameter, or a JSON Pointer in the body"#.into(),
+            );
         }
     };
     let (more, total_pages, first) =
@@ -200,9 +202,7 @@ fn pages(settings: &dyn Settings) -> HttpPages {
             first: first.unwrap_or(1) as u64,
             pages: total_pages,
         },
-        ["offset"] => {
-            Paging::Offset { parameter: parameter("offset").unwrap_or(PageParameter::Query(String::new())) }
-        }
+        ["offset"] => Paging::Offset { parameter: parameter("offset").unwrap_or(PageParameter::Query(String::new())) },
         ["none"] => {
             settings.flag("none");
             Paging::None
@@ -248,9 +248,7 @@ fn auth(settings: &dyn Settings) -> Option<HttpAuth> {
     };
     match selected.as_slice() {
         ["bearer"] => settings.secret("bearer").map(HttpAuth::Bearer),
-        ["basic"] => {
-            Some(HttpAuth::Basic(settings.secret("basic")?, settings.secret("password").unwrap_or_default()))
-        }
+        ["basic"] => Some(HttpAuth::Basic(settings.secret("basic")?, settings.secret("password").unwrap_or_default())),
         ["header"] => {
             let (name, value) = (settings.text("header"), required("value", "header"));
             let parsed = name.as_ref().and_then(|name| name.parse().ok());
@@ -338,7 +336,10 @@ fn writes(settings: &dyn Settings) -> Option<HttpWrites> {
         }
     };
     if writes.capabilities() == (false, false, false) {
-        settings.wrong("create", r#"write.http requires create, replace, patch or delete, like patch = "PATCH /{id}""#.into());
+        settings.wrong(
+            "create",
+            r#"write.http requires create, replace, patch or delete, like patch = "PATCH /{id}""#.into(),
+        );
     }
     if let Some(header) = text("idempotency") {
         match header.parse() {
@@ -362,19 +363,31 @@ fn writes(settings: &dyn Settings) -> Option<HttpWrites> {
 
 const KEYS: &[Key] = &[
     Key::new("source.http", "", "`https://HOST/PATH` of a list in JSON, or `env:NAME`, `file:PATH`."),
-    Key::new("source.path", "none", "`http`: a path below the URL, for a `[connection.NAME]` that several sources share."),
+    Key::new(
+        "source.path",
+        "none",
+        "`http`: a path below the URL, for a `[connection.NAME]` that several sources share.",
+    ),
     Key::new("source.id", "detected", "`http`: the id column, as `id` of the resource."),
     Key::new("source.method", "\"GET\"", "`http`: method of the request for a page; with a body `POST`."),
     Key::new("source.body", "none", "`http`: body of the request for a page, as a table that is sent as JSON."),
     Key::new("source.headers", "{}", "`http`: headers of every request; values may be `env:NAME` or `file:PATH`."),
     Key::new("source.query", "{}", "`http`: parameters of the query of the request for a page."),
-    Key::new("source.rows", "detected", "`http`: JSON Pointer to the rows of a page, like `/data`; `/` is the whole answer."),
+    Key::new(
+        "source.rows",
+        "detected",
+        "`http`: JSON Pointer to the rows of a page, like `/data`; `/` is the whole answer.",
+    ),
     Key::new(
         "source.cells",
         "none",
         "`http`: JSON Pointer to the columns within a row that is an envelope, like `/attributes`; its other members stay beside them.",
     ),
-    Key::new("source.one", "none", "`http`: path of one row below the URL, like `/{id}`. Without, one row is read by a list."),
+    Key::new(
+        "source.one",
+        "none",
+        "`http`: path of one row below the URL, like `/{id}`. Without, one row is read by a list.",
+    ),
     Key::new("source.row", "\"/\"", "`http`: JSON Pointer to the row in an answer about one row, like `/data`."),
     Key::new(
         "source.conditional",
@@ -382,14 +395,22 @@ const KEYS: &[Key] = &[
         "`http`: takes an unchanged first page (`ETag`, `Last-Modified`) as an unchanged list also if there are more pages. Right for \
          lists whose newest change comes first.",
     ),
-    Key::new("source.ca", "public authorities", "`http`: a PEM file with the certificates of the authorities to trust."),
+    Key::new(
+        "source.ca",
+        "public authorities",
+        "`http`: a PEM file with the certificates of the authorities to trust.",
+    ),
     Key::new("source.timeout", "\"30s\"", "`http`: time within which the API must answer."),
     Key::new("source.max_size", "\"64MiB\"", "`http`: maximum size of an answer, after decompression."),
     Key::new("source.addresses", "\"any\"", "`http`: `public` refuses private and local addresses."),
     Key::new("source.page", "detected", "See `[dio.NAME.source.page]`."),
     Key::new("source.page.header_link", "", "Relation in the `Link` header that has the next page's URL: `\"next\"`."),
     Key::new("source.page.json_link", "", "JSON Pointer to the URL of the next page."),
-    Key::new("source.page.cursor", "", "JSON Pointer to the cursor of the next page. `/data/-1/id` is in the last row."),
+    Key::new(
+        "source.page.cursor",
+        "",
+        "JSON Pointer to the cursor of the next page. `/data/-1/id` is in the last row.",
+    ),
     Key::new("source.page.header_cursor", "", "Header with the cursor of the next page."),
     Key::new("source.page.page_number", "", "Parameter for the number of the page."),
     Key::new(
@@ -403,7 +424,11 @@ const KEYS: &[Key] = &[
     Key::new("source.page.first", "1", "Number of the first page."),
     Key::new("source.page.pages", "none", "JSON Pointer to the number of pages."),
     Key::new("source.page.size", "none", "Rows of a page, sent as `size_param`."),
-    Key::new("source.page.size_param", "none", "Parameter for `size`: a name in the query, or a JSON Pointer in the body."),
+    Key::new(
+        "source.page.size_param",
+        "none",
+        "Parameter for `size`: a name in the query, or a JSON Pointer in the body.",
+    ),
     Key::new(
         "source.page.total",
         "none",
@@ -423,7 +448,11 @@ const KEYS: &[Key] = &[
     Key::new("source.auth.header", "", "Name of a header for `value`."),
     Key::new("source.auth.query", "", "Name of a parameter of the query for `value`."),
     Key::new("source.auth.value", "", "The key."),
-    Key::new("source.auth.oauth2_client_credentials", "", "URL of a token endpoint (OAuth 2). Tokens are renewed in time."),
+    Key::new(
+        "source.auth.oauth2_client_credentials",
+        "",
+        "URL of a token endpoint (OAuth 2). Tokens are renewed in time.",
+    ),
     Key::new("source.auth.client_id", "", "The client's id."),
     Key::new("source.auth.client_secret", "", "The client's secret."),
     Key::new("source.auth.scope", "none", "Scopes to request."),
@@ -433,13 +462,33 @@ const KEYS: &[Key] = &[
     Key::new("source.rate.per_minute", "no limit", "Maximum number of requests in each minute."),
     Key::new("source.rate.per_hour", "no limit", "Maximum number of requests in each hour."),
     Key::new("source.rate.concurrency", "4", "Maximum number of requests at a time."),
-    Key::new("source.rate.remaining", "none", "Header with the number of requests that are left, like `x-ratelimit-remaining`."),
+    Key::new(
+        "source.rate.remaining",
+        "none",
+        "Header with the number of requests that are left, like `x-ratelimit-remaining`.",
+    ),
     Key::new("source.rate.reset", "none", "Header with the time at which there are more, like `x-ratelimit-reset`."),
     Key::new("source.since", "none", "See `[dio.NAME.source.since]`."),
-    Key::new("source.since.param", "required", "Parameter for the time: a name in the query, or a JSON Pointer in the body."),
-    Key::new("source.since.column", "required", "Column with the time of a row's last change: RFC 3339 or a Unix time in seconds."),
-    Key::new("source.since.lookback", "\"1m\"", "Time by which the request goes back, for changes that become visible late."),
-    Key::new("source.since.full_every", "\"1h\"", "Time after which a refresh reads the whole list, which shows deleted rows."),
+    Key::new(
+        "source.since.param",
+        "required",
+        "Parameter for the time: a name in the query, or a JSON Pointer in the body.",
+    ),
+    Key::new(
+        "source.since.column",
+        "required",
+        "Column with the time of a row's last change: RFC 3339 or a Unix time in seconds.",
+    ),
+    Key::new(
+        "source.since.lookback",
+        "\"1m\"",
+        "Time by which the request goes back, for changes that become visible late.",
+    ),
+    Key::new(
+        "source.since.full_every",
+        "\"1h\"",
+        "Time after which a refresh reads the whole list, which shows deleted rows.",
+    ),
     Key::new("source.responses", "by status", "Array of tables; see `[dio.NAME.source.responses]`."),
     Key::new("source.responses.status", "any", "Status of the answer."),
     Key::new("source.responses.path", "none", "JSON Pointer to a value that the answer has."),
@@ -466,9 +515,16 @@ const KEYS: &[Key] = &[
         "none",
         "Header for the id of the write, like `Idempotency-Key`, if the API answers a repeated one without acting again.",
     ),
-    Key::new("write.http.if_match", "none", "`If-Match` of changes and deletes: `read` reads the row's `ETag` before, or `*`."),
+    Key::new(
+        "write.http.if_match",
+        "none",
+        "`If-Match` of changes and deletes: `read` reads the row's `ETag` before, or `*`.",
+    ),
     Key::new("write.http.content_type", "\"application/json\"", "Media type of the body."),
     Key::new("write.http.omit", "[]", "Columns that the API sets by itself and does not take."),
-    Key::new("write.http.send_id", "false", "Sends the id column of a new row, for an API that lets its clients choose."),
+    Key::new(
+        "write.http.send_id",
+        "false",
+        "Sends the id column of a new row, for an API that lets its clients choose.",
+    ),
 ];
-

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http::header::LINK;
 
-use super::pager::Page;
+use super::pager::{Page, PageParameter, Paging};
 use super::pointer;
 use diorama_core::record::CborValue;
 
@@ -35,6 +35,51 @@ pub(super) const SIGNS: [&str; 14] = [
     "/meta/next_cursor",
     "/meta/pagination/pageCount",
     "/response_metadata/next_cursor",
+];
+
+/// Returns the paging that an answer shows; `None` if it shows none.
+pub(super) fn paging(headers: &HeaderMap, document: &CborValue, rows_at: &str) -> Option<Paging> {
+    if header_link(headers, "next").is_some() {
+        return Some(Paging::HeaderLink("next".into()));
+    }
+    let get = |at: &str| pointer::get(document, at);
+    let is_url = |at: &&&str| get(at).and_then(CborValue::as_text).is_some_and(|text| text.contains('/'));
+    if let Some(at) = LINKS.iter().find(is_url) {
+        return Some(Paging::JsonLink((*at).to_string()));
+    }
+    let has_cursor = |(at, _): &&(&str, &str)| get(at).and_then(pointer::text).is_some();
+    if let Some((at, parameter)) = CURSORS.iter().find(has_cursor) {
+        let more = ["/has_more", "/hasMore"].into_iter().find(|at| get(at).is_some_and(CborValue::is_bool));
+        let (at, parameter) = ((*at).to_string(), PageParameter::Query((*parameter).to_string()));
+        return Some(Paging::Cursor { at, parameter, more: more.map(str::to_string) });
+    }
+    if get("/has_more") == Some(&CborValue::Bool(true)) {
+        let (at, more) = (format!("{rows_at}/-1/id"), Some("/has_more".to_string()));
+        return Some(Paging::Cursor { at, parameter: PageParameter::Query("starting_after".into()), more });
+    }
+    let (at, parameter) = PAGES.iter().find(|(at, _)| get(at).is_some())?;
+    let parameter = PageParameter::Query((*parameter).to_string());
+    Some(Paging::PageNumber { parameter, first: 1, pages: Some((*at).to_string()) })
+}
+
+/// Members with cursors, and the usual parameter for each.
+const CURSORS: [(&str, &str); 8] = [
+    ("/next_cursor", "cursor"),
+    ("/nextCursor", "cursor"),
+    ("/nextPageToken", "pageToken"),
+    ("/next_page_token", "page_token"),
+    ("/paging/next/after", "after"),
+    ("/meta/next_cursor", "cursor"),
+    ("/response_metadata/next_cursor", "cursor"),
+    ("/offset", "offset"),
+];
+/// Members with a number of pages, and the usual parameter for the number of one.
+const PAGES: [(&str, &str); 5] = [
+    ("/meta/pagination/pageCount", "pagination[page]"),
+    ("/meta/pagination/total_pages", "page"),
+    ("/meta/last_page", "page"),
+    ("/total_pages", "page"),
+    ("/totalPages", "page"),
 ];
 
 /// Returns the URL in the `Link` header (RFC 8288) with this relation.
@@ -92,9 +137,9 @@ pub(super) fn next(page: &Page<'_>) -> Result<Option<String>, String> {
         _ => false,
     };
     match SIGNS.iter().find(|at| get(at).is_some_and(says_more)) {
-        Some(at) if page.rows > 0 => {
-            Err(format!("the answer has {at}, so that there are more pages: set page in source (page.none = true if not)"))
-        }
+        Some(at) if page.rows > 0 => Err(format!(
+            "the answer has {at}, so that there are more pages: set page in source (page.none = true if not)"
+        )),
         _ => Ok(None),
     }
 }

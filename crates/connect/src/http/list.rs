@@ -154,9 +154,14 @@ impl Inner {
             self.add(&mut rows, items, &mut decoded, &place)?;
         }
         decoded.check()?;
-        if let Some(total) = pager.total().filter(|total| start.since.is_none() && (rows.len() as u64) < *total && rows.undecodable().is_none()) {
+        if let Some(total) = pager
+            .total()
+            .filter(|total| start.since.is_none() && (rows.len() as u64) < *total && rows.undecodable().is_none())
+        {
             let count = rows.len();
-            return Err(Error::transient(format!("{place} has listed {count} rows, but says that there are {total}")).into());
+            return Err(
+                Error::transient(format!("{place} has listed {count} rows, but says that there are {total}")).into()
+            );
         }
         let mut ids = Xxh3::new();
         for id in rows.ids() {
@@ -220,7 +225,7 @@ impl Inner {
     }
 
     /// Ids of the first and the last item.
-    fn ends(&self, items: &[CborValue]) -> Option<(String, String)> {
+    pub(super) fn ends(&self, items: &[CborValue]) -> Option<(String, String)> {
         let id = |item: &CborValue| {
             let record = self.row_shape.record(item.clone()).ok()?;
             id_of(&record, self.schema.id_column()).ok()
@@ -242,7 +247,9 @@ impl Inner {
                 Ok((id, body)) => {
                     decoded.good();
                     if !page.insert(id.clone()) {
-                        return Err(Error::permanent(format!("{place} has id {id:?} twice on one page: set id in source")));
+                        return Err(Error::permanent(format!(
+                            "{place} has id {id:?} twice on one page: set id in source"
+                        )));
                     }
                     rows.push_body(id, body);
                 }
@@ -280,8 +287,11 @@ impl From<Error> for PassError {
 
 /// Sets a parameter of the query, in place of one of the same name.
 fn set_query(url: &mut Url, name: &str, value: &str) {
-    let others: Vec<(String, String)> =
-        url.query_pairs().filter(|(own, _)| own != name).map(|(own, value)| (own.into_owned(), value.into_owned())).collect();
+    let others: Vec<(String, String)> = url
+        .query_pairs()
+        .filter(|(own, _)| own != name)
+        .map(|(own, value)| (own.into_owned(), value.into_owned()))
+        .collect();
     let mut pairs = url.query_pairs_mut();
     pairs.clear();
     for (own, other) in others {

@@ -110,8 +110,7 @@ impl Default for HttpPages {
 impl HttpPages {
     /// Returns true if a row that is deleted while the list is read can hide another one.
     pub(super) fn is_checked(&self) -> bool {
-        let by_default =
-            matches!(self.paging, Paging::PageNumber { .. } | Paging::HeaderLink(_) | Paging::Detected);
+        let by_default = matches!(self.paging, Paging::PageNumber { .. } | Paging::HeaderLink(_) | Paging::Detected);
         self.check.unwrap_or(by_default)
     }
 }
@@ -225,7 +224,9 @@ impl<'p> Pager<'p> {
                 match (more, cursor) {
                     (Some(false), _) | (None, None) => None,
                     (Some(true), None) => {
-                        return Err(PageError::Wrong(format!("the answer says that there is more, but has no cursor at {at}")));
+                        return Err(PageError::Wrong(format!(
+                            "the answer says that there is more, but has no cursor at {at}"
+                        )));
                     }
                     (_, Some(cursor)) => Some(PageRequest::With(parameter.clone(), cursor)),
                 }

@@ -116,10 +116,9 @@ mod tests {
         assert_eq!(of(200, r#"{"ok":true}"#), HttpAction::Accept);
         assert_eq!(of(403, "please slow down"), HttpAction::RateLimited);
         assert_eq!(of(403, "<html>"), HttpAction::Fail);
-        assert_eq!([of(429, ""), of(503, ""), of(502, "")].map(|action| action as u8), [
-            HttpAction::RateLimited as u8,
-            HttpAction::Retry as u8,
-            HttpAction::Unknown as u8
-        ]);
+        assert_eq!(
+            [of(429, ""), of(503, ""), of(502, "")].map(|action| action as u8),
+            [HttpAction::RateLimited as u8, HttpAction::Retry as u8, HttpAction::Unknown as u8]
+        );
     }
 }

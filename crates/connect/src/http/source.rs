@@ -61,13 +61,9 @@ impl Http {
 
     /// Reads the first page at `url`, within the rate limit `budget`.
     pub(super) async fn connect(name: &str, url: Url, options: HttpOptions, budget: Arc<Budget>) -> Result<Http> {
-        let client = Client::new(url.clone(), &options, budget)?;
-        let row_shape = RowShape { cells: options.cells.clone() };
-        // Without columns, until the first page is read.
-        let schema = Arc::new(Schema::new(options.id.as_deref().unwrap_or("id"), Vec::new()));
-        let (rows_at, last) = (options.rows.clone().unwrap_or_default(), Mutex::default());
-        let mut inner = Inner { client, url, options, schema, rows_at, row_shape, last, inferred: Vec::new() };
-        inner.infer(name).await?;
+        let mut inner = Inner::new(url, options, budget)?;
+        let (_, document) = inner.first_page().await?;
+        inner.describe(name, &document)?;
         crate::file::log_inferred(name, std::path::Path::new(&shown(&inner.url)), &inner.inferred);
         Ok(Http(Arc::new(inner)))
     }
@@ -153,21 +149,35 @@ impl TableShell for Http {
 }
 
 impl Inner {
-    /// Reads the first page and infers what is not declared.
-    async fn infer(&mut self, name: &str) -> Result<()> {
-        let place = shown(&self.url);
+    /// Without columns, until a page is described.
+    pub(super) fn new(url: Url, options: HttpOptions, budget: Arc<Budget>) -> Result<Inner> {
+        let client = Client::new(url.clone(), &options, budget)?;
+        let row_shape = RowShape { cells: options.cells.clone() };
+        let schema = Arc::new(Schema::new(options.id.as_deref().unwrap_or("id"), Vec::new()));
+        let (rows_at, last) = (options.rows.clone().unwrap_or_default(), Mutex::default());
+        Ok(Inner { client, url, options, schema, rows_at, row_shape, last, inferred: Vec::new() })
+    }
+
+    /// Reads the first page.
+    pub(super) async fn first_page(&self) -> Result<(Reply, CborValue)> {
         let call = self.page_call(&PageRequest::First, &PageStart::default())?;
         let reply = self.client.send(&call).await.map_err(Failure::of_read)?;
         let document = match reply.is_nothing {
             true => CborValue::Array(Vec::new()),
-            false => document(&reply.body, &place)?,
+            false => document(&reply.body, &shown(&self.url))?,
         };
+        Ok((reply, document))
+    }
+
+    /// Infers what is not declared from the first page.
+    pub(super) fn describe(&mut self, name: &str, document: &CborValue) -> Result<()> {
+        let place = shown(&self.url);
         if self.options.rows.is_none() {
-            let (at, guess) = find_rows(&document, &place)?;
+            let (at, guess) = find_rows(document, &place)?;
             self.rows_at = at;
             self.inferred.extend(guess);
         }
-        let items = rows_at(&document, &self.rows_at, &place)?;
+        let items = rows_at(document, &self.rows_at, &place)?;
         let columns = FoundColumns::of(items, &self.row_shape, &place)?;
         let (schema, guess) = columns.schema(name, self.options.id.as_deref(), &self.options.columns)?;
         self.inferred.extend(guess);
@@ -269,7 +279,8 @@ impl FoundColumns {
 
     fn schema(&self, name: &str, id: Option<&str>, declared: &[Column]) -> Result<(Schema, Option<Inferred>)> {
         let kinds = self.columns.iter();
-        let columns = kinds.map(|(name, column)| Column::new(name.as_str(), column.kinds.column_type(ColumnType::Json)));
+        let columns =
+            kinds.map(|(name, column)| Column::new(name.as_str(), column.kinds.column_type(ColumnType::Json)));
         let mut columns: Vec<Column> = columns.collect();
         if self.rows == 0 {
             // An empty list says nothing about its columns.
@@ -279,8 +290,7 @@ impl FoundColumns {
         columns.extend(declared.iter().filter(|own| !self.columns.contains_key(&*own.name)).cloned());
         let columns = declare(name, columns, declared)?;
         let unique = |name: &str| self.columns.get(name).is_some_and(|own| own.rows == self.rows && own.unique.holds());
-        let unfit =
-            |name: &str| self.columns.get(name).and_then(|own| own.unique.unfit((self.rows - own.rows) as u64));
+        let unfit = |name: &str| self.columns.get(name).and_then(|own| own.unique.unfit((self.rows - own.rows) as u64));
         let (id, guess) = choose_id(name, id, &columns, unique, unfit)?;
         match id {
             IdChoice::Column(id) => Ok((Schema::new(&id, columns), guess)),

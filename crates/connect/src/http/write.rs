@@ -28,7 +28,9 @@ impl Request {
         let wrong = || format!("{text:?} must be a method and a path, like \"PATCH /{{id}}\"");
         let (method, path) = text.trim().split_once(' ').ok_or_else(wrong)?;
         let (method, path) = (method.to_ascii_uppercase(), path.trim());
-        if !matches!(method.as_str(), "POST" | "PUT" | "PATCH" | "DELETE") || !(path.starts_with('/') || path.starts_with('(')) {
+        if !matches!(method.as_str(), "POST" | "PUT" | "PATCH" | "DELETE")
+            || !(path.starts_with('/') || path.starts_with('('))
+        {
             return Err(wrong());
         }
         Ok(Request { method: method.parse().map_err(|_| wrong())?, path: path.to_string() })
@@ -294,9 +296,8 @@ impl Inner {
     /// Returns the columns of a record that are sent.
     fn cells(&self, writes: &HttpWrites, record: &Record) -> CborValue {
         let has_id = writes.sends_id;
-        let is_sent = |name: &str| {
-            !writes.omit.iter().any(|own| own == name) && (has_id || name != self.schema.id_column())
-        };
+        let is_sent =
+            |name: &str| !writes.omit.iter().any(|own| own == name) && (has_id || name != self.schema.id_column());
         let cells = record.iter().filter(|(name, _)| is_sent(name));
         CborValue::Map(cells.map(|(name, value)| (name.as_str().into(), value.clone())).collect())
     }

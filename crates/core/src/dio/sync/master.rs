@@ -59,7 +59,10 @@ impl Core {
     }
 
     /// Asks the master for a list, until the Dio closes.
-    async fn ask_for_list<T: Send + 'static>(&self, list: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    async fn ask_for_list<T: Send + 'static>(
+        &self,
+        list: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
         let list = self.ask_master(None, self.settings.refresh_timeout, list);
         tokio::select! {
             biased;

@@ -20,6 +20,7 @@ mod reopen;
 mod replacement;
 mod replacement_property;
 mod start;
+mod unchanged;
 mod weak;
 mod whole_list;
 mod writes;

@@ -25,6 +25,9 @@ pub(crate) const MAX_ROW: usize = 4 << 20;
 /// Default time for which a doubtful file must stay unchanged.
 const SETTLE: Duration = Duration::from_secs(5);
 
+/// Age of a file from which its times identify its content. Some file systems keep times to two seconds only.
+const LEAST_AGE: Duration = Duration::from_secs(2);
+
 /// Maximum number of readings of a file that keeps changing before the caller gets an error.
 const READINGS: usize = 12;
 
@@ -127,10 +130,36 @@ impl Version {
         Version { identity: Identity::of(metadata), bytes: metadata.len(), modified: metadata.modified().ok() }
     }
 
+    /// Returns a text by which the file is recognized as unchanged, from its metadata alone. `None` if it was written so recently that
+    /// another write could leave the same times.
+    fn fingerprint(metadata: &Metadata) -> Option<String> {
+        let Version { identity, bytes, modified } = Version::of(metadata);
+        let modified = modified?;
+        if SystemTime::now().duration_since(modified).ok()? < LEAST_AGE {
+            return None;
+        }
+        let modified = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_nanos();
+        Some(format!("{identity} {bytes} {modified} {}", status_changed(metadata)))
+    }
+
     /// Returns true if the file was written within the last `settle`. A time in the future counts as now.
     fn is_young(&self, settle: Duration) -> bool {
         let age = self.modified.and_then(|modified| SystemTime::now().duration_since(modified).ok());
         !settle.is_zero() && age.is_none_or(|age| age < settle)
+    }
+}
+
+/// Time of the last change of the file or its metadata, which programs cannot set; constant on systems without it.
+fn status_changed(metadata: &Metadata) -> i128 {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = metadata;
+        0
     }
 }
 
@@ -170,7 +199,8 @@ pub(crate) struct SourceFile {
 
 /// Outcome of one reading.
 enum ReadOutcome<T> {
-    Done(Result<T>),
+    /// With a text by which the file is recognized as unchanged.
+    Done(Result<(T, Option<String>)>),
     /// Must be read again after this pause.
     Doubtful(Duration),
 }
@@ -201,7 +231,7 @@ impl SourceFile {
         self: &Arc<Self>,
         read: impl Fn(&mut Content) -> Result<T> + Send + Sync + 'static,
     ) -> Result<T> {
-        self.settled(read, |_| None).await
+        self.settled(read, |_| None).await.map(|(result, _)| result)
     }
 
     /// Runs `read` to list the file's rows. A reading that lacks rows of the previous version is doubtful.
@@ -212,7 +242,24 @@ impl SourceFile {
         self: &Arc<Self>,
         read: impl Fn(&mut Content) -> Result<Rows> + Send + Sync + 'static,
     ) -> Result<Rows> {
-        self.settled(read, |rows| Some(ids(rows))).await
+        let (rows, fingerprint) = self.settled(read, |rows| Some(ids(rows))).await?;
+        Ok(rows.with_fingerprint(fingerprint))
+    }
+
+    /// [`SourceFile::list`]; `None` without reading the file if its metadata is that of the list with this fingerprint.
+    ///
+    /// # Errors
+    /// As [`SourceFile::list`].
+    pub(crate) async fn list_changed(
+        self: &Arc<Self>,
+        fingerprint: &str,
+        read: impl Fn(&mut Content) -> Result<Rows> + Send + Sync + 'static,
+    ) -> Result<Option<Rows>> {
+        let file = Arc::clone(self);
+        let metadata = blocking(move || std::fs::metadata(&file.path).map_err(|error| io_error(&file.path, &error)));
+        let current = Version::fingerprint(&metadata.await?);
+        let is_same = current.as_deref() == Some(fingerprint) && self.known.lock().doubt.is_none();
+        if is_same { Ok(None) } else { self.list(read).await.map(Some) }
     }
 
     /// Reads until a reading is accepted.
@@ -223,7 +270,7 @@ impl SourceFile {
         self: &Arc<Self>,
         read: impl Fn(&mut Content) -> Result<T> + Send + Sync + 'static,
         ids: fn(&T) -> Option<Vec<u64>>,
-    ) -> Result<T> {
+    ) -> Result<(T, Option<String>)> {
         let read = Arc::new(read);
         for _ in 0..READINGS {
             let (file, read) = (Arc::clone(self), Arc::clone(&read));
@@ -246,10 +293,12 @@ impl SourceFile {
         let before = Version::of(&file.metadata().map_err(io)?);
         let mut content = Content::new(file);
         let result = read(&mut content);
-        let after = Version::of(&std::fs::metadata(&self.path).map_err(io)?);
+        let metadata = std::fs::metadata(&self.path).map_err(io)?;
+        let after = Version::of(&metadata);
         let ids = result.as_ref().ok().and_then(ids);
         let mut known = self.known.lock();
         let doubted = known.doubt.is_some();
+        let result = result.map(|result| (result, Version::fingerprint(&metadata)));
         let reading = known.judge(&content, result, ids, self.settle, (&before, &after));
         let (path, why) = (self.path.display(), known.doubt.as_ref().map(|doubt| &doubt.why));
         match why {
@@ -268,7 +317,7 @@ impl SourceVersions {
     fn judge<T>(
         &mut self,
         content: &Content,
-        result: Result<T>,
+        result: Result<(T, Option<String>)>,
         ids: Option<Vec<u64>>,
         settle: Duration,
         (before, after): (&Version, &Version),

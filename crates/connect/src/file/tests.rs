@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{Csv, CsvOptions, Json, JsonOptions};
-use diorama_core::vista::Vista;
+use diorama_core::vista::{Query, Vista};
 
 const ROWS: usize = 1_000;
 
@@ -66,8 +66,12 @@ impl Fixture {
 
     /// Sets the modification time to a minute ago.
     fn age(&self) {
+        self.set_modified(SystemTime::now() - Duration::from_secs(60));
+    }
+
+    fn set_modified(&self, time: SystemTime) {
         let file = OpenOptions::new().write(true).open(&self.path).unwrap();
-        file.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
+        file.set_modified(time).unwrap();
     }
 
     async fn open(&self) -> Vista {
@@ -267,5 +271,35 @@ async fn a_file_that_is_not_regular_is_refused_at_once() {
             assert_eq!(error.kind(), diorama_core::vista::ErrorKind::Transient, "{error}");
             assert!(error.to_string().contains(&format!("is {what}, not a regular file")), "{error}");
         }
+    }
+}
+
+#[tokio::test]
+async fn an_unchanged_file_is_recognized_without_a_reading() {
+    for format in &FORMATS {
+        let fixture = Fixture::new(format.name, &(format.text)(10));
+        let vista = fixture.open().await;
+        let shell = vista.shell();
+        let young = shell.list(&Query::default()).await.unwrap();
+        assert_eq!(young.fingerprint(), None, "a file of this second may be written again within it");
+        let an_hour_ago = SystemTime::now() - Duration::from_secs(3_600);
+        fixture.set_modified(an_hour_ago);
+        let fingerprint = shell.list(&Query::default()).await.unwrap().fingerprint().cloned().unwrap();
+        assert!(shell.list_changed(&fingerprint).await.unwrap().is_none());
+
+        // Another content of the same length and the same time of modification.
+        let changed = (format.text)(10).replacen("Article 3", "Article X", 1);
+        fixture.write(&changed);
+        fixture.set_modified(an_hour_ago);
+        let rows = shell.list_changed(&fingerprint).await.unwrap().unwrap();
+        assert_eq!(rows.get("3").unwrap()["name"], "Article X".into());
+        let fingerprint = rows.fingerprint().cloned().unwrap();
+
+        // Another file at the same path.
+        let other = fixture.dir.path().join("other");
+        std::fs::copy(&fixture.path, &other).unwrap();
+        std::fs::rename(&other, &fixture.path).unwrap();
+        fixture.set_modified(an_hour_ago);
+        assert!(shell.list_changed(&fingerprint).await.unwrap().is_some());
     }
 }

@@ -85,6 +85,11 @@ impl TableShell for Json {
         Ok(apply(query, &self.0.schema, rows))
     }
 
+    async fn list_changed(&self, fingerprint: &str) -> Result<Option<Rows>> {
+        let inner = Arc::clone(&self.0);
+        self.0.file.list_changed(fingerprint, move |content| inner.read(content)).await
+    }
+
     fn withheld(&self) -> Option<String> {
         self.0.file.doubt()
     }

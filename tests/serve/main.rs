@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[cfg(feature = "http")]
+mod apis;
 mod checks;
 mod demo;
 mod events;

@@ -357,6 +357,7 @@ fn writes(settings: &dyn Settings) -> Option<HttpWrites> {
     }
     writes.content_type = text("content_type").and_then(|value| value.parse().ok());
     writes.omit = settings.texts("omit").unwrap_or_default();
+    writes.delete_body = settings.json("delete_body").and_then(|body| to_cbor(&body));
     writes.sends_id = settings.flag("send_id").unwrap_or(false);
     Some(writes)
 }
@@ -520,7 +521,12 @@ const KEYS: &[Key] = &[
         "none",
         "`If-Match` of changes and deletes: `read` reads the row's `ETag` before, or `*`.",
     ),
-    Key::new("write.http.content_type", "\"application/json\"", "Media type of the body."),
+    Key::new("write.http.delete_body", "none", "Body of a delete, as a table: for an API that marks rows as deleted."),
+    Key::new(
+        "write.http.content_type",
+        "\"application/json\"",
+        "Media type of the body. `application/x-www-form-urlencoded` sends a form.",
+    ),
     Key::new("write.http.omit", "[]", "Columns that the API sets by itself and does not take."),
     Key::new(
         "write.http.send_id",

@@ -1,7 +1,9 @@
 //! Templates of paths and bodies: `/{id}` in a path, `"{row}"` and `"{id}"` in a body.
 
+use http::header::HeaderValue;
+
 use super::pointer;
-use diorama_core::record::CborValue;
+use diorama_core::record::{CborValue, value_to_json};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 /// Characters of a path segment that are escaped (RFC 3986, section 3.3), and `/`.
@@ -70,6 +72,39 @@ fn fill(template: &CborValue, id: Option<&CborValue>, cells: &CborValue) -> Opti
     })
 }
 
+/// Media type of forms.
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// Returns a body in a media type: JSON, or a form whose nested values have names like `address[city]` and `items[0][price]`, as PHP,
+/// Rails and Stripe read them. Null is an empty text.
+pub(super) fn encode(body: &CborValue, content_type: &HeaderValue) -> Vec<u8> {
+    if !content_type.as_bytes().starts_with(FORM.as_bytes()) {
+        return value_to_json(body);
+    }
+    let mut pairs = Vec::new();
+    flatten(body, String::new(), &mut pairs);
+    url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish().into_bytes()
+}
+
+fn flatten(value: &CborValue, name: String, pairs: &mut Vec<(String, String)>) {
+    let below = |part: &str| if name.is_empty() { part.to_string() } else { format!("{name}[{part}]") };
+    match value {
+        CborValue::Map(members) => {
+            for (key, value) in members {
+                flatten(value, below(key.as_text().unwrap_or_default()), pairs);
+            }
+        }
+        CborValue::Array(items) => {
+            for (at, item) in items.iter().enumerate() {
+                flatten(item, below(&at.to_string()), pairs);
+            }
+        }
+        CborValue::Null => pairs.push((name, String::new())),
+        CborValue::Text(text) => pairs.push((name, text.clone())),
+        value => pairs.push((name, String::from_utf8_lossy(&value_to_json(value)).into_owned())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +120,14 @@ mod tests {
         assert_eq!(path("/x/{id}/y", "ü"), "/x/%C3%BC/y");
         assert_eq!((path("/{id}", ".."), path("/{id}", ".")), ("/%2E%2E".into(), "/%2E".into()));
         assert_eq!(path("('{id}')", "1"), "('1')");
+    }
+
+    #[test]
+    fn a_form_has_the_names_of_nested_values() {
+        let body = json(r#"{"name":"a b","tax":null,"address":{"city":"x&y"},"items":[{"n":1},{"n":2.5}],"on":true}"#);
+        let form = encode(&body, &HeaderValue::from_static("application/x-www-form-urlencoded"));
+        let expected = "name=a+b&tax=&address%5Bcity%5D=x%26y&items%5B0%5D%5Bn%5D=1&items%5B1%5D%5Bn%5D=2.5&on=true";
+        assert_eq!(String::from_utf8(form).unwrap(), expected);
     }
 
     #[test]

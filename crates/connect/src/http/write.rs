@@ -9,7 +9,7 @@ use super::errors::Failure;
 use super::row::id_of;
 use super::source::{Inner, PATIENCE};
 use super::template::{self, BodyTemplate};
-use diorama_core::record::{CborValue, Record, id_to_value, merge_patch, value_to_json};
+use diorama_core::record::{CborValue, Record, id_to_value, merge_patch};
 use diorama_core::vista::{Error, Result, WriteOp, Written};
 
 /// Attempts of a write that requires the row's newest version.
@@ -61,6 +61,8 @@ pub struct HttpWrites {
     pub(super) omit: Vec<String>,
     /// True to send the id column of a new row.
     pub(super) sends_id: bool,
+    /// Body of deletes.
+    pub(super) delete_body: Option<CborValue>,
 }
 
 impl HttpWrites {
@@ -281,14 +283,19 @@ impl Inner {
         if let Some(content_type) = &writes.content_type {
             call.content_type = content_type.clone();
         }
+        if let Some(body) = writes.delete_body.as_ref().filter(|_| record.is_none()) {
+            call.body = Some(Bytes::from(template::encode(body, &call.content_type)));
+        }
         if let Some(record) = record {
-            let id = id.map(|id| id_to_value(id, self.schema.layout()));
+            // The id of a new row is the API's choice, unless it is sent on purpose.
+            let is_known = writes.create.as_ref() != Some(request) || writes.sends_id;
+            let id = id.filter(|_| is_known).map(|id| id_to_value(id, self.schema.layout()));
             let cells = self.cells(writes, record);
             let body = match &writes.body {
                 Some(template) => template.fill(id.as_ref(), cells),
                 None => cells,
             };
-            call.body = Some(Bytes::from(value_to_json(&body)));
+            call.body = Some(Bytes::from(template::encode(&body, &call.content_type)));
         }
         call
     }

@@ -1,0 +1,199 @@
+//! The ten APIs of docs/connect/http.md, with the configurations as they stand there, against doubles that page, limit and fail as
+//! the documentation of each says (crates/servers/src/apis).
+
+use std::time::{Duration, Instant};
+
+use diorama_servers::apis::{
+    Airtable, Double, Fault, GitHub, GitLab, HubSpot, JsonApi, Limit, Notion, OData, Shopify, Strapi, Stripe,
+};
+use serde_json::{Value, json};
+
+use crate::process::{PATIENCE, Server};
+
+/// Rows that a double begins with: more than two pages of each API.
+const ROWS: usize = 310;
+
+/// An API of the page.
+struct Api {
+    /// Heading in the page.
+    name: &'static str,
+    double: Double,
+    /// The credential.
+    token: &'static str,
+    /// The resource in the page's configuration.
+    dio: &'static str,
+    /// Column with a text that can be changed.
+    column: &'static str,
+    /// Value of the column for a text.
+    value: fn(&str) -> Value,
+    /// Column with the id.
+    id: &'static str,
+    deletes: bool,
+}
+
+fn text(text: &str) -> Value {
+    text.into()
+}
+
+fn title(text: &str) -> Value {
+    json!({"title": [{"text": {"content": text}}]})
+}
+
+async fn apis() -> Vec<Api> {
+    let api = |name, double, token, dio, column, id| Api {
+        name,
+        double,
+        token,
+        dio,
+        column,
+        value: text,
+        id,
+        deletes: name != "GitHub",
+    };
+    vec![
+        api("GitHub", GitHub::start(GitHub::rows(ROWS)).await, GitHub::TOKEN, "issues", "title", "number"),
+        api("GitLab", GitLab::start(GitLab::rows(ROWS)).await, GitLab::TOKEN, "issues", "title", "iid"),
+        api("Stripe", Stripe::start(Stripe::rows(ROWS)).await, Stripe::KEY, "customers", "name", "id"),
+        api("Shopify", Shopify::start(Shopify::rows(ROWS)).await, Shopify::TOKEN, "products", "title", "id"),
+        api("Airtable", Airtable::start(Airtable::rows(ROWS)).await, Airtable::TOKEN, "orders", "Name", "id"),
+        Api {
+            value: title,
+            ..api("Notion", Notion::start(Notion::rows(ROWS)).await, Notion::TOKEN, "pages", "Name", "id")
+        },
+        api("HubSpot", HubSpot::start(HubSpot::rows(ROWS)).await, HubSpot::TOKEN, "contacts", "firstname", "id"),
+        api("JSON:API", JsonApi::start(JsonApi::rows(ROWS)).await, JsonApi::TOKEN, "articles", "title", "id"),
+        api("OData", OData::start(OData::rows(ROWS)).await, OData::TOKEN, "products", "Name", "ID"),
+        api("Strapi", Strapi::start(Strapi::rows(ROWS)).await, Strapi::TOKEN, "articles", "title", "documentId"),
+    ]
+}
+
+impl Api {
+    /// Returns the configuration of the page for this double.
+    fn configuration(&self) -> String {
+        let page = include_str!("../../docs/connect/http.md");
+        let (_, section) = page.split_once(&format!("\n### {}\n", self.name)).expect("a section");
+        let (_, block) = section.split_once("```toml\n").expect("a block");
+        let (block, _) = block.split_once("```").expect("the end of the block");
+        assert!(block.lines().count() <= 14, "{}: the configuration is short", self.name);
+        let url = self.double.list_url();
+        let version = url.split('/').find(|part| part.starts_with("20")).unwrap_or("2025-10");
+        let source = url.rsplit('/').nth(1).unwrap_or_default();
+        let replaced = |line: &str| match line.starts_with("http = ") {
+            true => format!("http = {url:?}\n"),
+            false => {
+                let line = line.replace("2025-10", version).replace("DATA_SOURCE", source);
+                // Its rate limit is what the test sets.
+                let begin = line.find("\"env:").map(|at| at + 1);
+                let end = begin.and_then(|begin| Some(begin + line[begin..].find('"')?));
+                match (begin, end) {
+                    (Some(begin), Some(end)) => format!("{}file:token{}\n", &line[..begin], &line[end..]),
+                    _ => format!("{line}\n"),
+                }
+            }
+        };
+        block.lines().map(replaced).collect()
+    }
+
+    fn serve(&self, dir: &std::path::Path) -> Server {
+        std::fs::write(dir.join("token"), self.token).unwrap();
+        let cache = "[lens]\ncache = \"cache.redb\"\n";
+        std::fs::write(dir.join("diorama.toml"), format!("{cache}{}", self.configuration())).unwrap();
+        Server::start(dir, &[])
+    }
+
+    fn path(&self, rest: &str) -> String {
+        format!("/{}{rest}", self.dio)
+    }
+
+    /// Text of the changed column in a row of Diorama.
+    fn shown(&self, row: &Value) -> String {
+        match &row[self.column] {
+            Value::String(text) => text.clone(),
+            value => value["title"][0]["text"]["content"].as_str().unwrap_or_default().to_string(),
+        }
+    }
+
+    /// True if the API has this row with this text.
+    fn has(&self, id: &str, wanted: &str) -> bool {
+        self.double.row(id).is_some_and(|row| row.to_string().contains(&format!("{wanted:?}")))
+    }
+}
+
+/// Waits for a condition.
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+const WAIT: (&str, &str) = ("prefer", "wait=15");
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_of_the_ten_apis_is_served_filtered_sorted_live_and_writable() {
+    for api in apis().await {
+        check(&api);
+    }
+}
+
+fn check(api: &Api) {
+    let dir = tempfile::tempdir().unwrap();
+    let server = api.serve(dir.path());
+    let name = api.name;
+    let list = |query: &str| server.get(&api.path(query)).json().as_array().cloned().unwrap_or_default();
+
+    // Every row, sorted, and one by its value.
+    let rows = list(&format!("?limit=1000&order={}.desc", api.id));
+    assert_eq!(rows.len(), api.double.rows().len(), "{name}");
+    let id = |row: &Value| row[api.id].as_str().map_or_else(|| row[api.id].to_string(), str::to_string);
+    let sorted = rows.windows(2).all(|pair| match (pair[0][api.id].as_u64(), pair[1][api.id].as_u64()) {
+        (Some(first), Some(second)) => first > second,
+        _ => id(&pair[0]) > id(&pair[1]),
+    });
+    assert!(sorted, "{name}");
+    let one = id(&rows[7]);
+    let found = list(&format!("?{}={one}", api.id));
+    assert_eq!(found, [rows[7].clone()], "{name}");
+
+    // A change at the API arrives with the next refresh.
+    let changed = json!({api.column: (api.value)("Changed outside")});
+    let content = match name {
+        "Airtable" => json!({"fields": changed}),
+        "Notion" | "HubSpot" => json!({"properties": changed}),
+        "JSON:API" => json!({"attributes": changed}),
+        _ => changed,
+    };
+    assert!(api.double.change(&one, &content), "{name}");
+    let refreshed = server.request("POST", &api.path("/_refresh"), &[], "");
+    assert_eq!(refreshed.status, 200, "{name}: {}", refreshed.body);
+    let row = server.get(&api.path(&format!("/{one}"))).json();
+    assert_eq!(api.shown(&row), "Changed outside", "{name}: {row}");
+
+    // A new row gets the API's id.
+    let new = json!({api.column: (api.value)("Made by Diorama")}).to_string();
+    let answer = server.request("POST", &api.path(""), &[JSON, WAIT], &new);
+    assert_eq!(answer.status, 201, "{name}: {}", answer.body);
+    let row = answer.json();
+    let own = id(&row);
+    until(&format!("{name}: the API has the new row {own}: {row}"), || api.has(&own, "Made by Diorama"));
+    assert_eq!(list("?limit=1000").len(), ROWS + 1, "{name}");
+
+    // A change, and a delete.
+    let patch = json!({api.column: (api.value)("Changed by Diorama")}).to_string();
+    let answer = server.request("PATCH", &api.path(&format!("/{own}")), &[JSON, WAIT], &patch);
+    assert_eq!(answer.status, 200, "{name}: {}", answer.body);
+    until(&format!("{name}: the API has the change"), || api.has(&own, "Changed by Diorama"));
+    let answer = server.request("DELETE", &api.path(&format!("/{own}")), &[WAIT], "");
+    match api.deletes {
+        true => {
+            assert!(matches!(answer.status, 200 | 204), "{name}: {} {}", answer.status, answer.body);
+            until(&format!("{name}: the API has deleted the row"), || {
+                api.double.row(&own).is_none_or(|row| row["in_trash"] == true)
+            });
+            assert_eq!(server.get(&api.path(&format!("/{own}"))).status, 404, "{name}");
+        }
+        false => assert_eq!(answer.status, 405, "{name}"),
+    }
+}

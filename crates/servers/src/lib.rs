@@ -1,4 +1,5 @@
-//! Real servers for tests, each with a folder and a port of its own, and a proxy whose connections break on request.
+//! Real servers for tests, each with a folder and a port of its own, doubles of HTTP APIs ([`apis`]), and a proxy whose connections break
+//! on request.
 //!
 //! ```no_run
 //! # use diorama_servers::PostgresServer;
@@ -14,6 +15,7 @@
 //! Anything else that goes wrong is a panic with the server's log.
 
 mod account;
+pub mod apis;
 mod client;
 mod daemon;
 mod keeper;

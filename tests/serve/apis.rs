@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use diorama_servers::apis::{
-    Airtable, Double, Fault, GitHub, GitLab, HubSpot, JsonApi, Limit, Notion, OData, Shopify, Strapi, Stripe,
+    Airtable, Double, GitHub, GitLab, HubSpot, JsonApi, Notion, OData, Shopify, Strapi, Stripe,
 };
 use serde_json::{Value, json};
 
@@ -39,32 +39,38 @@ fn title(text: &str) -> Value {
     json!({"title": [{"text": {"content": text}}]})
 }
 
-async fn apis() -> Vec<Api> {
-    let api = |name, double, token, dio, column, id| Api {
-        name,
-        double,
-        token,
-        dio,
-        column,
-        value: text,
-        id,
-        deletes: name != "GitHub",
+/// A test of each API: its heading, double and credential, and the resource, a column with text and the id column of its configuration.
+macro_rules! apis {
+    ($($test:ident: $name:literal, $double:ident, $token:ident, $dio:literal, $column:literal, $id:literal, $value:ident;)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                check(&Api {
+                    name: $name,
+                    double: $double::start($double::rows(ROWS)).await,
+                    token: $double::$token,
+                    dio: $dio,
+                    column: $column,
+                    value: $value,
+                    id: $id,
+                    deletes: $name != "GitHub",
+                });
+            }
+        )*
     };
-    vec![
-        api("GitHub", GitHub::start(GitHub::rows(ROWS)).await, GitHub::TOKEN, "issues", "title", "number"),
-        api("GitLab", GitLab::start(GitLab::rows(ROWS)).await, GitLab::TOKEN, "issues", "title", "iid"),
-        api("Stripe", Stripe::start(Stripe::rows(ROWS)).await, Stripe::KEY, "customers", "name", "id"),
-        api("Shopify", Shopify::start(Shopify::rows(ROWS)).await, Shopify::TOKEN, "products", "title", "id"),
-        api("Airtable", Airtable::start(Airtable::rows(ROWS)).await, Airtable::TOKEN, "orders", "Name", "id"),
-        Api {
-            value: title,
-            ..api("Notion", Notion::start(Notion::rows(ROWS)).await, Notion::TOKEN, "pages", "Name", "id")
-        },
-        api("HubSpot", HubSpot::start(HubSpot::rows(ROWS)).await, HubSpot::TOKEN, "contacts", "firstname", "id"),
-        api("JSON:API", JsonApi::start(JsonApi::rows(ROWS)).await, JsonApi::TOKEN, "articles", "title", "id"),
-        api("OData", OData::start(OData::rows(ROWS)).await, OData::TOKEN, "products", "Name", "ID"),
-        api("Strapi", Strapi::start(Strapi::rows(ROWS)).await, Strapi::TOKEN, "articles", "title", "documentId"),
-    ]
+}
+
+apis! {
+    github_is_served_live_and_writable: "GitHub", GitHub, TOKEN, "issues", "title", "number", text;
+    gitlab_is_served_live_and_writable: "GitLab", GitLab, TOKEN, "issues", "title", "iid", text;
+    stripe_is_served_live_and_writable: "Stripe", Stripe, KEY, "customers", "name", "id", text;
+    shopify_is_served_live_and_writable: "Shopify", Shopify, TOKEN, "products", "title", "id", text;
+    airtable_is_served_live_and_writable: "Airtable", Airtable, TOKEN, "orders", "Name", "id", text;
+    notion_is_served_live_and_writable: "Notion", Notion, TOKEN, "pages", "Name", "id", title;
+    hubspot_is_served_live_and_writable: "HubSpot", HubSpot, TOKEN, "contacts", "firstname", "id", text;
+    json_api_is_served_live_and_writable: "JSON:API", JsonApi, TOKEN, "articles", "title", "id", text;
+    odata_is_served_live_and_writable: "OData", OData, TOKEN, "products", "Name", "ID", text;
+    strapi_is_served_live_and_writable: "Strapi", Strapi, TOKEN, "articles", "title", "documentId", text;
 }
 
 impl Api {
@@ -131,13 +137,7 @@ fn until(what: &str, condition: impl Fn() -> bool) {
 const JSON: (&str, &str) = ("content-type", "application/json");
 const WAIT: (&str, &str) = ("prefer", "wait=15");
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_of_the_ten_apis_is_served_filtered_sorted_live_and_writable() {
-    for api in apis().await {
-        check(&api);
-    }
-}
-
+/// Serves the API and checks that it is filtered, sorted, live and writable.
 fn check(api: &Api) {
     let dir = tempfile::tempdir().unwrap();
     let server = api.serve(dir.path());

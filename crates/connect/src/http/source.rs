@@ -100,6 +100,7 @@ impl TableShell for Http {
         can.can_filter = true;
         if let Some(writes) = &self.0.options.writes {
             (can.can_insert, can.can_update, can.can_delete) = writes.capabilities();
+            can.chooses_ids = writes.choose_ids();
         }
         can
     }

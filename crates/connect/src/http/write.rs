@@ -117,6 +117,11 @@ impl HttpWrites {
         (self.create.is_some() || self.replace.is_some(), can_update, self.delete.is_some())
     }
 
+    /// Returns true if the API chooses the ids of new rows.
+    pub(super) fn choose_ids(&self) -> bool {
+        self.create.as_ref().is_some_and(|create| !create.path.contains("{id}")) && !self.sends_id
+    }
+
     /// Returns true if the API recognizes a repeated write.
     pub(super) fn are_idempotent(&self) -> bool {
         self.idempotency.is_some()

@@ -29,6 +29,8 @@ pub struct Capabilities {
     pub can_delete: bool,
     /// Deleting all rows in one operation by `delete_all`, without narrowing.
     pub can_delete_all: bool,
+    /// Ids of new rows are the source's choice: [`TableShell::insert_return_id`](crate::TableShell::insert_return_id) returns them.
+    pub chooses_ids: bool,
 }
 
 impl Capabilities {

@@ -65,7 +65,7 @@ fn bodies(api: &mut Api, title: &str, resource: &Resource, own: &AdditionalPrope
         replace = replace.property(name, schema.clone());
         patch = patch.property(name, schema);
     }
-    let minted = !resource.schema.layout().integer_id();
+    let minted = resource.dio.mints_ids();
     let about = match minted {
         true => "A new row. If it has no id, the server assigns one.",
         false => "A new row. If it has no id, the source assigns one.",

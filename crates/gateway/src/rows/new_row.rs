@@ -18,9 +18,9 @@ pub(super) fn new_row(scope: &Scope, value: CborValue) -> Result<(Option<String>
     Ok((id, row))
 }
 
-/// Returns a new UUID if ids are text. Integer ids are chosen by the master.
+/// Returns a new UUID, unless the master chooses ids.
 fn minted_id(scope: &Scope) -> Option<String> {
-    (!scope.schema.layout().integer_id()).then(|| uuid::Uuid::now_v7().to_string())
+    scope.dio.mints_ids().then(|| uuid::Uuid::now_v7().to_string())
 }
 
 /// Error for an idempotency key with a row whose id the master chooses: a repetition could not be recognized.

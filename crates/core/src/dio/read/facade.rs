@@ -182,12 +182,21 @@ fn bounded(within: &Arc<Narrowing>) -> WriteOptions {
     WriteOptions { within: Some(Arc::clone(within)), ..WriteOptions::default() }
 }
 
+impl Core {
+    /// Returns true if new rows without an id get a new UUID. A master with integer ids chooses them, and one that says so, unless
+    /// writes go to a route.
+    pub(crate) fn mints_ids(&self) -> bool {
+        let chooses = self.vista.capabilities().chooses_ids && self.callbacks.on_write.is_none();
+        !self.vista.schema().layout().integer_id() && !chooses
+    }
+}
+
 impl Facade {
-    /// Inserts a row without an id: under a new UUID if ids are text, else under an id that the master chooses.
+    /// Inserts a row without an id: under a new UUID, or under an id that the master chooses.
     async fn insert_new(&self, record: &Record, within: Option<Arc<Narrowing>>) -> Result<Written> {
         let core = &self.handle.core;
         let master = core.vista.schema();
-        let id = if !master.layout().integer_id() {
+        let id = if core.mints_ids() {
             let id = uuid::Uuid::now_v7().to_string();
             let op = WriteOp::Insert { id: id.clone(), record: record.clone() };
             core.submit(op, WriteOptions { within, ..WriteOptions::default() }).await?;

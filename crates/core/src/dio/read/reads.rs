@@ -68,6 +68,11 @@ impl Dio {
         self.0.core.vista.capabilities()
     }
 
+    /// Returns true if new rows without an id get a new UUID; else their master chooses one, and they are not queued.
+    pub fn mints_ids(&self) -> bool {
+        self.0.core.mints_ids()
+    }
+
     /// Properties that the driver has inferred about its source, each with the reason and the configuration key that sets it.
     pub fn inferred(&self) -> Vec<Inferred> {
         self.0.core.vista.shell().inferred()

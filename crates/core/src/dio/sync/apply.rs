@@ -83,7 +83,7 @@ impl Core {
         let list = Listing {
             mark: stamp.mark,
             whole: complete,
-            removes: removes && decoded,
+            removes: removes && decoded && complete,
             publish,
             allow_shrink: allow_shrink || self.settings.allow_shrink,
         };

@@ -115,6 +115,14 @@ async fn a_client_that_waits_is_served_again() {
 }
 
 #[tokio::test]
+async fn the_penalty_of_airtable_lasts_for_thirty_seconds() {
+    for kind in KINDS {
+        let penalty = (kind == Kind::Airtable).then_some(Duration::from_secs(30));
+        assert_eq!(kind.start(1).await.penalty(), penalty, "{kind:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_unchanged_answer_does_not_count() {
     let api = Kind::GitHub.start(3).await;
     api.set_limit(Limit::new(2, MINUTE));

@@ -98,7 +98,7 @@ impl Explorer {
     async fn pages(&mut self, reply: &Reply, document: &CborValue) {
         let Some(paging) = detect::paging(&reply.headers, document, &self.inner.rows_at) else {
             let count = self.proposal.rows.len();
-            self.proposal.note(match count > 0 && count % 10 == 0 {
+            self.proposal.note(match count > 0 && count.is_multiple_of(10) {
                 true => format!("the answer shows no further pages, but {count} rows may be one page: see page"),
                 false => "the answer shows no further pages".to_string(),
             });

@@ -341,10 +341,10 @@ mod tests {
     fn rows_that_move_at_the_end_of_a_page_are_noticed() {
         let paging = Paging::Offset { parameter: PageParameter::Query("offset".into()) };
         let pages = HttpPages { paging, ..HttpPages::default() };
-        let rows: Vec<u32> = (0..10).collect();
-        assert_eq!(read(&pages, &mut rows.clone(), 4, &[]).unwrap(), [0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9]);
-        assert_eq!(read(&pages, &mut rows.clone(), 4, &[(false, 0)]), Err(PageError::Moved));
-        assert_eq!(read(&pages, &mut rows.clone(), 4, &[(true, 0)]), Err(PageError::Moved));
+        let rows = || (0..10).collect::<Vec<u32>>();
+        assert_eq!(read(&pages, &mut rows(), 4, &[]).unwrap(), [0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9]);
+        assert_eq!(read(&pages, &mut rows(), 4, &[(false, 0)]), Err(PageError::Moved));
+        assert_eq!(read(&pages, &mut rows(), 4, &[(true, 0)]), Err(PageError::Moved));
     }
 
     #[test]
@@ -352,13 +352,13 @@ mod tests {
         let paging = Paging::PageNumber { parameter: PageParameter::Query("page".into()), first: 0, pages: None };
         let total = Some(StatedTotal::Body("/total".into()));
         let pages = HttpPages { paging: paging.clone(), total, ..HttpPages::default() };
-        let rows: Vec<u32> = (0..10).collect();
-        assert_eq!(read(&pages, &mut rows.clone(), 5, &[]).unwrap(), rows);
+        let rows = || (0..10).collect::<Vec<u32>>();
+        assert_eq!(read(&pages, &mut rows(), 5, &[]).unwrap(), rows());
         // Without it an empty page does.
         let pages = HttpPages { paging, ..HttpPages::default() };
-        assert_eq!(read(&pages, &mut rows.clone(), 5, &[]).unwrap(), rows);
+        assert_eq!(read(&pages, &mut rows(), 5, &[]).unwrap(), rows());
         let most = HttpPages { most: 2, ..pages };
-        assert!(matches!(read(&most, &mut rows.clone(), 2, &[]), Err(PageError::Wrong(_))));
+        assert!(matches!(read(&most, &mut rows(), 2, &[]), Err(PageError::Wrong(_))));
     }
 
     #[test]

@@ -269,3 +269,63 @@ async fn a_list_writes_and_doubts_share_the_limit_and_readers_do_not_notice() {
     assert!(api.most_within(Duration::from_secs(1)) <= rate as usize);
     assert_eq!(server.get("/issues?limit=1&number=200").json()[0]["title"], "Title 200");
 }
+
+#[test]
+fn another_diorama_gives_its_rows_and_events_and_takes_writes_once() {
+    let first_dir = crate::process::folder();
+    let table = "[dio.orders]\nsource = { sqlite = \"shop.db\", table = \"orders\" }\n[lens]\ncache = \"cache.redb\"\n\
+         [server]\nauth = { tokens = [\"env:TOKEN\"] }\n";
+    std::fs::write(first_dir.path().join("diorama.toml"), table).unwrap();
+    let mut first = Server::start(first_dir.path(), &[]);
+    let authorized = ("authorization", &*format!("Bearer {}", crate::process::TOKEN));
+    let put = |server: &Server, id: &str, item: &str| {
+        let body = json!({"item": item, "price": 3}).to_string();
+        let answer = server.request("PUT", &format!("/orders/{id}"), &[JSON, WAIT, authorized], &body);
+        assert!(answer.status < 300, "{} {}", answer.status, answer.body);
+    };
+    (1..=30).for_each(|number| put(&first, &number.to_string(), "Bun"));
+
+    let dir = tempfile::tempdir().unwrap();
+    let source = format!(
+        "[dio.orders]\nsource = {{ diorama = \"http://{}/orders\", token = \"env:TOKEN\" }}\nfeed = \"auto\"\n\
+         [lens]\ncache = \"cache.redb\"\n",
+        first.address
+    );
+    std::fs::write(dir.path().join("diorama.toml"), source).unwrap();
+    let second = Server::start(dir.path(), &[]);
+    let rows = |server: &Server| {
+        let mut rows = server.request("GET", "/orders?limit=100", &[authorized], "").json().as_array().unwrap().clone();
+        rows.sort_by_key(|row| row["id"].as_str().map(str::to_string));
+        rows
+    };
+    assert_eq!(rows(&second), rows(&first));
+    let schema =
+        |server: &Server| server.request("GET", "/orders/_schema", &[authorized], "").json()["columns"].clone();
+    let types = |columns: Value| -> Vec<Value> {
+        columns.as_array().unwrap().iter().map(|column| json!([column["name"], column["type"]])).collect()
+    };
+    assert_eq!(types(schema(&second)), types(schema(&first)));
+
+    // Events of the first arrive at the second, and writes at the second reach the first.
+    put(&first, "7", "Muffin");
+    until("the change arrives by the feed", || second.get("/orders/7").json()["item"] == "Muffin");
+    put(&second, "31", "Scone");
+    until("the write reaches the first", || rows(&first).len() == 31);
+    let patch = second.request("PATCH", "/orders/31", &[JSON, WAIT], "{\"price\":9}");
+    assert_eq!(patch.status, 200, "{}", patch.body);
+    assert_eq!(second.request("DELETE", "/orders/2", &[WAIT], "").status, 200);
+    until("the delete reaches the first", || rows(&first).len() == 30);
+
+    // Writes while the first is away are sent when it is back, each with one effect, and the events continue.
+    let address = first.address.clone();
+    first.kill();
+    let body = json!({"item": "Late", "price": 1}).to_string();
+    let answer = second.request("PUT", "/orders/99", &[JSON, ("prefer", "respond-async")], &body);
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    assert_eq!(rows(&second).len(), 31, "reads go on");
+    let first = Server::start_as(first_dir.path(), &["serve", "--listen", &address]);
+    until("the waiting write arrives", || rows(&first).len() == 31);
+    put(&first, "5", "Tart");
+    until("the feed continues", || second.get("/orders/5").json()["item"] == "Tart");
+    assert_eq!(rows(&second), rows(&first));
+}

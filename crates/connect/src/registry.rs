@@ -26,7 +26,9 @@ macro_rules! fill {
             #[cfg(feature = $feature)]
             $registry.connectors.push(Arc::new($connector));
             #[cfg(not(feature = $feature))]
-            $registry.left_out.push($feature);
+            if !$registry.left_out.contains(&$feature) {
+                $registry.left_out.push($feature);
+            }
         )+
     };
 }
@@ -40,6 +42,7 @@ impl Registry {
             "json" => crate::json::JsonConnector,
             "sqlite" => crate::sqlite::SqliteConnector,
             "http" => crate::http::HttpConnector::default(),
+            "http" => crate::http::DioramaConnector,
             "postgres" => crate::postgres::PostgresConnector,
             "mysql" => crate::mysql::MySqlConnector,
             "ws" => crate::ws::WsConnector,

@@ -2,11 +2,11 @@
 
 use diorama_core::record::{CborValue, Record, Rows};
 use diorama_core::vista::{Capabilities, Error, Vista};
-#[cfg(any(feature = "postgres", feature = "mysql"))]
+#[cfg(any(feature = "http", feature = "postgres", feature = "mysql"))]
 use diorama_core::vista::{ErrorKind, Query};
-#[cfg(feature = "sql")]
+#[cfg(any(feature = "http", feature = "sql"))]
 use diorama_core::vista::{TableShell, WriteOp};
-#[cfg(any(feature = "postgres", feature = "mysql"))]
+#[cfg(any(feature = "http", feature = "postgres", feature = "mysql"))]
 use diorama_servers::CutProxy;
 
 /// Rows that [`reads`] and [`writes`] expect: `id,name,price,category_id` in this natural order.
@@ -264,13 +264,13 @@ async fn bounded_writes(vista: &Vista, narrow: &Vista) {
 }
 
 /// Number of operations of [`one_effect`], and of deliveries of each.
-#[cfg(feature = "sql")]
+#[cfg(any(feature = "http", feature = "sql"))]
 const OPERATIONS: (usize, usize) = (100, 10);
 
 /// Checks that each operation of a write route has one effect over 1,000 deliveries, alone and in batches, and that the others are
 /// answered with the row. The table has rows `0` to `9` with a column `n`; returns the number of expected changes.
-#[cfg(feature = "sql")]
-pub(super) async fn one_effect(shell: &impl TableShell) -> usize {
+#[cfg(any(feature = "http", feature = "sql"))]
+pub(super) async fn one_effect(shell: &(impl TableShell + ?Sized)) -> usize {
     let (operations, deliveries) = OPERATIONS;
     let write = |number: usize| {
         let n = i64::try_from(number).unwrap();
@@ -296,8 +296,8 @@ pub(super) async fn one_effect(shell: &impl TableShell) -> usize {
 
 /// Checks that a list whose connection is cut is an error that may be retried, never a part of the rows. The source has `count`
 /// rows behind `proxy`.
-#[cfg(any(feature = "postgres", feature = "mysql"))]
-pub(super) async fn whole_or_error(shell: &impl TableShell, proxy: &CutProxy, count: usize) {
+#[cfg(any(feature = "http", feature = "postgres", feature = "mysql"))]
+pub(super) async fn whole_or_error(shell: &(impl TableShell + ?Sized), proxy: &CutProxy, count: usize) {
     let before = proxy.received();
     assert_eq!(shell.list(&Query::default()).await.unwrap().len(), count);
     let size = proxy.received() - before;
@@ -325,8 +325,8 @@ pub(super) async fn whole_or_error(shell: &impl TableShell, proxy: &CutProxy, co
 
 /// Checks that a write whose connection is cut is retried without a second effect. Returns the number of expected changes of a
 /// table with rows `0` to `9` and a column `n`.
-#[cfg(any(feature = "postgres", feature = "mysql"))]
-pub(super) async fn one_effect_over_cuts(shell: &impl TableShell, proxy: &CutProxy) -> usize {
+#[cfg(any(feature = "http", feature = "postgres", feature = "mysql"))]
+pub(super) async fn one_effect_over_cuts(shell: &(impl TableShell + ?Sized), proxy: &CutProxy) -> usize {
     let writes = 60;
     for number in 0..writes {
         let n = i64::try_from(number).unwrap();
@@ -346,7 +346,7 @@ pub(super) async fn one_effect_over_cuts(shell: &impl TableShell, proxy: &CutPro
 }
 
 /// Repeats `call` until it succeeds; each of a few idle connections may have been cut.
-#[cfg(any(feature = "postgres", feature = "mysql"))]
+#[cfg(any(feature = "http", feature = "postgres", feature = "mysql"))]
 async fn retried<T, F: Future<Output = Result<T, Error>>>(call: impl Fn() -> F) -> T {
     for _ in 0..20 {
         match call().await {

@@ -31,7 +31,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Attempts to read a page.
 const ATTEMPTS: u32 = 4;
 /// Pause between two attempts: initial and maximum.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+const BACKOFF: (Duration, Duration) = match cfg!(test) {
+    false => (Duration::from_millis(250), Duration::from_secs(5)),
+    true => (Duration::from_millis(5), Duration::from_millis(50)),
+};
 /// Attempts to read a list whose rows move meanwhile.
 const PASSES: usize = 5;
 

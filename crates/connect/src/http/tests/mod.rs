@@ -1,5 +1,7 @@
 //! Tests of the connector with doubles of public APIs.
 
+mod rest;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;

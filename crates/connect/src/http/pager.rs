@@ -215,7 +215,7 @@ impl<'p> Pager<'p> {
         let link = |at: &str| get(at).and_then(CborValue::as_text).filter(|url| !url.is_empty());
         Ok(match &self.pages.paging {
             Paging::None => None,
-            Paging::Detected => detect::next(page).map_err(PageError::Wrong)?.map(PageRequest::Url),
+            Paging::Detected => detect::next(page, self.count == 1).map_err(PageError::Wrong)?.map(PageRequest::Url),
             Paging::HeaderLink(rel) => detect::header_link(page.headers, rel).map(PageRequest::Url),
             Paging::JsonLink(at) => link(at).map(|url| PageRequest::Url(url.to_string())),
             Paging::Cursor { at, parameter, more } => {

@@ -290,6 +290,7 @@ fn rate(settings: &dyn Settings) -> HttpRate {
         per_second: settings.number("per_second"),
         per_minute: settings.number("per_minute"),
         per_hour: settings.number("per_hour"),
+        burst: settings.number("burst"),
         concurrency: settings.count("concurrency", 1..=1_000).unwrap_or(HttpRate::default().concurrency),
         remaining: settings.text("remaining"),
         reset: settings.text("reset"),
@@ -462,6 +463,12 @@ const KEYS: &[Key] = &[
     Key::new("source.rate.per_second", "no limit", "Maximum number of requests in each second."),
     Key::new("source.rate.per_minute", "no limit", "Maximum number of requests in each minute."),
     Key::new("source.rate.per_hour", "no limit", "Maximum number of requests in each hour."),
+    Key::new(
+        "source.rate.burst",
+        "the limit",
+        "Maximum number of requests without a pause in between; more are spread evenly over the shortest of these times. `1` for nginx's \
+         `limit_req` without `burst`.",
+    ),
     Key::new("source.rate.concurrency", "4", "Maximum number of requests at a time."),
     Key::new(
         "source.rate.remaining",

@@ -18,6 +18,7 @@ use super::pager::{HttpPages, PageParameter, Paging, StatedTotal};
 use super::pointer;
 use super::rules::{HttpAction, HttpRule};
 use super::source::{Http, parse_url};
+use super::template::BodyTemplate;
 use super::write::{HttpIfMatch, HttpWrites};
 use crate::connector::{Connector, Key, Settings, Source, SourceRequest};
 use diorama_core::record::CborValue;
@@ -351,6 +352,7 @@ fn writes(settings: &dyn Settings) -> Option<HttpWrites> {
     if let Some(body) = settings.json("body").and_then(|body| to_cbor(&body)) {
         writes = writes.with_body(body);
     }
+    writes.create_body = settings.json("create_body").and_then(|body| to_cbor(&body)).map(BodyTemplate::of);
     match settings.word("if_match", &["read", "*"]) {
         Some("read") => writes = writes.with_if_match(HttpIfMatch::Read),
         Some(_) => writes = writes.with_if_match(HttpIfMatch::Any),
@@ -517,6 +519,11 @@ const KEYS: &[Key] = &[
         "\"/\"",
         "Place of the columns in the body: a JSON Pointer like `/data`, or a table in which `\"{row}\"` stands for the columns and `\"{id}\"` \
          for the id.",
+    ),
+    Key::new(
+        "write.http.create_body",
+        "as body",
+        "The same for new rows, if the API expects their columns in another place.",
     ),
     Key::new(
         "write.http.idempotency",

@@ -279,8 +279,12 @@ fn auth(settings: &dyn Settings) -> Option<HttpAuth> {
                 audience,
             })
         }
-        _ => {
+        [] => {
             settings.wrong("bearer", format!("auth requires one of {}", AUTHS.join(", ")));
+            None
+        }
+        several => {
+            settings.wrong("bearer", format!("auth has {}: set one of them", several.join(" and ")));
             None
         }
     }

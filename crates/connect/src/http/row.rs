@@ -14,7 +14,11 @@ const MAX_DEPTH: usize = 64;
 /// Parses the answer of `place`.
 pub(super) fn document(body: &[u8], place: &str) -> Result<CborValue> {
     parse(body).map_err(|error| {
-        let problem = if body.is_empty() { "empty".to_string() } else { format!("not valid JSON: {error}") };
+        let problem = match body.trim_ascii_start() {
+            [] => "empty".to_string(),
+            [b'<', ..] => "HTML or XML, not JSON".to_string(),
+            _ => format!("not valid JSON: {error}"),
+        };
         Error::transient(format!("the answer of {place} is {problem}"))
     })
 }

@@ -297,7 +297,8 @@ impl FoundColumns {
             IdChoice::Column(id) => Ok((Schema::new(&id, columns), guess)),
             IdChoice::RowNumber(_) => {
                 let names = columns.iter().map(|column| &*column.name).collect::<Vec<_>>().join(", ");
-                Err(Error::Config(format!("no column of {name} identifies its rows: set id to one of {names}")))
+                let usual = unfit("id").map(|problem| format!(" (column \"id\" {problem})")).unwrap_or_default();
+                Err(Error::Config(format!("no column of {name} identifies its rows{usual}: set id to one of {names}")))
             }
         }
     }

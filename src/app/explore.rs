@@ -65,7 +65,7 @@ impl Try {
 pub async fn run(arguments: &Try) -> Result<(), Failure> {
     let name = arguments.resource()?;
     let found = explore(&name, &arguments.url, arguments.options()?).await;
-    let found = found.map_err(|error| Failure::config(error))?;
+    let found = found.map_err(Failure::config)?;
     let mut text = String::new();
     for note in &found.notes {
         text += &format!("# {note}\n");

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use diorama_servers::apis::{
-    Airtable, Double, GitHub, GitLab, HubSpot, JsonApi, Notion, OData, Shopify, Strapi, Stripe,
+    Airtable, Double, GitHub, GitLab, HubSpot, JsonApi, Limit, Notion, OData, Shopify, Strapi, Stripe,
 };
 use serde_json::{Value, json};
 
@@ -196,4 +196,76 @@ fn check(api: &Api) {
         }
         false => assert_eq!(answer.status, 405, "{name}"),
     }
+}
+
+/// Requests that the budget test permits in a second; `DIORAMA_BUDGET=5` takes a minute and a half.
+fn permitted() -> u64 {
+    std::env::var("DIORAMA_BUDGET").ok().and_then(|number| number.parse().ok()).unwrap_or(25)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_writes_and_doubts_share_the_limit_and_readers_do_not_notice() {
+    const WRITES: usize = 200;
+    const DOUBTS: usize = 50;
+    let api = GitHub::start(GitHub::rows(10_000)).await;
+    let rate = permitted();
+    api.set_limit(Limit::new(u32::try_from(rate).unwrap(), Duration::from_secs(1)));
+    let dir = tempfile::tempdir().unwrap();
+    let configuration = format!(
+        "[dio.issues]\nid = \"number\"\nwrite_order = \"row\"\nwrite_concurrency = 4\nwrite.http = {{ patch = \"PATCH /{{id}}\" }}\n\
+         [dio.issues.source]\nhttp = {:?}\nquery = {{ state = \"all\", per_page = \"100\" }}\none = \"/{{id}}\"\n\
+         auth = {{ bearer = {:?} }}\nrate = {{ per_second = {rate} }}\n\
+         [webhook.github]\ndio = \"issues\"\nauth = {{ scheme = \"none\" }}\n",
+        api.list_url(),
+        GitHub::TOKEN
+    );
+    std::fs::write(dir.path().join("diorama.toml"), configuration).unwrap();
+    let server = Server::launch(dir.path(), &[]);
+    let patience = Duration::from_secs(600);
+    let ready = || server.get("/issues?limit=1").status == 200;
+    let deadline = Instant::now() + patience;
+    while !ready() {
+        assert!(Instant::now() < deadline, "there is no first copy");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+
+    // Another list, the writes and the doubts at the same time.
+    let (began, requests) = (Instant::now(), api.count());
+    let refresh = std::thread::scope(|scope| {
+        let refresh = scope.spawn(|| server.request("POST", "/issues/_refresh", &[("prefer", "wait=600")], "").status);
+        for number in 1..=WRITES {
+            let body = format!("{{\"title\":\"Title {number}\"}}");
+            let path = format!("/issues/{number}");
+            let answer = server.request("PATCH", &path, &[JSON, ("prefer", "respond-async")], &body);
+            assert_eq!(answer.status, 202, "{}", answer.body);
+        }
+        let doubts: Vec<Value> = (5_000..5_000 + DOUBTS).map(|id| json!({"op": "update", "id": id})).collect();
+        let answer = server.post("/webhooks/github", &Value::from(doubts).to_string());
+        assert!(answer.status < 300, "{} {}", answer.status, answer.body);
+        // Readers meanwhile.
+        for id in 1..=200 {
+            assert_eq!(server.get(&format!("/issues/{id}")).status, 200);
+        }
+        refresh.join().unwrap()
+    });
+    assert!(matches!(refresh, 200 | 202 | 204), "{refresh}");
+    let settled = || {
+        let waiting = server.get("/operations?state=queued&limit=1").json();
+        let has_all = (1..=WRITES)
+            .all(|number| api.row(&number.to_string()).is_some_and(|row| row["title"] == format!("Title {number}")));
+        has_all && waiting.as_array().is_none_or(Vec::is_empty)
+    };
+    let deadline = Instant::now() + patience;
+    while !settled() {
+        assert!(Instant::now() < deadline, "the writes are not settled");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let (sent, took) = (api.count() - requests, began.elapsed().as_secs_f64());
+    println!(
+        "{sent} requests in {took:.1} s, of {rate} a second: {:.2} of what the limit permits",
+        took * rate as f64 / sent as f64
+    );
+    assert_eq!(api.refused(), 0, "the API has refused requests");
+    assert!(api.most_within(Duration::from_secs(1)) <= rate as usize);
+    assert_eq!(server.get("/issues?limit=1&number=200").json()[0]["title"], "Title 200");
 }

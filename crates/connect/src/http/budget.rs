@@ -227,14 +227,14 @@ mod tests {
         let started = Instant::now();
         let requests = (0..100).map(|at| {
             let (budget, arrivals) = (Arc::clone(&budget), Arc::clone(&arrivals));
-            tokio::spawn(async move {
+            async move {
                 let permit = budget.acquire(Duration::from_secs(3_600)).await.unwrap();
                 // The way to the API takes between 0 and 300 ms.
                 tokio::time::sleep(Duration::from_millis(at * 37 % 300)).await;
                 arrivals.lock().push(started.elapsed());
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 drop(permit);
-            })
+            }
         });
         futures_util::future::join_all(requests).await;
         let mut arrivals = arrivals.lock().clone();
@@ -276,17 +276,15 @@ mod tests {
     async fn requests_are_sent_in_the_order_in_which_they_ask() {
         let budget = Arc::new(Budget::new(&rate(1, None)));
         let order = Arc::new(Mutex::new(Vec::new()));
-        let mut tasks = Vec::new();
-        for at in 0..6 {
+        let requests = (0..6).map(|at| {
             let (budget, order) = (Arc::clone(&budget), Arc::clone(&order));
-            tasks.push(tokio::spawn(async move {
+            async move {
                 let permit = budget.acquire(Duration::from_secs(60)).await.unwrap();
                 order.lock().push(at);
                 drop(permit);
-            }));
-            tokio::task::yield_now().await;
-        }
-        futures_util::future::join_all(tasks).await;
+            }
+        });
+        futures_util::future::join_all(requests).await;
         assert_eq!(*order.lock(), [0, 1, 2, 3, 4, 5]);
     }
 }

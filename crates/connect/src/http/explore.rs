@@ -111,7 +111,7 @@ impl Explorer {
                     "the answer has {count} rows and says that there are {total}: set page to how the API divides its list"
                 ));
             }
-            self.proposal.note(match count > 0 && count % 10 == 0 {
+            self.proposal.note(match count > 0 && count.is_multiple_of(10) {
                 true => format!("the answer shows no further pages, but {count} rows may be one page: see page"),
                 false => "the answer shows no further pages".to_string(),
             });

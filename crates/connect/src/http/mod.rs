@@ -27,3 +27,6 @@ pub use self::pager::{HttpPages, PageParameter, Paging, StatedTotal};
 pub use self::rules::{HttpAction, HttpRule};
 pub use self::source::Http;
 pub use self::write::{HttpIfMatch, HttpWrites};
+
+#[cfg(test)]
+mod tests;

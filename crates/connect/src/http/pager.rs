@@ -273,3 +273,116 @@ fn number(value: &CborValue) -> Option<u64> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use diorama_core::record::{JsonLimits, parse_json};
+
+    /// Reads a list by `pages` from `rows`, the ids of an API, which changes between requests. Returns the ids, or the error.
+    fn read(
+        pages: &HttpPages,
+        rows: &mut Vec<u32>,
+        size: usize,
+        changes: &[(bool, usize)],
+    ) -> Result<Vec<u32>, PageError> {
+        let (mut pager, mut read, mut next) = (Pager::new(pages), Vec::new(), Some(PageRequest::First));
+        let mut changes = changes.iter();
+        let headers = HeaderMap::new();
+        let mut new = 1_000;
+        while let Some(request) = next {
+            let number = match &request {
+                PageRequest::With(_, value) => value.parse().unwrap(),
+                _ => 0,
+            };
+            let start = if matches!(pages.paging, Paging::Offset { .. }) { number } else { number * size };
+            let page: Vec<u32> = rows.iter().skip(start).take(size).copied().collect();
+            let document = format!("{{\"total\":{}}}", rows.len());
+            let document = parse_json(document.as_bytes(), JsonLimits::default()).unwrap();
+            let ends = page.first().zip(page.last()).map(|(first, last)| (first.to_string(), last.to_string()));
+            read.extend(&page);
+            next = pager.next(&Page { headers: &headers, document: &document, rows: page.len(), ends })?;
+            if let Some((insert, at)) = changes.next() {
+                let at = at % (rows.len() + 1);
+                match insert {
+                    true => {
+                        new += 1;
+                        rows.insert(at, new);
+                    }
+                    false if at < rows.len() => drop(rows.remove(at)),
+                    false => {}
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    proptest! {
+        #[test]
+        fn an_offset_hides_no_row_that_was_there_throughout(
+            count in 0..40_u32,
+            size in 2..8_usize,
+            changes in prop::collection::vec((any::<bool>(), 0..60_usize), 0..10),
+        ) {
+            let paging = Paging::Offset { parameter: PageParameter::Query("offset".into()) };
+            let pages = HttpPages { paging, ..HttpPages::default() };
+            let mut rows: Vec<u32> = (0..count).collect();
+            if let Ok(read) = read(&pages, &mut rows, size, &changes) {
+                let throughout = rows.into_iter().filter(|row| *row < count);
+                let missing: Vec<u32> = throughout.filter(|row| !read.contains(row)).collect();
+                prop_assert_eq!(missing, Vec::<u32>::new());
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_move_at_the_end_of_a_page_are_noticed() {
+        let paging = Paging::Offset { parameter: PageParameter::Query("offset".into()) };
+        let pages = HttpPages { paging, ..HttpPages::default() };
+        let rows = || (0..10).collect::<Vec<u32>>();
+        assert_eq!(read(&pages, &mut rows(), 4, &[]).unwrap(), [0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9]);
+        assert_eq!(read(&pages, &mut rows(), 4, &[(false, 0)]), Err(PageError::Moved));
+        assert_eq!(read(&pages, &mut rows(), 4, &[(true, 0)]), Err(PageError::Moved));
+    }
+
+    #[test]
+    fn a_stated_total_ends_numbered_pages() {
+        let paging = Paging::PageNumber { parameter: PageParameter::Query("page".into()), first: 0, pages: None };
+        let total = Some(StatedTotal::Body("/total".into()));
+        let pages = HttpPages { paging: paging.clone(), total, ..HttpPages::default() };
+        let rows = || (0..10).collect::<Vec<u32>>();
+        assert_eq!(read(&pages, &mut rows(), 5, &[]).unwrap(), rows());
+        // Without it an empty page does.
+        let pages = HttpPages { paging, ..HttpPages::default() };
+        assert_eq!(read(&pages, &mut rows(), 5, &[]).unwrap(), rows());
+        let most = HttpPages { most: 2, ..pages };
+        assert!(matches!(read(&most, &mut rows(), 2, &[]), Err(PageError::Wrong(_))));
+    }
+
+    #[test]
+    fn an_api_that_repeats_its_cursor_is_refused() {
+        let pages = HttpPages {
+            paging: Paging::Cursor {
+                at: "/next".into(),
+                parameter: PageParameter::Query("cursor".into()),
+                more: Some("/more".into()),
+            },
+            ..HttpPages::default()
+        };
+        let headers = HeaderMap::new();
+        let mut pager = Pager::new(&pages);
+        let mut next = |text: &str| {
+            let document = parse_json(text.as_bytes(), JsonLimits::default()).unwrap();
+            pager.next(&Page { headers: &headers, document: &document, rows: 1, ends: None })
+        };
+        let with = |value: &str| Ok(Some(PageRequest::With(PageParameter::Query("cursor".into()), value.into())));
+        assert_eq!(next(r#"{"next":"a","more":true}"#), with("a"));
+        assert_eq!(next(r#"{"next":7}"#), Ok(None), "a flag that is missing is false");
+        assert_eq!(next(r#"{"next":7,"more":true}"#), with("7"));
+        assert!(matches!(next(r#"{"next":"a","more":true}"#), Err(PageError::Wrong(_))));
+        assert!(matches!(next(r#"{"next":null,"more":true}"#), Err(PageError::Wrong(_))));
+        assert_eq!(next(r#"{"next":"b","more":false}"#), Ok(None));
+    }
+}

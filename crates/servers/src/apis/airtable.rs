@@ -24,10 +24,10 @@ const TABLE: &str = "/v0/appDoubleOfAirtbl/Orders";
 /// [errors], [rate limits], [call limits]: five requests per second and base, then nothing for 30 seconds ([`Double::set_penalty`]).
 /// Empty fields are left out of records. PATCH keeps the fields that are not named, PUT clears them.
 ///
-/// Not in the documentation that could be read: the bodies of 404 and 429 and whether a 429 has headers (here it has none); 422 for a
-/// `pageSize` above 100; the message with `LIST_RECORDS_ITERATOR_NOT_AVAILABLE`, which [`Double::expire_cursors`] causes; that a request
-/// during the penalty does not begin it again. `filterByFormula` takes `IS_AFTER(LAST_MODIFIED_TIME(), '...')` only; the time is that of the
-/// field `Modified`.
+/// Read whole: the pages of support.airtable.com; the reference only as others quote it. Not verified: the bodies of 404, 422 and 429,
+/// and whether a 429 has headers (here it has none); 422 for a `pageSize` above 100; that a request during the penalty does not begin it
+/// again; what [`Double::expire_cursors`] causes, 422 with `LIST_RECORDS_ITERATOR_NOT_AVAILABLE`. `filterByFormula` takes
+/// `IS_AFTER(LAST_MODIFIED_TIME(), '...')` only; the time is that of the field `Modified`.
 ///
 /// [list records]: https://airtable.com/developers/web/api/list-records
 /// [create records]: https://airtable.com/developers/web/api/create-records
@@ -156,8 +156,11 @@ impl Api for Airtable {
     }
 
     fn refuse(&self, _: &Usage) -> Answer {
-        let message = "Rate limit exceeded. Please try again later";
-        Answer::json(429, &json!({"errors": [{"error": "RATE_LIMIT_REACHED", "message": message}]}))
+        failure(
+            429,
+            "TOO_MANY_REQUESTS",
+            "You have made too many requests in a short period of time. Please retry later",
+        )
     }
 
     fn error(&self, status: u16, message: &str) -> Answer {

@@ -1,4 +1,4 @@
-//! What one API has of its own.
+//! Contract between a double and the API behind it.
 
 use super::answer::Answer;
 use super::limit::{Limit, Pace, Usage};

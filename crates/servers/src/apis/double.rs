@@ -147,6 +147,11 @@ impl Double {
         self.server.state.lock().limiter.penalty = Some(penalty);
     }
 
+    /// Time for which every request is refused after one that was beyond the limit.
+    pub fn penalty(&self) -> Option<Duration> {
+        self.server.state.lock().limiter.penalty
+    }
+
     /// Makes cursors invalid that were given out before, where the API has opaque ones.
     pub fn expire_cursors(&self) {
         self.server.state.lock().store.expire_cursors();

@@ -30,7 +30,7 @@ impl Operator {
         }
     }
 
-    /// Whether it holds. Values that cannot be compared are not equal, and neither is greater.
+    /// True if it holds. Values that cannot be compared are not equal, and neither is greater.
     pub(super) fn holds(self, value: &Value, wanted: &Value) -> bool {
         let order = compare(value, wanted);
         match self {

@@ -24,9 +24,11 @@ const VERSIONS: [&str; 2] = ["2022-11-28", "2026-03-10"];
 /// From docs.github.com: [pagination], [rate limits], [authentication], [best practices] (conditional requests), [troubleshooting] (errors),
 /// [issues]. There is no endpoint that deletes an issue; one that [`Double::delete`] deletes is answered with 410, as documented.
 ///
-/// Not in the documentation: that a `per_page` above 100 is cut to 100; 403 for a missing `User-Agent` (documented is "rejected"); the
-/// wording of messages other than those under "Troubleshooting"; that any of several known API versions is taken. The primary limit
-/// answers 403 and the secondary one 429, where the documentation has "403 or 429" for both.
+/// Read whole: all of these but the page of issues, of which only quotes were at hand (410 for a deleted one is among them). Not
+/// verified, therefore: the default values of `state`, `sort` and `direction`, the maximum of `per_page`, the fields of an issue. Not
+/// documented: that a `per_page` above the maximum is cut to it; 403 for a missing `User-Agent` (documented is "rejected"); the wording of
+/// messages other than those under "Troubleshooting". The primary limit answers 403 and the secondary one 429, where the documentation
+/// has "403 or 429" for both.
 ///
 /// [pagination]: https://docs.github.com/en/rest/using-the-rest-api/using-pagination-in-the-rest-api
 /// [rate limits]: https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api

@@ -23,11 +23,12 @@ const COUNTED: usize = 10_000;
 
 /// The REST API of GitLab, with the issues of the project 4, `my-group/my-project`.
 ///
-/// From docs.gitlab.com: [pagination] by page and by keyset, [authentication], [status codes], [rate limit headers], [issues].
-/// A keyset list has a `Link` on each page that is not empty: documented is that the header is absent, and the array empty, at the end.
+/// From docs.gitlab.com: [pagination] by page and by keyset, [authentication], [status codes], [rate limit headers], [issues]. A keyset
+/// list has a `Link` on each page that is not empty: documented is that the header is absent, and the array empty, at the end.
 ///
-/// Not in the documentation: that a `per_page` above 100 is cut to 100; the text of the 404; 405 for a keyset by a column that has none
-/// (from a merge request); the form of the keyset cursor. The double knows the keysets of `id`, `created_at`, `updated_at` and `title`.
+/// Read whole: all of these; of the issues an older edition. Not documented: that a `per_page` above 100 is cut to 100; the text of the
+/// 404; 405 for a keyset by a column that has none (from a merge request); the form of the keyset cursor. The double knows the keysets of
+/// `id`, `created_at`, `updated_at` and `title`.
 ///
 /// [pagination]: https://docs.gitlab.com/api/rest/#pagination
 /// [authentication]: https://docs.gitlab.com/api/rest/authentication/

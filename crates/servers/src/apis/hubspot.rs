@@ -29,9 +29,10 @@ const SEARCHED: usize = 10_000;
 /// properties are text or null. An answer has the default properties, and those that the client asks for. The rate limit is a rolling
 /// window; a 429 has no `Retry-After`, and searches have no `X-HubSpot-RateLimit-*` headers.
 ///
-/// Not in the documentation that could be read: 400 for a `limit` above the maximum (100 in lists, 200 in searches); the wording of messages;
-/// that `after` in a list is opaque, and in a search a number. The batch endpoints and `propertiesWithHistory` are missing. A search takes
-/// the operators EQ, NEQ, GT, GTE, LT and LTE, and one sort.
+/// Read whole: the OpenAPI description; the usage guidelines only as others quote them. Not verified: 400 for a `limit` above the maximum
+/// (100 in lists, 200 in searches); that a list takes `after` as opaque, and a search as a number; the wording of messages; 409 for an
+/// address that another contact has. The batch endpoints and `propertiesWithHistory` are missing. A search takes the operators EQ, NEQ,
+/// GT, GTE, LT and LTE, and one sort.
 ///
 /// [contacts]: https://developers.hubspot.com/docs/api-reference/crm-contacts-v3/guide
 /// [search]: https://developers.hubspot.com/docs/api-reference/search/guide
@@ -119,15 +120,15 @@ impl HubSpot {
         let body = request.object().ok_or_else(invalid_body)?;
         let properties = body["properties"].as_object().ok_or_else(invalid_body)?;
         if let Some(name) = properties.keys().find(|name| !FIELDS.contains(&name.as_str())) {
-            return Err(invalid(&format!(
-                "Property values were not valid: [{{\"isValid\":false,\"message\":\"Property \\\"{name}\\\" does not exist\",\"error\":\"PROPERTY_DOESNT_EXIST\",\"name\":\"{name}\"}}]"
-            )));
+            return Err(invalid_property(
+                name,
+                "PROPERTY_DOESNT_EXIST",
+                &format!("Property \"{name}\" does not exist"),
+            ));
         }
         if let Some(email) = properties.get("email").and_then(Value::as_str).filter(|email| !email.is_empty()) {
             if !email.contains('@') {
-                return Err(invalid(&format!(
-                    "Property values were not valid: [{{\"isValid\":false,\"message\":\"Email address {email} is invalid\",\"error\":\"INVALID_EMAIL\",\"name\":\"email\"}}]"
-                )));
+                return Err(invalid_property("email", "INVALID_EMAIL", &format!("Email address {email} is invalid")));
             }
             if let Some(other) =
                 store.iter().find(|row| row.text("/properties/email") == email && Some(row.id.as_str()) != id)
@@ -168,7 +169,7 @@ impl Api for HubSpot {
     }
 
     fn authorize(&self, request: &Request) -> Result<(), Answer> {
-        let message = "Authentication credentials not found. This API supports OAuth 2.0 authentication and you can find more details at https://developers.hubspot.com/docs/methods/auth/oauth-overview";
+        let message = "Authentication credentials not found. This API supports OAuth 2.0 authentication";
         let is_known = request.credential(&["Bearer"]) == Some(HubSpot::TOKEN);
         is_known.then_some(()).ok_or_else(|| failure(401, "INVALID_AUTHENTICATION", message))
     }
@@ -244,7 +245,7 @@ fn contact(row: &Row, asked: &[&str]) -> Value {
     contact
 }
 
-/// Whether a filter of a search holds. Times are compared as milliseconds, and may be given so or as text.
+/// True if a filter of a search holds. Times are compared as milliseconds, and may be given so or as text.
 fn holds(row: &Row, filter: &Value) -> Result<bool, Answer> {
     let name = filter["propertyName"].as_str().ok_or_else(|| invalid("A filter needs a propertyName"))?;
     let wanted = match &filter["value"] {
@@ -271,6 +272,11 @@ fn failure(status: u16, category: &str, message: &str) -> Answer {
 
 fn invalid(message: &str) -> Answer {
     failure(400, "VALIDATION_ERROR", message)
+}
+
+fn invalid_property(name: &str, error: &str, message: &str) -> Answer {
+    let problem = json!([{"isValid": false, "message": message, "error": error, "name": name}]);
+    invalid(&format!("Property values were not valid: {problem}"))
 }
 
 fn invalid_body() -> Answer {

@@ -24,9 +24,9 @@ const MEDIA_TYPE: &str = "application/vnd.api+json";
 /// From jsonapi.org: [content negotiation], [pagination], [creating], [updating], [deleting], [errors], [status 403 for ids of clients].
 /// A page has the links `self`, `first`, `prev`, `next` and `last`; those that lead nowhere are null. `include=author` adds the authors.
 ///
-/// The specification leaves open, and the double has decided: pages by `page[number]` and `page[size]` (20, at most 100; above it 400 with
-/// `source.parameter`); bearer tokens with 401; 429 with `Retry-After` (RFC 6585) without a documented limit; 415 for a body of another type;
-/// 422 for attributes that are not valid; `sort` by `title`, `words` and `updatedAt`.
+/// Read whole. The specification leaves open, and the double has decided: pages by `page[number]` and `page[size]` (20, at most 100;
+/// above it 400 with `source.parameter`); bearer tokens with 401; 429 with `Retry-After` (RFC 6585) without a documented limit; 415 for a
+/// body of another type; 422 for attributes that are not valid; `sort` by `title`, `words` and `updatedAt`.
 ///
 /// [JSON:API 1.1]: https://jsonapi.org/format/1.1/
 /// [content negotiation]: https://jsonapi.org/format/1.1/#content-negotiation-servers
@@ -219,7 +219,7 @@ fn numbered(query: &Params, number: usize, size: usize) -> Params {
     query.with("page[number]", number).with("page[size]", size)
 }
 
-/// Whether a parameter of the media type is one of the specification.
+/// True for a parameter of the media type that the specification has.
 fn is_known(parameter: &str) -> bool {
     let name = parameter.split('=').next().unwrap_or_default().trim();
     name == "ext" || name == "profile"
@@ -251,5 +251,6 @@ fn not_found() -> Answer {
 }
 
 fn author(id: &str) -> Value {
-    json!({"type": "people", "id": id, "attributes": {"name": sample::name(id.parse().unwrap_or(0))}, "links": {"self": format!("/people/{id}")}})
+    let name = sample::name(id.parse().unwrap_or(0));
+    json!({"type": "people", "id": id, "attributes": {"name": name}, "links": {"self": format!("/people/{id}")}})
 }

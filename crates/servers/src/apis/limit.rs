@@ -165,7 +165,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Whether requests at these milliseconds are admitted by a limit of two in a second.
+    /// Answers of a limit of two in a second to requests at these milliseconds.
     fn admitted(mut limiter: Limiter, times: &[u64]) -> Vec<bool> {
         limiter.enforce(Limit::new(2, SECOND));
         let start = Instant::now();

@@ -9,7 +9,7 @@
 //! let (_url, _headers) = (api.list_url(), api.headers()); // a client that sends these headers may read and write
 //! api.set_limit(Limit::new(5, Duration::from_secs(1))); // refuses the sixth request of a second
 //! api.fail_next(2, Fault::Status(502));
-//! api.before(3, |rows| drop(rows.delete("7"))); // after three more requests, that is between two pages
+//! api.before(3, |rows| assert!(rows.delete("7"))); // after three more requests, that is between two pages
 //! // ... the client under test reads ...
 //! assert_eq!(api.refused(), 0);
 //! assert!(api.most_within(Duration::from_secs(1)) <= 5);
@@ -37,7 +37,7 @@
 //! | [`OData`] | products | `@odata.nextLink` | 429 with `Retry-After` |
 //! | [`Strapi`] | articles | `pagination[page]`, `meta.pagination` | 429 |
 //!
-//! The documentation of each type names the pages it was written from, and what they leave open.
+//! The documentation of each type names the pages it was written from, and lists what is not verified and what is missing.
 
 mod airtable;
 mod answer;

@@ -22,13 +22,14 @@ const DATA_SOURCES_SINCE: &str = "2025-09-03";
 
 /// The API of Notion, with the pages of one data source.
 ///
-/// From developers.notion.com: [query], [pagination], [versioning], [request limits], [status codes], [pages], [trash]; and from the types of
-/// makenotion/notion-sdk-js. Versions before 2025-09-03 query `/v1/databases/{id}/query`. A page goes to the trash by PATCH with
+/// From developers.notion.com: [query], [pagination], [versioning], [request limits], [status codes], [pages], [trash]; and from the
+/// types of makenotion/notion-sdk-js. Versions before 2025-09-03 query `/v1/databases/{id}/query`. A page goes to the trash by PATCH with
 /// `in_trash` (before: `archived`), and leaves it so; a query does not find it there, a GET does.
 ///
-/// Not in the documentation that could be read: that times are cut to the minute (seen in examples); that `Retry-After` is the rest of the
-/// window; the wording of most messages; the bound of results per query. Filters and sorts take `last_edited_time` and `created_time` only.
-/// [`Double::delete`] removes a page for good.
+/// Read in part: the query (as types of the SDK), pagination, request limits, status codes. Not verified: the versions that are still
+/// taken; that times are cut to the minute (seen in examples); the wording of most messages; the bound of results per query;
+/// `additional_data` of a 429, which is missing here. The limit depends on the plan: here it is three requests per second, counted by the
+/// minute. Filters and sorts take `last_edited_time` and `created_time` only. [`Double::delete`] removes a page for good.
 ///
 /// [query]: https://developers.notion.com/reference/query-a-data-source
 /// [pagination]: https://developers.notion.com/reference/intro#pagination
@@ -205,7 +206,13 @@ impl Api for Notion {
     }
 
     fn error(&self, status: u16, message: &str) -> Answer {
-        failure(status, if status == 503 { "service_unavailable" } else { "internal_server_error" }, message)
+        let code = match status {
+            503 => "service_unavailable",
+            504 => "gateway_timeout",
+            529 => "service_overload",
+            _ => "internal_server_error",
+        };
+        failure(status, code, message)
     }
 }
 

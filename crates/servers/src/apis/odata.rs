@@ -23,14 +23,15 @@ const PAGE: usize = 100;
 
 /// A service of OData 4.01 in its JSON format, with the entity set `Products`.
 ///
-/// From docs.oasis-open.org: [protocol] (8.2.8.6 and 11.2.6.7 server-driven paging, 8.2.6 and 11.4.1.1 ETags, 8.2.8.7 `return`, 9.4 errors,
-/// 11.4 changes) and [JSON format]. A page has 100 entities, or as many as `Prefer: maxpagesize` says if these are fewer, and
+/// From docs.oasis-open.org: [protocol] (8.2.8.6 and 11.2.6.7 server-driven paging, 8.2.6 and 11.4.1.1 ETags, 8.2.8.7 `return`, 9.4
+/// errors, 11.4 changes) and [JSON format]. A page has 100 entities, or as many as `Prefer: maxpagesize` says if these are fewer, and
 /// `@odata.nextLink` with `$skiptoken`. PATCH merges, PUT resets what is not named; both and DELETE need `If-Match`: without it 428, with
 /// another ETag 412. The values of `ID` are 64-bit numbers.
 ///
-/// The specification leaves open, and the double has decided: the size of pages; bearer tokens with 401; 429 with `Retry-After` (RFC 6585)
-/// without a documented limit; that an expired `$skiptoken` is answered with 410. `$filter` is a chain of comparisons with `and`,
-/// `$orderby` has one property. Missing: `$expand`, `$batch`, `$metadata`, delta links, `IEEE754Compatible`.
+/// Read in part: the sections on paging and on ETags. The specification leaves open, and the double has decided: the size of pages;
+/// bearer tokens with 401; 429 with `Retry-After` (RFC 6585) without a documented limit; that an expired `$skiptoken` is answered with
+/// 410. `$filter` is a chain of comparisons with `and`, `$orderby` has one property. Missing: `$expand`, `$batch`, `$metadata`, delta
+/// links, `IEEE754Compatible`.
 ///
 /// [protocol]: https://docs.oasis-open.org/odata/odata/v4.01/odata-v4.01-part1-protocol.html
 /// [JSON format]: https://docs.oasis-open.org/odata/odata-json-format/v4.01/odata-json-format-v4.01.html

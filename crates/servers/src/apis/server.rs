@@ -35,7 +35,7 @@ pub struct Received {
     pub body: Bytes,
     /// Status of the answer; none for a request that was left without one.
     pub status: Option<u16>,
-    /// Whether the rate limit refused it.
+    /// True if the rate limit refused it.
     pub refused: bool,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct State {
 
 pub(super) type Hook = Box<dyn FnOnce(&mut Rows<'_>) + Send>;
 
-/// What the server does with a request.
+/// Result of a request.
 enum Outcome {
     Answer(Answer),
     Cut(Answer),

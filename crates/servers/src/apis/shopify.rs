@@ -22,11 +22,12 @@ const PRODUCTS: &str = "/admin/api/2026-07/products.json";
 /// The REST Admin API of Shopify, with products.
 ///
 /// From shopify.dev: [pagination], [rate limits], [response codes], [authentication], [products]. A request with `page_info` may have no
-/// other parameters than `limit` and `fields`; the filters of the first request go on to hold. The bucket has 40 places and loses two in a
-/// second ([`Double::documented_limit`]).
+/// other parameters than `limit` and `fields`; the filters of the first request go on to hold. The bucket has 40 places and loses two in
+/// a second ([`Double::documented_limit`]).
 ///
-/// Not in the documentation: that a `limit` above 250 is cut to 250; the order of the list (here by id); the bodies of the errors for an
-/// invalid `page_info` and for a missing `product`; the format of `page_info`, and that [`Double::expire_cursors`] makes it a 400.
+/// Read in part: all of these; the body of the 422 is that of other resources. Not verified: `since_id`, `ids` and `fields`. Not
+/// documented: that a `limit` above 250 is cut to 250; the order of the list (here by id); the bodies of the errors for an invalid
+/// `page_info` and for a missing `product`; the format of `page_info`, and that [`Double::expire_cursors`] makes it a 400.
 ///
 /// [pagination]: https://shopify.dev/docs/api/admin-rest/usage/pagination
 /// [rate limits]: https://shopify.dev/docs/api/admin-rest/usage/rate-limits

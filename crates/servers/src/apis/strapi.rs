@@ -21,12 +21,14 @@ const ARTICLES: &str = "/api/articles";
 /// The REST API of Strapi 5, with the content type `article`.
 ///
 /// From docs.strapi.io: [REST API], [sort and pagination], [filters], [errors], [API tokens], [configuration] (25 rows, at most 100).
-/// Documents are addressed by `documentId`. Pages go by `pagination[page]` and `[pageSize]`, or by `[start]` and `[limit]`; a mix is a 400.
+/// Documents are addressed by `documentId`. Pages go by `pagination[page]` and `[pageSize]`, or by `[start]` and `[limit]`; a mix is a
+/// 400.
 ///
-/// Not in the documentation: that a size above the maximum is cut to it (from the package @strapi/utils); 403 without a token and 401 with a
-/// wrong one; that `id` changes with each update, as the published version is written anew; the wording of messages. A created document is
-/// answered with 200 in an example of the documentation, so also here. Strapi has no rate limit for content: the 429 has the form of its
-/// errors and no `Retry-After`. Filters are `filters[field][$eq|$ne|$gt|$gte|$lt|$lte]`; `populate`, `fields`, drafts and locales are missing.
+/// Read whole: REST API, sort and pagination, errors, configuration; the others not. Not verified: the operators of filters; 403 without
+/// a token and 401 with a wrong one; that `id` changes with each update, as the published version is written anew; 204 for a deletion;
+/// the wording of messages. A created document is answered with 200 in an example of the documentation, so also here. Strapi has no
+/// documented rate limit for content: the 429 has the form of its errors and no `Retry-After`. Filters are
+/// `filters[field][$eq|$ne|$gt|$gte|$lt|$lte]`; `populate`, `fields`, drafts and locales are missing.
 ///
 /// [REST API]: https://docs.strapi.io/cms/api/rest
 /// [sort and pagination]: https://docs.strapi.io/cms/api/rest/sort-pagination
@@ -186,7 +188,7 @@ impl Api for Strapi {
     }
 }
 
-/// Whether a filter as `filters[title][$eq]` holds; the operator may be left out.
+/// True if a filter such as `filters[title][$eq]` holds; the operator may be left out.
 fn holds(row: &Row, name: &str, wanted: &str) -> Result<bool, Answer> {
     let mut parts = name.trim_start_matches("filters[").trim_end_matches(']').split("][");
     let (field, operator) = (parts.next().unwrap_or_default(), parts.next().unwrap_or("$eq"));

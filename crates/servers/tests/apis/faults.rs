@@ -55,12 +55,17 @@ async fn the_record_has_what_was_sent() {
 }
 
 #[tokio::test]
-async fn hooks_run_between_two_pages() {
+async fn hooks_run_before_the_request_that_they_name() {
     let api = Kind::OData.start(30).await;
     api.before(1, |rows| drop(rows.insert(&json!({"Name": "late"}))));
-    api.before(2, |rows| assert_eq!(rows.all().len(), 31));
-    let (ids, pages) = read(Kind::OData, Kind::OData.first(&api, Some(10)));
-    assert_eq!((ids.len(), pages), (31, 4));
+    let first = Kind::OData.first(&api, Some(10));
+    let page = first.send().expect(200);
+    assert_eq!(api.rows().len(), 30);
+    let next = Kind::OData.next(&first, &page).unwrap();
+    next.send().expect(200);
+    assert_eq!(api.rows().len(), 31);
+    let (ids, pages) = read(Kind::OData, next);
+    assert_eq!((ids.len(), pages), (21, 3));
 }
 
 #[tokio::test]

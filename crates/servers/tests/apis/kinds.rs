@@ -130,7 +130,7 @@ impl Kind {
         row[name].as_str().map_or_else(|| row[name].to_string(), str::to_owned)
     }
 
-    /// Whether a page begins after a certain row, wherever that is now.
+    /// True if a page begins after a certain row, wherever that row is now.
     pub(crate) fn has_cursors(self) -> bool {
         ![GitHub, GitLab, JsonApi, Strapi].contains(&self)
     }

@@ -69,9 +69,7 @@ async fn requests_beyond_the_limit_are_refused_as_documented() {
                 assert_eq!((retry, reply.header("x-shopify-shop-api-call-limit")), (Some("2.0"), Some("3/3")));
                 assert!(reply.json()["errors"].as_str().unwrap().starts_with("Exceeded 2 calls per second"));
             }
-            Kind::Airtable => {
-                assert_eq!((retry, &reply.json()["errors"][0]["error"]), (None, &json!("RATE_LIMIT_REACHED")))
-            }
+            Kind::Airtable => assert_eq!((retry, &reply.json()["error"]["type"]), (None, &json!("TOO_MANY_REQUESTS"))),
             Kind::Notion => assert_eq!((retry, &reply.json()["code"]), (Some("60"), &json!("rate_limited"))),
             Kind::HubSpot => {
                 let body = reply.json();
@@ -113,6 +111,14 @@ async fn a_client_that_waits_is_served_again() {
         until(&ask, 200);
         api.set_limit(None);
         (0..5).for_each(|_| drop(ask.send().expect(200)));
+    }
+}
+
+#[tokio::test]
+async fn the_penalty_of_airtable_lasts_for_thirty_seconds() {
+    for kind in KINDS {
+        let penalty = (kind == Kind::Airtable).then_some(Duration::from_secs(30));
+        assert_eq!(kind.start(1).await.penalty(), penalty, "{kind:?}");
     }
 }
 

@@ -26,7 +26,8 @@ fn inner(content: &Value) -> &Value {
 /// Sample row with this number.
 pub(crate) fn row(number: u64) -> Value {
     let content = json!({
-        "Name": sample::title(number), "Notes": sample::text(number), "Amount": (number % 1000) as f64 / 4.0, "Done": sample::one_in(number, 2),
+        "Name": sample::title(number), "Notes": sample::text(number), "Amount": (number % 1000) as f64 / 4.0,
+        "Done": sample::one_in(number, 2),
         "Tags": if sample::one_in(number, 3) { json!(["neu", "größer"]) } else { json!([]) }, "Due": null,
         "Customer": [format!("rec{}", sample::key(number % 20, 14))],
     });

@@ -34,10 +34,13 @@ pub(crate) fn row(number: u64) -> Value {
 }
 
 pub(crate) fn create(number: u64, content: &Value, now: Timestamp) -> Value {
+    let author = number % 20;
     let mut row = json!({
         "type": "articles", "id": number.to_string(), "links": {"self": format!("{ARTICLES}/{number}")},
         "attributes": {"title": "", "body": null, "words": 0, "draft": false, "keywords": [], "createdAt": sample::millis(now)},
-        "relationships": {"author": {"data": {"type": "people", "id": (number % 20).to_string()}, "links": {"related": format!("/people/{}", number % 20)}}},
+        "relationships": {"author": {
+            "data": {"type": "people", "id": author.to_string()}, "links": {"related": format!("/people/{author}")},
+        }},
     });
     update(&mut row, content, now);
     row

@@ -38,13 +38,15 @@ pub(crate) fn properties(name: &str, price: f64) -> Value {
 pub(crate) fn create(number: u64, content: &Value, now: Timestamp) -> Value {
     let (id, user) = (sample::uuid(number), json!({"object": "user", "id": sample::uuid(u64::MAX)}));
     let mut row = json!({
-        "object": "page", "id": id, "created_time": minute(now), "last_edited_time": minute(now), "created_by": user, "last_edited_by": user,
+        "object": "page", "id": id, "created_time": minute(now), "last_edited_time": minute(now), "created_by": user,
+        "last_edited_by": user,
         "cover": null, "icon": if number.is_multiple_of(3) { json!({"type": "emoji", "emoji": "🥐"}) } else { Value::Null },
         "parent": {"type": "data_source_id", "data_source_id": dashed(DATA_SOURCE), "database_id": dashed(DATABASE)},
         "archived": false, "in_trash": false, "url": format!("https://www.notion.so/{}", id.replace('-', "")), "public_url": null,
         "properties": {
             "Name": {"id": "title", "type": "title", "title": []}, "Price": {"id": "BJXS", "type": "number", "number": null},
-            "In stock": {"id": "%7CxOo", "type": "checkbox", "checkbox": false}, "Tags": {"id": "xYz%3D", "type": "multi_select", "multi_select": []},
+            "In stock": {"id": "%7CxOo", "type": "checkbox", "checkbox": false},
+            "Tags": {"id": "xYz%3D", "type": "multi_select", "multi_select": []},
             "Due": {"id": "M%3BBw", "type": "date", "date": null}, "Notes": {"id": "no%40t", "type": "rich_text", "rich_text": []},
         },
     });

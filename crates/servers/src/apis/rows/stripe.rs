@@ -22,7 +22,9 @@ pub(crate) fn row(number: u64) -> Value {
         "metadata": {"order_id": (sample::BIG + number).to_string()},
     });
     if sample::one_in(number, 3) {
-        content["address"] = json!({"city": "Zürich", "country": "CH", "line1": "Bahnhofstraße 1", "line2": null, "postal_code": "8001", "state": null});
+        content["address"] = json!({
+            "city": "Zürich", "country": "CH", "line1": "Bahnhofstraße 1", "line2": null, "postal_code": "8001", "state": null,
+        });
     }
     create(number, &content, sample::time(number))
 }

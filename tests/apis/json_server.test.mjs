@@ -38,3 +38,10 @@ test("pages that are not configured are not taken for the whole list", async (t)
   const config = `[dio.products]\nsource = { http = "${api.url}?_page=1&_per_page=30" }`;
   await Diorama.start(t, config, { ready: /cannot be read.*so that there are more pages: set page in source/ });
 });
+
+test("numbered pages end where the API answers with its last page again", async (t) => {
+  const api = await jsonServer(t, 1, COUNT);
+  const page = 'rows = "/data", page = { page_number = "_page", max = 20 }';
+  const diorama = await Diorama.start(t, `[dio.products]\nsource = { http = "${api.url}?_page=1&_per_page=30", ${page} }`);
+  assert.equal((await diorama.list()).length, COUNT);
+});

@@ -192,7 +192,12 @@ impl Inner {
         }
         let path = template::path(&create.path, id.unwrap_or_default());
         let call = self.call(writes, create, &path, operation, id, Some(&cells), Vec::new());
-        let reply = self.client.send(&call).await.map_err(|failure| failure.of_write(id.unwrap_or("new")))?;
+        let failed = |failure| match failure {
+            // There is no row yet: the path of new rows does not exist.
+            Failure::Refused { status, message } if matches!(status.as_u16(), 404 | 410) => Error::permanent(message),
+            failure => failure.of_write(id.unwrap_or("new")),
+        };
+        let reply = self.client.send(&call).await.map_err(failed)?;
         let written = self.written(id, &reply)?;
         match (&written.id, id) {
             (None, None) => Err(Error::unknown("the API has not returned the id of the new row")),

@@ -37,7 +37,7 @@ pub struct HttpProposal {
 /// Finds out how the list at `url` is to be read, with at most three requests.
 ///
 /// # Errors
-/// [`Error::Config`] if the URL is not valid or its answer has no rows; [`Error::Source`] if the API refuses the request or cannot be
+/// [`Error::Config`] if the URL is not valid; [`Error::Source`] if its answer has no rows, or the API refuses the request or cannot be
 /// reached.
 pub async fn explore(name: &str, url: &str, options: HttpOptions) -> Result<HttpProposal> {
     let (parsed, options) = parse_url(url, options).map_err(Error::Config)?;

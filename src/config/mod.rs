@@ -11,6 +11,7 @@ mod intake;
 mod limits;
 mod problems;
 mod server;
+mod settings;
 mod value;
 mod webhook;
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use diorama_connect::{Registry, Settings};
+use diorama_connect::Registry;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -69,7 +69,7 @@ pub(super) struct Reader<'a> {
     table: &'a DeTable<'a>,
     requested: RefCell<Vec<&'static str>>,
     /// For a source: how it is written, a table elsewhere in the file.
-    writes: Option<Box<Reader<'a>>>,
+    pub(super) writes: Option<Box<Reader<'a>>>,
 }
 
 impl<'a> Reader<'a> {
@@ -298,7 +298,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the tables in the array at `key`.
-    fn array(&self, key: &'static str) -> Vec<Reader<'a>> {
+    pub(super) fn array(&self, key: &'static str) -> Vec<Reader<'a>> {
         let read = self.typed(key, "an array of tables", |value, _| {
             let items = value.as_array()?.iter();
             items.map(|item| Some((item.span().start, item.get_ref().as_table()?))).collect::<Option<Vec<_>>>()
@@ -309,7 +309,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads any value as JSON.
-    fn json(&self, key: &'static str) -> Option<serde_json::Value> {
+    pub(super) fn json(&self, key: &'static str) -> Option<serde_json::Value> {
         self.typed(key, "a text or a table", |value, at| self.json_of(value, at))
     }
 
@@ -371,81 +371,6 @@ impl<'a> Reader<'a> {
             self.problem(at, message);
             text.to_string()
         })
-    }
-}
-
-impl Settings for Reader<'_> {
-    fn text(&self, key: &'static str) -> Option<String> {
-        Reader::text(self, key)
-    }
-
-    fn secret(&self, key: &'static str) -> Option<String> {
-        Reader::secret_text(self, key).map(|secret| secret.0)
-    }
-
-    fn path(&self, key: &'static str) -> Option<PathBuf> {
-        Reader::path(self, key)
-    }
-
-    fn word(&self, key: &'static str, words: &[&'static str]) -> Option<&'static str> {
-        Reader::word(self, key, words)
-    }
-
-    fn flag(&self, key: &'static str) -> Option<bool> {
-        Reader::flag(self, key)
-    }
-
-    fn number(&self, key: &'static str) -> Option<u64> {
-        Reader::number(self, key)
-    }
-
-    fn count(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<usize> {
-        Reader::count(self, key, range)
-    }
-
-    fn size(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<usize> {
-        Reader::size(self, key, range)
-    }
-
-    fn duration(&self, key: &'static str) -> Option<Duration> {
-        Reader::duration(self, key)
-    }
-
-    fn texts(&self, key: &'static str) -> Option<Vec<String>> {
-        Reader::texts(self, key)
-    }
-
-    fn secret_texts(&self, key: &'static str) -> Vec<(String, String)> {
-        Reader::secret_texts(self, key).into_iter().map(|(name, secret)| (name, secret.0)).collect()
-    }
-
-    fn json(&self, key: &'static str) -> Option<serde_json::Value> {
-        Reader::json(self, key)
-    }
-
-    fn table(&self, key: &'static str, read: &mut dyn FnMut(&dyn Settings)) {
-        if key == "write" {
-            // Its unknown keys are reported by its owner.
-            self.writes.iter().for_each(|writes| read(&**writes));
-        } else if let Some(table) = Reader::table(self, key) {
-            read(&table);
-            table.finish();
-        }
-    }
-
-    fn tables(&self, key: &'static str, read: &mut dyn FnMut(&dyn Settings)) {
-        for table in self.array(key) {
-            read(&table);
-            table.finish();
-        }
-    }
-
-    fn has(&self, key: &'static str) -> bool {
-        self.position(key).is_some()
-    }
-
-    fn wrong(&self, key: &'static str, problem: String) {
-        self.problem(self.position(key).unwrap_or(self.at), problem);
     }
 }
 

@@ -32,6 +32,7 @@ const HARMLESS: &[&str] = &[
     "knows_key",
     "loads_chunks",
     "map_or",
+    "mints_ids",
     "mismatches",
     "name",
     "oldest",

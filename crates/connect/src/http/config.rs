@@ -13,6 +13,7 @@ use url::Url;
 use super::auth::HttpAuth;
 use super::budget::{Budget, HttpRate};
 use super::client::shown;
+use super::keys::KEYS;
 use super::options::{HttpOptions, HttpSince};
 use super::pager::{HttpPages, PageParameter, Paging, StatedTotal};
 use super::pointer;
@@ -169,61 +170,48 @@ fn to_cbor(value: &serde_json::Value) -> Option<CborValue> {
 const PAGINGS: [&str; 7] = ["header_link", "json_link", "cursor", "header_cursor", "page_number", "offset", "none"];
 
 fn pages(settings: &dyn Settings) -> HttpPages {
+    let text = |key| settings.text(key);
     let parameter = |key| settings.text(key).map(|text| PageParameter::of(&text));
     let selected: Vec<&str> = PAGINGS.into_iter().filter(|key| settings.has(key)).collect();
-    let needed = || {
-        if !settings.has("param") {
-            settings.wrong(
-                "param",
-                r#"a cursor requires param: the name of a query parameter, or a JSON Pointer in the body"#.into(),
-            );
-        }
-    };
-    let (more, total_pages, first) =
+    let (header_link, json_link, none) =
+        (text("header_link"), json_pointer(settings, "json_link"), settings.flag("none"));
+    let (cursor, header_cursor, param) = (json_pointer(settings, "cursor"), text("header_cursor"), parameter("param"));
+    let (page_number, offset) = (parameter("page_number"), parameter("offset"));
+    let (more, pages, first) =
         (json_pointer(settings, "more"), json_pointer(settings, "pages"), settings.count("first", 0..=1_000));
-    let param = parameter("param");
-    let cursor = json_pointer(settings, "cursor");
-    let header_cursor = settings.text("header_cursor");
-    let paging = match selected.as_slice() {
-        [] => Paging::Detected,
-        ["header_link"] => Paging::HeaderLink(settings.text("header_link").unwrap_or_default()),
-        ["json_link"] => Paging::JsonLink(json_pointer(settings, "json_link").unwrap_or_default()),
-        ["cursor"] => {
-            needed();
-            let parameter = param.unwrap_or(PageParameter::Query(String::new()));
-            Paging::Cursor { at: cursor.unwrap_or_default(), parameter, more }
-        }
-        ["header_cursor"] => {
-            needed();
-            let parameter = param.unwrap_or(PageParameter::Query(String::new()));
-            Paging::HeaderCursor { header: header_cursor.unwrap_or_default(), parameter }
-        }
-        ["page_number"] => Paging::PageNumber {
-            parameter: parameter("page_number").unwrap_or(PageParameter::Query(String::new())),
-            first: first.unwrap_or(1) as u64,
-            pages: total_pages,
-        },
-        ["offset"] => Paging::Offset { parameter: parameter("offset").unwrap_or(PageParameter::Query(String::new())) },
-        ["none"] => {
-            settings.flag("none");
-            Paging::None
-        }
-        several => {
-            settings.wrong("header_link", format!("page has {}: set one of them", several.join(" and ")));
-            Paging::Detected
-        }
-    };
-    let size = (settings.number("size"), parameter("size_param"));
-    if size.0.is_some() != size.1.is_some() {
+    let (size, size_param) = (settings.number("size"), parameter("size_param"));
+    if size.is_some() != size_param.is_some() {
         settings.wrong("size", "size and size_param belong together".into());
     }
-    let total = settings.text("total").map(|text| match text.strip_prefix("header:") {
+    if (cursor.is_some() || header_cursor.is_some()) && param.is_none() && !settings.has("param") {
+        let problem = "a cursor requires param: the name of a query parameter, or a JSON Pointer in the body";
+        settings.wrong("param", problem.into());
+    }
+    let paging = match selected.as_slice() {
+        [_] => None
+            .or(header_link.map(Paging::HeaderLink))
+            .or(json_link.map(Paging::JsonLink))
+            .or(cursor.zip(param.clone()).map(|(at, parameter)| Paging::Cursor { at, parameter, more }))
+            .or(header_cursor.zip(param).map(|(header, parameter)| Paging::HeaderCursor { header, parameter }))
+            .or(page_number.map(|parameter| {
+                let first = first.unwrap_or(1) as u64;
+                Paging::PageNumber { parameter, first, pages }
+            }))
+            .or(offset.map(|parameter| Paging::Offset { parameter }))
+            .or(none.filter(|none| *none).map(|_| Paging::None)),
+        [] => None,
+        several => {
+            settings.wrong("header_link", format!("page has {}: set one of them", several.join(" and ")));
+            None
+        }
+    };
+    let total = text("total").map(|text| match text.strip_prefix("header:") {
         Some(header) => StatedTotal::Header(header.to_string()),
         None => StatedTotal::Body(text),
     });
     HttpPages {
-        paging,
-        size: size.1.zip(size.0),
+        paging: paging.unwrap_or_default(),
+        size: size_param.zip(size),
         total,
         check: settings.flag("check"),
         most: settings.count("max", 1..=1_000_000).unwrap_or(HttpPages::default().most),
@@ -240,45 +228,44 @@ const AUTHS: [&str; 5] = ["bearer", "basic", "header", "query", "oauth2_client_c
 
 fn auth(settings: &dyn Settings) -> Option<HttpAuth> {
     let selected: Vec<&str> = AUTHS.into_iter().filter(|key| settings.has(key)).collect();
-    let required = |key: &'static str, of: &str| {
-        let value = settings.secret(key);
-        if !settings.has(key) {
-            settings.wrong(key, format!("auth.{of} requires {key}"));
+    let (text, secret) = (|key| settings.text(key), |key| settings.secret(key));
+    let (bearer, basic, password) = (secret("bearer"), secret("basic"), secret("password"));
+    let (header, query, value) = (text("header"), text("query"), secret("value"));
+    let (token_url, client_id, client_secret) =
+        (text("oauth2_client_credentials"), secret("client_id"), secret("client_secret"));
+    let (scope, audience) = (text("scope"), text("audience"));
+    let needed = |kind: &str, keys: &[&'static str]| {
+        for key in keys.iter().filter(|key| selected == [kind] && !settings.has(key)) {
+            settings.wrong(key, format!("auth.{kind} requires {key}"));
         }
-        value
     };
+    needed("header", &["value"]);
+    needed("query", &["value"]);
+    needed("oauth2_client_credentials", &["client_id", "client_secret"]);
     match selected.as_slice() {
-        ["bearer"] => settings.secret("bearer").map(HttpAuth::Bearer),
-        ["basic"] => Some(HttpAuth::Basic(settings.secret("basic")?, settings.secret("password").unwrap_or_default())),
-        ["header"] => {
-            let (name, value) = (settings.text("header"), required("value", "header"));
-            let parsed = name.as_ref().and_then(|name| name.parse().ok());
-            if name.is_some() && parsed.is_none() {
+        ["bearer"] => bearer.map(HttpAuth::Bearer),
+        ["basic"] => Some(HttpAuth::Basic(basic?, password.unwrap_or_default())),
+        ["header"] => match header?.parse() {
+            Ok(name) => Some(HttpAuth::Header(name, value?)),
+            Err(_) => {
                 settings.wrong("header", "auth.header is not a valid header name".into());
+                None
             }
-            Some(HttpAuth::Header(parsed?, value?))
-        }
-        ["query"] => {
-            let (name, value) = (settings.text("query"), required("value", "query"));
-            Some(HttpAuth::Query(name?, value?))
-        }
-        ["oauth2_client_credentials"] => {
-            let url = settings.text("oauth2_client_credentials");
-            let token_url = url.as_ref().and_then(|url| url.parse::<Url>().ok());
-            if url.is_some() && token_url.is_none() {
-                settings.wrong("oauth2_client_credentials", "the URL of the token endpoint is not valid".into());
-            }
-            let of = "oauth2_client_credentials";
-            let (client_id, client_secret) = (required("client_id", of), required("client_secret", of));
-            let (scope, audience) = (settings.text("scope"), settings.text("audience"));
-            Some(HttpAuth::ClientCredentials {
-                token_url: token_url?,
+        },
+        ["query"] => Some(HttpAuth::Query(query?, value?)),
+        ["oauth2_client_credentials"] => match token_url?.parse::<Url>() {
+            Ok(token_url) => Some(HttpAuth::ClientCredentials {
+                token_url,
                 client_id: client_id?,
                 client_secret: client_secret?,
                 scope,
                 audience,
-            })
-        }
+            }),
+            Err(_) => {
+                settings.wrong("oauth2_client_credentials", "the URL of the token endpoint is not valid".into());
+                None
+            }
+        },
         [] => {
             settings.wrong("bearer", format!("auth requires one of {}", AUTHS.join(", ")));
             None
@@ -326,8 +313,8 @@ fn rule(settings: &dyn Settings) -> Option<HttpRule> {
         settings.wrong("action", format!("a response requires action: one of {}", HttpAction::WORDS.join(", ")));
     }
     let status = settings.count("status", 100..=599).and_then(|status| u16::try_from(status).ok());
-    let (path, equals) = (json_pointer(settings, "path"), settings.text("equals"));
-    Some(HttpRule { status, path, equals, contains: settings.text("contains"), action: HttpAction::of(action?) })
+    let (path, equals, contains) = (json_pointer(settings, "path"), settings.text("equals"), settings.text("contains"));
+    Some(HttpRule { status, path, equals, contains, action: HttpAction::of(action?) })
 }
 
 fn writes(settings: &dyn Settings) -> Option<HttpWrites> {
@@ -368,187 +355,3 @@ fn writes(settings: &dyn Settings) -> Option<HttpWrites> {
     writes.sends_id = settings.flag("send_id").unwrap_or(false);
     Some(writes)
 }
-
-const KEYS: &[Key] = &[
-    Key::new("source.http", "", "`https://HOST/PATH` of a list in JSON, or `env:NAME`, `file:PATH`."),
-    Key::new(
-        "source.path",
-        "none",
-        "`http`: a path below the URL, for a `[connection.NAME]` that several sources share.",
-    ),
-    Key::new("source.id", "detected", "`http`: the id column, as `id` of the resource."),
-    Key::new("source.method", "\"GET\"", "`http`: method of the request for a page; with a body `POST`."),
-    Key::new("source.body", "none", "`http`: body of the request for a page, as a table that is sent as JSON."),
-    Key::new("source.headers", "{}", "`http`: headers of every request; values may be `env:NAME` or `file:PATH`."),
-    Key::new("source.query", "{}", "`http`: parameters of the query of the request for a page."),
-    Key::new(
-        "source.rows",
-        "detected",
-        "`http`: JSON Pointer to the rows of a page, like `/data`; `/` is the whole answer.",
-    ),
-    Key::new(
-        "source.cells",
-        "none",
-        "`http`: JSON Pointer to the columns within a row that is an envelope, like `/attributes`; its other members stay beside them.",
-    ),
-    Key::new(
-        "source.one",
-        "none",
-        "`http`: path of one row below the URL, like `/{id}`. Without, one row is read by a list.",
-    ),
-    Key::new("source.row", "\"/\"", "`http`: JSON Pointer to the row in an answer about one row, like `/data`."),
-    Key::new(
-        "source.conditional",
-        "false",
-        "`http`: takes an unchanged first page (`ETag`, `Last-Modified`) as an unchanged list also if there are more pages. Right for \
-         lists whose newest change comes first.",
-    ),
-    Key::new(
-        "source.ca",
-        "public authorities",
-        "`http`: a PEM file with the certificates of the authorities to trust.",
-    ),
-    Key::new("source.timeout", "\"30s\"", "`http`: time within which the API must answer."),
-    Key::new("source.max_size", "\"64MiB\"", "`http`: maximum size of an answer, after decompression."),
-    Key::new("source.addresses", "\"any\"", "`http`: `public` refuses private and local addresses."),
-    Key::new("source.page", "detected", "See `[dio.NAME.source.page]`."),
-    Key::new("source.page.header_link", "", "Relation in the `Link` header that has the next page's URL: `\"next\"`."),
-    Key::new("source.page.json_link", "", "JSON Pointer to the URL of the next page."),
-    Key::new(
-        "source.page.cursor",
-        "",
-        "JSON Pointer to the cursor of the next page. `/data/-1/id` is in the last row.",
-    ),
-    Key::new("source.page.header_cursor", "", "Header with the cursor of the next page."),
-    Key::new("source.page.page_number", "", "Parameter for the number of the page."),
-    Key::new(
-        "source.page.offset",
-        "",
-        "Parameter for the number of rows to leave out. Each page begins with the last row of the page before.",
-    ),
-    Key::new("source.page.none", "", "`true`: the answer is the whole list."),
-    Key::new("source.page.param", "", "Parameter for the cursor: a name in the query, or a JSON Pointer in the body."),
-    Key::new("source.page.more", "none", "JSON Pointer to a flag that is false on the last page."),
-    Key::new("source.page.first", "1", "Number of the first page."),
-    Key::new("source.page.pages", "none", "JSON Pointer to the number of pages."),
-    Key::new("source.page.size", "none", "Rows of a page, sent as `size_param`."),
-    Key::new(
-        "source.page.size_param",
-        "none",
-        "Parameter for `size`: a name in the query, or a JSON Pointer in the body.",
-    ),
-    Key::new(
-        "source.page.total",
-        "none",
-        "JSON Pointer to the number of all rows, or `header:NAME`. A list with fewer rows is refused.",
-    ),
-    Key::new(
-        "source.page.check",
-        "by the paging",
-        "Reads a list again if its ids differ from those of the last one, until no row is missing that was read before. On for numbered \
-         pages and `Link` headers, where a deleted row can hide another one.",
-    ),
-    Key::new("source.page.max", "10000", "Maximum number of pages."),
-    Key::new("source.auth", "none", "See `[dio.NAME.source.auth]`."),
-    Key::new("source.auth.bearer", "", "A token: `Authorization: Bearer`."),
-    Key::new("source.auth.basic", "", "A user: `Authorization: Basic`."),
-    Key::new("source.auth.password", "\"\"", "The password of the user."),
-    Key::new("source.auth.header", "", "Name of a header for `value`."),
-    Key::new("source.auth.query", "", "Name of a parameter of the query for `value`."),
-    Key::new("source.auth.value", "", "The key."),
-    Key::new(
-        "source.auth.oauth2_client_credentials",
-        "",
-        "URL of a token endpoint (OAuth 2). Tokens are renewed in time.",
-    ),
-    Key::new("source.auth.client_id", "", "The client's id."),
-    Key::new("source.auth.client_secret", "", "The client's secret."),
-    Key::new("source.auth.scope", "none", "Scopes to request."),
-    Key::new("source.auth.audience", "none", "Audience to request."),
-    Key::new("source.rate", "none", "See `[dio.NAME.source.rate]`."),
-    Key::new("source.rate.per_second", "no limit", "Maximum number of requests in each second."),
-    Key::new("source.rate.per_minute", "no limit", "Maximum number of requests in each minute."),
-    Key::new("source.rate.per_hour", "no limit", "Maximum number of requests in each hour."),
-    Key::new(
-        "source.rate.burst",
-        "the limit",
-        "Maximum number of requests without a pause in between; more are spread evenly over the shortest of these times. `1` for nginx's \
-         `limit_req` without `burst`.",
-    ),
-    Key::new("source.rate.concurrency", "4", "Maximum number of requests at a time."),
-    Key::new(
-        "source.rate.remaining",
-        "none",
-        "Header with the number of requests that are left, like `x-ratelimit-remaining`.",
-    ),
-    Key::new("source.rate.reset", "none", "Header with the time at which there are more, like `x-ratelimit-reset`."),
-    Key::new("source.since", "none", "See `[dio.NAME.source.since]`."),
-    Key::new(
-        "source.since.param",
-        "required",
-        "Parameter for the time: a name in the query, or a JSON Pointer in the body.",
-    ),
-    Key::new(
-        "source.since.column",
-        "required",
-        "Column with the time of a row's last change: RFC 3339 or a Unix time in seconds.",
-    ),
-    Key::new(
-        "source.since.lookback",
-        "\"1m\"",
-        "Time by which the request goes back, for changes that become visible late.",
-    ),
-    Key::new(
-        "source.since.full_every",
-        "\"1h\"",
-        "Time after which a refresh reads the whole list, which shows deleted rows.",
-    ),
-    Key::new("source.responses", "by status", "Array of tables; see `[dio.NAME.source.responses]`."),
-    Key::new("source.responses.status", "any", "Status of the answer."),
-    Key::new("source.responses.path", "none", "JSON Pointer to a value that the answer has."),
-    Key::new("source.responses.equals", "any", "Text of that value."),
-    Key::new("source.responses.contains", "none", "Text within the answer."),
-    Key::new(
-        "source.responses.action",
-        "required",
-        "`retry`: try again later. `ignore`: there is nothing. `fail`: refused. `rate_limited`: send nothing until `Retry-After`.",
-    ),
-    Key::new("write.http", "", "Requests for writes to an `http` source; see `[dio.NAME.write.http]`."),
-    Key::new("write.http.create", "none", "Method and path of a new row: `POST /`. The API may choose the id."),
-    Key::new("write.http.replace", "none", "Method and path of a whole row: `PUT /{id}`."),
-    Key::new("write.http.patch", "none", "Method and path of changed columns: `PATCH /{id}`."),
-    Key::new("write.http.delete", "none", "Method and path of a delete: `DELETE /{id}`."),
-    Key::new(
-        "write.http.body",
-        "\"/\"",
-        "Place of the columns in the body: a JSON Pointer like `/data`, or a table in which `\"{row}\"` stands for the columns and `\"{id}\"` \
-         for the id.",
-    ),
-    Key::new(
-        "write.http.create_body",
-        "as body",
-        "The same for new rows, if the API expects their columns in another place.",
-    ),
-    Key::new(
-        "write.http.idempotency",
-        "none",
-        "Header for the id of the write, like `Idempotency-Key`, if the API answers a repeated one without acting again.",
-    ),
-    Key::new(
-        "write.http.if_match",
-        "none",
-        "`If-Match` of changes and deletes: `read` reads the row's `ETag` before, or `*`.",
-    ),
-    Key::new("write.http.delete_body", "none", "Body of a delete, as a table: for an API that marks rows as deleted."),
-    Key::new(
-        "write.http.content_type",
-        "\"application/json\"",
-        "Media type of the body. `application/x-www-form-urlencoded` sends a form.",
-    ),
-    Key::new("write.http.omit", "[]", "Columns that the API sets by itself and does not take."),
-    Key::new(
-        "write.http.send_id",
-        "false",
-        "Sends the id column of a new row, for an API that lets its clients choose.",
-    ),
-];

@@ -48,7 +48,7 @@ pub(super) struct Pass {
     newest: Option<ChangeTime>,
 }
 
-/// What the first request of a list adds to the configured one.
+/// Additions to the configured request for the first page.
 #[derive(Default)]
 pub(super) struct PageStart<'s> {
     /// Headers of the first request.
@@ -57,7 +57,7 @@ pub(super) struct PageStart<'s> {
     since: Option<String>,
 }
 
-/// What is known of the last whole list.
+/// The last whole list.
 #[derive(Debug, Default)]
 pub(super) struct LastList {
     ids: Option<u128>,

@@ -7,6 +7,7 @@ mod config;
 mod detect;
 mod errors;
 mod explore;
+mod keys;
 mod list;
 mod options;
 mod pager;

@@ -78,7 +78,7 @@ const CASES: u32 = 8;
 
 // --- lists ---------------------------------------------------------------------------------------------------------------
 
-/// What happens at the API between two requests.
+/// A change at the API between two requests.
 #[derive(Clone, Copy, Debug)]
 enum Change {
     Insert,

@@ -47,6 +47,8 @@ senders() { tests/senders/run.sh "$CARGO_TARGET_DIR/debug/diorama" || { [ $? = 7
 step senders
 clients() { tests/clients/run.sh "$CARGO_TARGET_DIR/debug/diorama" || { [ $? = 77 ] && [ "${CI:-}" != true ]; }; }
 step clients
+apis() { tests/apis/run.sh "$CARGO_TARGET_DIR/debug/diorama" || { [ $? = 77 ] && [ "${CI:-}" != true ]; }; }
+step apis
 browser() { tests/browser/run.sh "$CARGO_TARGET_DIR/debug/diorama" || { [ $? = 77 ] && [ "${CI:-}" != true ]; }; }
 step browser
 fuzz() { fuzz/run.sh || { [ $? = 77 ] && [ "${CI:-}" != true ]; }; }

@@ -58,7 +58,7 @@ fn what_was_found_out_is_said_once_and_in_the_schema() {
     }
     assert_eq!(server.post("/buns/_refresh", "").status, 200);
     let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
-    let lines: Vec<&str> = log.lines().filter(|line| line.contains("inferred from the file")).collect();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("inferred from the source")).collect();
     assert_eq!(lines.len(), 1, "{log}");
     assert!(lines[0].contains("\"?\" in line 4 is not a number: 1 of 3 cells are not"), "{log}");
 }

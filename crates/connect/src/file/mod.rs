@@ -38,7 +38,7 @@ pub(crate) fn missing(path: &std::path::Path) -> Option<String> {
     (!path.exists()).then(|| format!("there is no file {}", path.display()))
 }
 
-/// Logs the inferred settings of a file once, as a warning if some are doubtful. `GET /{dio}/_schema` lists all of them.
+/// Logs the inferred settings of a source once, as a warning if some are doubtful. `GET /{dio}/_schema` lists all of them.
 #[cfg(any(feature = "csv", feature = "json"))]
 pub(crate) fn log_inferred(vista: &str, path: &std::path::Path, inferred: &[diorama_core::vista::Inferred]) {
     const SHOWN: usize = 10;
@@ -47,7 +47,7 @@ pub(crate) fn log_inferred(vista: &str, path: &std::path::Path, inferred: &[dior
     let (shown, path, more) = (shown.join("; "), path.display(), inferred.len().saturating_sub(SHOWN));
     match (doubtful.is_empty(), inferred.is_empty()) {
         (_, true) => {}
-        (true, false) => tracing::info!(vista, %path, more, "inferred from the file: {shown}"),
-        (false, false) => tracing::warn!(vista, %path, more, "inferred from the file; check these settings: {shown}"),
+        (true, false) => tracing::info!(vista, %path, more, "inferred from the source: {shown}"),
+        (false, false) => tracing::warn!(vista, %path, more, "inferred from the source; check these settings: {shown}"),
     }
 }

@@ -20,6 +20,9 @@ pub struct HttpRate {
     pub per_minute: Option<u64>,
     /// Maximum number of requests in each hour.
     pub per_hour: Option<u64>,
+    /// Maximum number of requests without a pause in between; more are spread evenly over the shortest of the times above. By default
+    /// as many as it permits.
+    pub burst: Option<u64>,
     /// Maximum number of requests at a time; 4 by default.
     pub concurrency: usize,
     /// Header of an answer with the number of requests that are left, like `x-ratelimit-remaining`.
@@ -30,7 +33,15 @@ pub struct HttpRate {
 
 impl Default for HttpRate {
     fn default() -> HttpRate {
-        HttpRate { per_second: None, per_minute: None, per_hour: None, concurrency: 4, remaining: None, reset: None }
+        HttpRate {
+            per_second: None,
+            per_minute: None,
+            per_hour: None,
+            burst: None,
+            concurrency: 4,
+            remaining: None,
+            reset: None,
+        }
     }
 }
 
@@ -41,7 +52,9 @@ impl HttpRate {
             Some(Window { most, length: Duration::from_secs(seconds) })
         };
         let windows = [window(self.per_second, 1), window(self.per_minute, 60), window(self.per_hour, 3_600)];
-        windows.into_iter().flatten().collect()
+        let mut windows: Vec<Window> = windows.into_iter().flatten().collect();
+        windows.extend(windows.first().and_then(|window| window.part(self.burst?)));
+        windows
     }
 }
 
@@ -50,6 +63,16 @@ impl HttpRate {
 struct Window {
     most: usize,
     length: Duration,
+}
+
+impl Window {
+    /// Returns the part of the time in which `burst` requests are permitted, if they are spread evenly over it: what a leaky bucket
+    /// permits that holds so many.
+    fn part(self, burst: u64) -> Option<Window> {
+        let most = usize::try_from(burst).ok()?.max(1);
+        let length = self.length.mul_f64(most as f64 / self.most as f64);
+        (most < self.most).then_some(Window { most, length })
+    }
 }
 
 /// Time at which the next request may be sent.
@@ -224,6 +247,17 @@ mod tests {
         }
         // 100 requests at 40 a minute need two whole minutes and a part of the third.
         assert!(started.elapsed() < Duration::from_secs(140), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_beyond_a_burst_are_spread_evenly() {
+        let budget = Arc::new(Budget::new(&HttpRate { burst: Some(1), ..rate(5, None) }));
+        let (mut sent, started) = (Vec::new(), Instant::now());
+        for _ in 0..7 {
+            drop(budget.acquire(Duration::from_secs(60)).await.unwrap());
+            sent.push(started.elapsed().as_millis());
+        }
+        assert_eq!(sent, [0, 200, 400, 600, 800, 1_000, 1_200]);
     }
 
     #[tokio::test(start_paused = true)]

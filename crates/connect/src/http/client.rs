@@ -69,10 +69,8 @@ pub(super) struct Reply {
 
 /// Client of one API.
 pub(super) struct Client {
-    /// Follows redirects, for GET.
-    reading: reqwest::Client,
-    /// Follows no redirect, which would turn a POST into a GET.
-    writing: reqwest::Client,
+    /// Follows no redirect: each is a request of its own within the rate limit, and a POST would become a GET.
+    client: reqwest::Client,
     auth: Authenticator,
     budget: Arc<Budget>,
     headers: HeaderMap,
@@ -107,21 +105,17 @@ impl Client {
         let pem = pem.transpose()?;
         let verification = pem.as_deref().map_or(Verification::Public, Verification::Authorities);
         let tls = tls::client(&verification).map_err(|error| Error::Config(format!("ca: {error}")))?;
-        let client = |redirects| {
-            let mut builder = reqwest::Client::builder()
-                .tls_backend_preconfigured((*tls).clone())
-                .user_agent(concat!("diorama/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(CONNECT)
-                .timeout(options.timeout)
-                .redirect(redirects);
-            if options.public_only {
-                builder = builder.dns_resolver(Arc::new(PublicOnly));
-            }
-            builder.build().map_err(|error| Error::Config(format!("no HTTP client: {}", plain(error))))
-        };
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured((*tls).clone())
+            .user_agent(concat!("diorama/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT)
+            .timeout(options.timeout)
+            .redirect(reqwest::redirect::Policy::none());
+        if options.public_only {
+            builder = builder.dns_resolver(Arc::new(PublicOnly));
+        }
         Ok(Client {
-            reading: client(redirects(&base))?,
-            writing: client(reqwest::redirect::Policy::none())?,
+            client: builder.build().map_err(|error| Error::Config(format!("no HTTP client: {}", plain(error))))?,
             auth: Authenticator::new(options.auth.clone()),
             budget,
             headers: options.headers.clone(),
@@ -134,39 +128,52 @@ impl Client {
         })
     }
 
-    /// Sends a request and returns its answer, which is a success by its status or by the rules.
+    /// Sends a request and returns its answer, which is a success by its status or by the rules. Redirects of a GET are followed on
+    /// the same origin.
     pub(super) async fn send(&self, call: &Call) -> Result<Reply, Failure> {
         self.check_origin(&call.url)?;
-        let mut renewed = false;
+        let (mut url, mut renewed, mut redirects) = (call.url.clone(), false, 0);
         loop {
-            let (status, headers, body) = self.exchange(call).await?;
+            let (status, headers, body) = self.exchange(call, &url).await?;
             if status == StatusCode::UNAUTHORIZED && !renewed && self.auth.forget_token().await {
                 renewed = true;
+                continue;
+            }
+            let next = self.redirect(&url, status, &headers);
+            if let Some(next) = next.filter(|_| call.method == Method::GET && redirects < REDIRECTS) {
+                redirects += 1;
+                url = next;
                 continue;
             }
             return self.judge(call, status, headers, body);
         }
     }
 
+    /// Returns the URL on the same origin to which an answer redirects. Credentials are sent with it.
+    fn redirect(&self, from: &Url, status: StatusCode, headers: &HeaderMap) -> Option<Url> {
+        let is_redirect = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
+        let to = headers.get(http::header::LOCATION).filter(|_| is_redirect)?.to_str().ok()?;
+        from.join(to).ok().filter(|to| to.origin() == self.base.origin())
+    }
+
     /// Sends a request, within the rate limit.
-    async fn exchange(&self, call: &Call) -> Result<(StatusCode, HeaderMap, Bytes), Failure> {
+    async fn exchange(&self, call: &Call, url: &Url) -> Result<(StatusCode, HeaderMap, Bytes), Failure> {
         let permit = self.budget.acquire(call.patience).await.map_err(|wait| Failure::NotActed {
             message: format!("the rate limit of {} permits no request now", self.base.authority()),
             retry_after: Some(wait),
         })?;
-        let mut url = call.url.clone();
+        let mut url = url.clone();
         self.auth.sign_url(&mut url);
         let mut headers = self.headers.clone();
         for (name, value) in &call.headers {
             headers.insert(name, value.clone());
         }
         headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
-        let client = if call.method == Method::GET { &self.reading } else { &self.writing };
-        let mut request = client.request(call.method.clone(), url).headers(headers);
+        let mut request = self.client.request(call.method.clone(), url).headers(headers);
         if let Some(body) = &call.body {
             request = request.header(CONTENT_TYPE, call.content_type.clone()).body(body.clone());
         }
-        let request = self.auth.sign(&self.writing, request).await.map_err(Failure::not_acted)?;
+        let request = self.auth.sign(&self.client, request).await.map_err(Failure::not_acted)?;
         let answer = request.send().await.map_err(|error| self.unanswered(error))?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = read_limited(answer, self.max_size).await;
@@ -276,17 +283,6 @@ impl Client {
         }
         Ok(url)
     }
-}
-
-/// Follows redirects on the same origin only, because credentials are sent with them.
-fn redirects(base: &Url) -> reqwest::redirect::Policy {
-    let origin = base.origin();
-    reqwest::redirect::Policy::custom(move |attempt| {
-        if attempt.previous().len() > REDIRECTS {
-            return attempt.error("too many redirects");
-        }
-        if attempt.url().origin() == origin { attempt.follow() } else { attempt.stop() }
-    })
 }
 
 /// Reads a body of at most `most` bytes, after decompression.

@@ -19,6 +19,7 @@ use super::pager::{HttpPages, PageParameter, Paging, StatedTotal};
 use super::pointer;
 use super::rules::{HttpAction, HttpRule};
 use super::source::{Http, parse_url};
+use super::template::BodyTemplate;
 use super::write::{HttpIfMatch, HttpWrites};
 use crate::connector::{Connector, Key, Settings, Source, SourceRequest};
 use diorama_core::record::CborValue;
@@ -265,8 +266,12 @@ fn auth(settings: &dyn Settings) -> Option<HttpAuth> {
                 None
             }
         },
-        _ => {
+        [] => {
             settings.wrong("bearer", format!("auth requires one of {}", AUTHS.join(", ")));
+            None
+        }
+        several => {
+            settings.wrong("bearer", format!("auth has {}: set one of them", several.join(" and ")));
             None
         }
     }
@@ -277,6 +282,7 @@ fn rate(settings: &dyn Settings) -> HttpRate {
         per_second: settings.number("per_second"),
         per_minute: settings.number("per_minute"),
         per_hour: settings.number("per_hour"),
+        burst: settings.number("burst"),
         concurrency: settings.count("concurrency", 1..=1_000).unwrap_or(HttpRate::default().concurrency),
         remaining: settings.text("remaining"),
         reset: settings.text("reset"),
@@ -337,6 +343,7 @@ fn writes(settings: &dyn Settings) -> Option<HttpWrites> {
     if let Some(body) = settings.json("body").and_then(|body| to_cbor(&body)) {
         writes = writes.with_body(body);
     }
+    writes.create_body = settings.json("create_body").and_then(|body| to_cbor(&body)).map(BodyTemplate::of);
     match settings.word("if_match", &["read", "*"]) {
         Some("read") => writes = writes.with_if_match(HttpIfMatch::Read),
         Some(_) => writes = writes.with_if_match(HttpIfMatch::Any),

@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use http::{HeaderMap, Method};
+use url::Url;
 
+use super::auth::HttpAuth;
 use super::budget::Budget;
 use super::client::{Call, Reply};
 use super::list::PageStart;
 use super::options::HttpOptions;
-use super::pager::{Page, PageParameter, PageRequest, Pager, Paging};
+use super::pager::{Page, PageParameter, PageRequest, Pager, Paging, StatedTotal};
 use super::row::{document, find_rows, id_of, rows_at};
 use super::source::{Inner, PATIENCE, parse_url};
 use super::{detect, pointer, template};
@@ -35,14 +37,15 @@ pub struct HttpProposal {
 /// Finds out how the list at `url` is to be read, with at most three requests.
 ///
 /// # Errors
-/// [`Error::Config`] if the URL is not valid or its answer has no rows; [`Error::Source`] if the API refuses the request or cannot be
+/// [`Error::Config`] if the URL is not valid; [`Error::Source`] if its answer has no rows, or the API refuses the request or cannot be
 /// reached.
 pub async fn explore(name: &str, url: &str, options: HttpOptions) -> Result<HttpProposal> {
     let (parsed, options) = parse_url(url, options).map_err(Error::Config)?;
+    let proposal = HttpProposal::new(&parsed, &options);
     let budget = Arc::new(Budget::new(&options.rate));
     let inner = Inner::new(parsed, options, budget)?;
     let (reply, document) = inner.first_page().await?;
-    let mut explorer = Explorer { inner, proposal: HttpProposal::new(url) };
+    let mut explorer = Explorer { inner, proposal };
     explorer.rows(name, &document)?;
     explorer.pages(&reply, &document).await;
     explorer.one().await;
@@ -51,8 +54,12 @@ pub async fn explore(name: &str, url: &str, options: HttpOptions) -> Result<Http
 }
 
 impl HttpProposal {
-    fn new(url: &str) -> HttpProposal {
-        let source = vec![format!("http = {}", quoted(url))];
+    /// Without the password of the URL, which does not belong in a file.
+    fn new(url: &Url, options: &HttpOptions) -> HttpProposal {
+        let mut source = vec![format!("http = {}", quoted(url.as_str()))];
+        if let HttpAuth::Basic(user, _) = &options.auth {
+            source.push(format!("auth = {{ basic = {}, password = \"env:PASSWORD\" }}", quoted(user)));
+        }
         HttpProposal { source, rows: Vec::new(), notes: Vec::new(), requests: 1 }
     }
 
@@ -96,8 +103,14 @@ impl Explorer {
 
     /// Finds the paging, and reads the second page to confirm it.
     async fn pages(&mut self, reply: &Reply, document: &CborValue) {
-        let Some(paging) = detect::paging(&reply.headers, document, &self.inner.rows_at) else {
+        let total = detect::total(&reply.headers, document);
+        let Some(paging) = detect::paging(&self.inner.url, &reply.headers, document, &self.inner.rows_at) else {
             let count = self.proposal.rows.len();
+            if let Some((_, total)) = total.filter(|(_, total)| *total > count as u64) {
+                return self.proposal.note(format!(
+                    "the answer has {count} rows and says that there are {total}: set page to how the API divides its list"
+                ));
+            }
             self.proposal.note(match count > 0 && count.is_multiple_of(10) {
                 true => format!("the answer shows no further pages, but {count} rows may be one page: see page"),
                 false => "the answer shows no further pages".to_string(),
@@ -105,7 +118,19 @@ impl Explorer {
             self.proposal.source.push("page = { none = true }".into());
             return;
         };
-        self.proposal.source.push(format!("page = {{ {} }}", keys_of(&paging)));
+        let mut keys = keys_of(&paging);
+        if matches!(paging, Paging::Offset { .. })
+            && let Some((total, _)) = total
+        {
+            let place = match &total {
+                StatedTotal::Body(at) => at.clone(),
+                StatedTotal::Header(name) => format!("header:{name}"),
+            };
+            // Writing to a text cannot fail.
+            let _ = write!(keys, ", total = {}", quoted(&place));
+            self.inner.options.pages.total = Some(total);
+        }
+        self.proposal.source.push(format!("page = {{ {keys} }}"));
         let items = rows_at(document, &self.inner.rows_at, "").unwrap_or_default();
         self.inner.options.pages.paging = paging;
         let page = Page { headers: &reply.headers, document, rows: items.len(), ends: self.inner.ends(items) };
@@ -201,10 +226,16 @@ fn keys_of(paging: &Paging) -> String {
             }
             keys
         }
-        Paging::PageNumber { parameter: to, pages: Some(pages), .. } => {
-            format!("page_number = {}, pages = {}", parameter(to), quoted(pages))
+        Paging::PageNumber { parameter: to, first, pages } => {
+            let mut keys = format!("page_number = {}", parameter(to));
+            if *first != 1 {
+                let _ = write!(keys, ", first = {first}");
+            }
+            if let Some(pages) = pages {
+                let _ = write!(keys, ", pages = {}", quoted(pages));
+            }
+            keys
         }
-        Paging::PageNumber { parameter: to, .. } => format!("page_number = {}", parameter(to)),
         Paging::HeaderCursor { header, parameter: to } => {
             format!("header_cursor = {}, param = {}", quoted(header), parameter(to))
         }

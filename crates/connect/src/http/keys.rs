@@ -102,6 +102,12 @@ pub(super) const KEYS: &[Key] = &[
     Key::new("source.rate.per_second", "no limit", "Maximum number of requests in each second."),
     Key::new("source.rate.per_minute", "no limit", "Maximum number of requests in each minute."),
     Key::new("source.rate.per_hour", "no limit", "Maximum number of requests in each hour."),
+    Key::new(
+        "source.rate.burst",
+        "the limit",
+        "Maximum number of requests without a pause in between; more are spread evenly over the shortest of these times. `1` for nginx's \
+         `limit_req` without `burst`.",
+    ),
     Key::new("source.rate.concurrency", "4", "Maximum number of requests at a time."),
     Key::new(
         "source.rate.remaining",
@@ -150,6 +156,11 @@ pub(super) const KEYS: &[Key] = &[
         "\"/\"",
         "Place of the columns in the body: a JSON Pointer like `/data`, or a table in which `\"{row}\"` stands for the columns and `\"{id}\"` \
          for the id.",
+    ),
+    Key::new(
+        "write.http.create_body",
+        "as body",
+        "The same for new rows, if the API expects their columns in another place.",
     ),
     Key::new(
         "write.http.idempotency",

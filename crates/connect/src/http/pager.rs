@@ -155,14 +155,15 @@ pub(super) struct Pager<'p> {
     count: usize,
     /// Number of rows read, without those that were read twice.
     rows: u64,
-    last: Option<String>,
+    /// Ids of the first and the last row of the last page that had rows.
+    ends: Option<(String, String)>,
     /// Smallest stated number of all rows.
     total: Option<u64>,
 }
 
 impl<'p> Pager<'p> {
     pub(super) fn new(pages: &'p HttpPages) -> Pager<'p> {
-        Pager { pages, requests: HashSet::new(), count: 0, rows: 0, last: None, total: None }
+        Pager { pages, requests: HashSet::new(), count: 0, rows: 0, ends: None, total: None }
     }
 
     /// Number of pages read.
@@ -182,8 +183,10 @@ impl<'p> Pager<'p> {
         self.rows += (page.rows - repeated) as u64;
         let total = self.pages.total.as_ref().and_then(|total| stated(total, page));
         self.total = [self.total, total].into_iter().flatten().min();
-        let is_new = page.rows > repeated;
-        self.last = page.ends.as_ref().map(|(_, last)| last.clone()).or(self.last.take());
+        // Some APIs answer a number beyond the last page with the last page.
+        let is_again = page.ends.is_some() && page.ends == self.ends;
+        let is_new = page.rows > repeated && !is_again;
+        self.ends = page.ends.clone().or(self.ends.take());
         let next = self.following(page, is_new)?;
         let Some(next) = next else { return Ok(None) };
         if self.count >= self.pages.most {
@@ -203,7 +206,7 @@ impl<'p> Pager<'p> {
 
     /// Number of rows of `page` that the page before had already.
     fn overlap(&self, page: &Page<'_>) -> Result<usize, PageError> {
-        let (Paging::Offset { .. }, Some(last)) = (&self.pages.paging, &self.last) else { return Ok(0) };
+        let (Paging::Offset { .. }, Some((_, last))) = (&self.pages.paging, &self.ends) else { return Ok(0) };
         match &page.ends {
             Some((first, _)) if first == last => Ok(1),
             _ => Err(PageError::Moved),
@@ -215,7 +218,7 @@ impl<'p> Pager<'p> {
         let link = |at: &str| get(at).and_then(CborValue::as_text).filter(|url| !url.is_empty());
         Ok(match &self.pages.paging {
             Paging::None => None,
-            Paging::Detected => detect::next(page).map_err(PageError::Wrong)?.map(PageRequest::Url),
+            Paging::Detected => detect::next(page, self.count == 1).map_err(PageError::Wrong)?.map(PageRequest::Url),
             Paging::HeaderLink(rel) => detect::header_link(page.headers, rel).map(PageRequest::Url),
             Paging::JsonLink(at) => link(at).map(|url| PageRequest::Url(url.to_string())),
             Paging::Cursor { at, parameter, more } => {
@@ -345,6 +348,20 @@ mod tests {
         assert_eq!(read(&pages, &mut rows(), 4, &[]).unwrap(), [0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9]);
         assert_eq!(read(&pages, &mut rows(), 4, &[(false, 0)]), Err(PageError::Moved));
         assert_eq!(read(&pages, &mut rows(), 4, &[(true, 0)]), Err(PageError::Moved));
+    }
+
+    #[test]
+    fn an_api_that_repeats_its_last_page_ends_the_list() {
+        let paging = Paging::PageNumber { parameter: PageParameter::Query("page".into()), first: 1, pages: None };
+        let pages = HttpPages { paging, ..HttpPages::default() };
+        let (mut pager, headers, document) = (Pager::new(&pages), HeaderMap::new(), CborValue::Null);
+        let mut next = |first: &str, last: &str| {
+            let ends = Some((first.to_string(), last.to_string()));
+            pager.next(&Page { headers: &headers, document: &document, rows: 2, ends }).unwrap()
+        };
+        assert!(next("1", "2").is_some());
+        assert!(next("3", "4").is_some());
+        assert_eq!(next("3", "4"), None);
     }
 
     #[test]

@@ -14,7 +14,11 @@ const MAX_DEPTH: usize = 64;
 /// Parses the answer of `place`.
 pub(super) fn document(body: &[u8], place: &str) -> Result<CborValue> {
     parse(body).map_err(|error| {
-        let problem = if body.is_empty() { "empty".to_string() } else { format!("not valid JSON: {error}") };
+        let problem = match body.trim_ascii_start() {
+            [] => "empty".to_string(),
+            [b'<', ..] => "HTML or XML, not JSON".to_string(),
+            _ => format!("not valid JSON: {error}"),
+        };
         Error::transient(format!("the answer of {place} is {problem}"))
     })
 }
@@ -36,7 +40,8 @@ const DEPTH: usize = 4;
 /// Returns a JSON Pointer to the rows of `document`, with a description of the choice if there is one.
 ///
 /// # Errors
-/// [`Error::Config`] if there are none, or several arrays of which none is named as usual.
+/// If there are none, or several arrays of which none is named as usual: permanent, because this may be the answer of an API that is
+/// out of order, and the copy can be served.
 pub(super) fn find_rows(document: &CborValue, place: &str) -> Result<(String, Option<Inferred>)> {
     if document.is_array() {
         return Ok((String::new(), None));
@@ -52,14 +57,14 @@ pub(super) fn find_rows(document: &CborValue, place: &str) -> Result<(String, Op
     let shallowest = candidates.iter().map(|at| at.matches('/').count()).min();
     let top: Vec<&&String> = candidates.iter().filter(|at| Some(at.matches('/').count()) == shallowest).collect();
     match top.as_slice() {
-        [] => Err(Error::Config(format!("the answer of {place} has no array of objects: set rows in source"))),
+        [] => Err(Error::permanent(format!("the answer of {place} has no array of objects: set rows in source"))),
         [one] => guess(one, "it is the only array of objects on its level"),
         several => {
             let named = NAMES.iter().find_map(|name| several.iter().find(|at| at.rsplit('/').next() == Some(*name)));
             let names: Vec<String> = several.iter().map(|at| format!("{at:?}")).collect();
             match named {
                 Some(at) => guess(at, "it has the usual name"),
-                None => Err(Error::Config(format!(
+                None => Err(Error::permanent(format!(
                     "the answer of {place} has several arrays of objects: set rows in source to one of {}",
                     names.join(", ")
                 ))),

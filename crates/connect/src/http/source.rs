@@ -51,8 +51,8 @@ impl Http {
     /// Reads the first page at `url` to infer columns, their types and the id.
     ///
     /// # Errors
-    /// [`Error::Config`] if the URL or an option is not valid, or the answer has no rows that the options describe;
-    /// [`Error::Source`] if the API refuses the request or cannot be reached.
+    /// [`Error::Config`] if the URL or an option is not valid; [`Error::Source`] if the API refuses the request, cannot be reached, or
+    /// answers without rows that the options describe.
     pub async fn open(name: &str, url: &str, options: HttpOptions) -> Result<Vista> {
         let (url, options) = parse_url(url, options).map_err(Error::Config)?;
         let budget = Arc::new(Budget::new(&options.rate));
@@ -265,7 +265,7 @@ impl FoundColumns {
         for (at, item) in items.iter().enumerate() {
             let record = shape
                 .record(item.clone())
-                .map_err(|problem| Error::Config(format!("row {at} of the first page of {place} {problem}")))?;
+                .map_err(|problem| Error::permanent(format!("row {at} of the first page of {place} {problem}")))?;
             found.rows += 1;
             for (name, value) in record {
                 let column = found.columns.entry(name).or_default();
@@ -297,7 +297,10 @@ impl FoundColumns {
             IdChoice::Column(id) => Ok((Schema::new(&id, columns), guess)),
             IdChoice::RowNumber(_) => {
                 let names = columns.iter().map(|column| &*column.name).collect::<Vec<_>>().join(", ");
-                Err(Error::Config(format!("no column of {name} identifies its rows: set id to one of {names}")))
+                let usual = unfit("id").map(|problem| format!(" (column \"id\" {problem})")).unwrap_or_default();
+                Err(Error::permanent(format!(
+                    "no column of {name} identifies its rows{usual}: set id to one of {names}"
+                )))
             }
         }
     }

@@ -45,6 +45,14 @@ pub(super) enum BodyTemplate {
 }
 
 impl BodyTemplate {
+    /// A text is a JSON Pointer, anything else a document.
+    pub(super) fn of(body: CborValue) -> BodyTemplate {
+        match body {
+            CborValue::Text(at) => BodyTemplate::At(at),
+            template => BodyTemplate::Json(template),
+        }
+    }
+
     /// Returns the body with `cells`, the columns as an object.
     pub(super) fn fill(&self, id: Option<&CborValue>, cells: CborValue) -> CborValue {
         match self {

@@ -54,6 +54,8 @@ pub struct HttpWrites {
     pub(super) patch: Option<Request>,
     pub(super) delete: Option<Request>,
     pub(super) body: Option<BodyTemplate>,
+    /// Body of a new row; as `body` without.
+    pub(super) create_body: Option<BodyTemplate>,
     pub(super) idempotency: Option<HeaderName>,
     pub(super) if_match: Option<HttpIfMatch>,
     pub(super) content_type: Option<HeaderValue>,
@@ -97,10 +99,7 @@ impl HttpWrites {
     /// for the id.
     #[must_use]
     pub fn with_body(mut self, body: CborValue) -> HttpWrites {
-        self.body = Some(match body {
-            CborValue::Text(at) => BodyTemplate::At(at),
-            template => BodyTemplate::Json(template),
-        });
+        self.body = Some(BodyTemplate::of(body));
         self
     }
 
@@ -193,7 +192,12 @@ impl Inner {
         }
         let path = template::path(&create.path, id.unwrap_or_default());
         let call = self.call(writes, create, &path, operation, id, Some(&cells), Vec::new());
-        let reply = self.client.send(&call).await.map_err(|failure| failure.of_write(id.unwrap_or("new")))?;
+        let failed = |failure| match failure {
+            // There is no row yet: the path of new rows does not exist.
+            Failure::Refused { status, message } if matches!(status.as_u16(), 404 | 410) => Error::permanent(message),
+            failure => failure.of_write(id.unwrap_or("new")),
+        };
+        let reply = self.client.send(&call).await.map_err(failed)?;
         let written = self.written(id, &reply)?;
         match (&written.id, id) {
             (None, None) => Err(Error::unknown("the API has not returned the id of the new row")),
@@ -293,10 +297,11 @@ impl Inner {
         }
         if let Some(record) = record {
             // The id of a new row is the API's choice, unless it is sent on purpose.
-            let is_known = writes.create.as_ref() != Some(request) || writes.sends_id;
-            let id = id.filter(|_| is_known).map(|id| id_to_value(id, self.schema.layout()));
+            let is_new = writes.create.as_ref() == Some(request);
+            let id = id.filter(|_| !is_new || writes.sends_id).map(|id| id_to_value(id, self.schema.layout()));
             let cells = self.cells(writes, record);
-            let body = match &writes.body {
+            let template = writes.create_body.as_ref().filter(|_| is_new).or(writes.body.as_ref());
+            let body = match template {
                 Some(template) => template.fill(id.as_ref(), cells),
                 None => cells,
             };

@@ -27,6 +27,8 @@ struct Script {
     table: Arc<dyn TableShell>,
     capabilities: Mutex<Capabilities>,
     reads_one: AtomicBool,
+    /// Maximum number of writes of a batch; with more than one, each operation has one effect.
+    batch: AtomicUsize,
     /// Answers writes with their rows.
     tells: AtomicBool,
     /// Column that gets a new number whenever its row changes.
@@ -151,6 +153,7 @@ impl Scripted {
         Scripted(Arc::new(Script {
             capabilities: Mutex::new(table.capabilities()),
             reads_one: AtomicBool::new(table.reads_one()),
+            batch: AtomicUsize::new(1),
             table,
             tells: AtomicBool::new(true),
             version_column,
@@ -204,6 +207,12 @@ impl Scripted {
     /// The same, saying that it can be asked for a single row, or cannot.
     pub fn reading_one(self, reads_one: bool) -> Scripted {
         self.0.reads_one.store(reads_one, Ordering::SeqCst);
+        self
+    }
+
+    /// The same, taking batches of so many writes.
+    pub fn batching(self, batch: usize) -> Scripted {
+        self.0.batch.store(batch, Ordering::SeqCst);
         self
     }
 
@@ -690,7 +699,11 @@ impl TableShell for Scripted {
     }
 
     fn writes_once(&self) -> bool {
-        self.0.table.writes_once()
+        self.0.table.writes_once() || self.batch_size() > 1
+    }
+
+    fn batch_size(&self) -> usize {
+        self.0.batch.load(Ordering::SeqCst)
     }
 
     async fn insert_return_id(&self, record: &Record) -> Result<Written> {

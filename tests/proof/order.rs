@@ -1,9 +1,12 @@
 //! Order and bounds of the write queue: with one lane nothing overtakes, and what waits is bounded. Time is paused.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use diorama::cache::MemoryCache;
 use diorama::dio::{OperationState, Retry, WriteOptions, WriteOrder};
-use diorama::{Dio, Error, LensBuilder, WriteOp};
+use diorama::journal::Journal;
+use diorama::{Dio, Error, Lens, LensBuilder, WriteOp};
 use proptest::prelude::*;
 
 use super::harness::*;
@@ -21,7 +24,10 @@ fn applied(master: &Scripted) -> Vec<String> {
 }
 
 async fn opened(lens: LensBuilder) -> (Scripted, Dio) {
-    let master = Scripted::bakery();
+    opened_on(lens, Scripted::bakery()).await
+}
+
+async fn opened_on(lens: LensBuilder, master: Scripted) -> (Scripted, Dio) {
     let (_lens, dio) = open(seeding(lens), &master).await;
     (master, dio)
 }
@@ -89,11 +95,12 @@ proptest! {
     fn in_order_the_master_gets_every_write_as_it_was_accepted(
         rows in proptest::collection::vec(0u8..6, 1..30),
         failures in proptest::collection::vec((0u8..8, any::<bool>()), 0..12),
+        batch in 1usize..5,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let retry = Retry { first: Duration::from_millis(10), most: Duration::from_secs(1), ..Retry::default() };
-            let (master, dio) = opened(memory().retry(retry)).await;
+            let (master, dio) = opened_on(memory().retry(retry), Scripted::bakery().batching(batch)).await;
             let mut accepted = Vec::new();
             for (at, row) in rows.iter().enumerate() {
                 if let Some((times, unknown)) = failures.get(at % failures.len().max(1)) {
@@ -115,6 +122,49 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_order_a_write_is_delivered_while_the_one_before_it_is_settled() {
+    let journal = Arc::new(GatedJournal::lasting());
+    let lens = Lens::new().cache_source(MemoryCache::new()).journal_source(Arc::clone(&journal) as Arc<dyn Journal>);
+    let (master, dio) = opened_on(lens, Scripted::bakery().batching(4)).await;
+    master.writes().close();
+    let first = patch(&dio, "7", 1).await;
+    master.writes().waited_at(1).await;
+    let second = patch(&dio, "1", 2).await;
+    let third = patch(&dio, "7", 3).await;
+    breathe().await;
+    assert_eq!(master.arrived().len(), 1, "one call at a time");
+    journal.gate().close();
+    master.writes().open();
+    eventually(|| applied(&master) == ["7", "1"]).await;
+    breathe().await;
+    assert!(!dio.operation(first).unwrap().state.is_final(), "it cannot be settled yet");
+    assert_eq!(applied(&master), ["7", "1"], "another write of its row waits until it is settled");
+    journal.gate().open();
+    for op in [first, second, third] {
+        assert_eq!(dio.settled(op, NEVER).await.unwrap().state, OperationState::Applied);
+    }
+    assert_eq!(applied(&master), ["7", "1", "7"]);
+    assert_eq!(master.most_writing(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_order_a_prepared_write_waits_for_one_that_has_to_be_repeated() {
+    let (master, dio) = opened_on(memory(), Scripted::bakery().batching(4)).await;
+    master.writes().close();
+    let first = patch(&dio, "7", 1).await;
+    master.writes().waited_at(1).await;
+    let second = patch(&dio, "1", 2).await;
+    breathe().await;
+    master.fail_writes(1, &Error::transient("busy"));
+    master.writes().open();
+    for op in [first, second] {
+        assert_eq!(dio.settled(op, NEVER).await.unwrap().state, OperationState::Applied);
+    }
+    assert_eq!(applied(&master), ["7", "1"]);
+    assert_eq!(dio.operation(second).unwrap().attempts, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -91,6 +91,12 @@ pub(super) fn write(items: &[CborValue], element: &Codec) -> Option<String> {
     Some(format!("{{{}}}", items?.join(",")))
 }
 
+/// Writes an array of texts as they are, `None` for null.
+pub(super) fn literal<'t>(texts: impl Iterator<Item = Option<&'t str>>) -> String {
+    let items: Vec<String> = texts.map(|text| text.map_or_else(|| "NULL".to_string(), quote)).collect();
+    format!("{{{}}}", items.join(","))
+}
+
 fn quote(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }

@@ -24,12 +24,16 @@ use diorama_core::vista::ChangeEvent;
 /// The year 2000 in microseconds since 1970: the beginning of the server's times.
 const EPOCH_2000: i64 = 946_684_800_000_000;
 /// Maximum number of changes that are applied together: those of one append.
-const BATCH: usize = 256;
+const BATCH: usize = 512;
+/// Size of their messages in bytes from which no more are added.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// Changes that are applied together.
 pub(super) struct Batch {
     table: Arc<Table>,
     changes: Vec<Inbound>,
+    /// Size of their messages.
+    bytes: usize,
     /// The transactions of the changes, by commit and number.
     transactions: Vec<(Lsn, u32)>,
     /// Messages of this program that were received behind the changes.
@@ -95,6 +99,7 @@ impl Batch {
         Batch {
             table,
             changes: Vec::new(),
+            bytes: 0,
             transactions: Vec::new(),
             passed: Vec::new(),
             relation: None,
@@ -109,7 +114,7 @@ impl Batch {
 
     /// Returns true if the next event, which has at most two changes, might not fit.
     pub(super) fn is_full(&self) -> bool {
-        self.changes.len() + 1 >= BATCH
+        self.changes.len() + 1 >= BATCH || self.bytes >= BATCH_BYTES
     }
 
     /// The position behind everything that was taken.
@@ -153,6 +158,7 @@ impl Batch {
             ReplicationEvent::XLogData { data, wal_end, .. } => {
                 self.server = self.server.max(wal_end);
                 intake.count_message();
+                self.bytes += data.len();
                 self.change(&data, intake)?;
             }
             ReplicationEvent::KeepAlive { .. }
@@ -327,6 +333,7 @@ impl Batch {
         let position = Bytes::from(self.position().to_string());
         progress.note_applied(self.transactions.drain(..));
         let changes = std::mem::take(&mut self.changes);
+        self.bytes = 0;
         let mut chunks = changes.into_iter().peekable();
         loop {
             let chunk: Vec<Inbound> = chunks.by_ref().take(BATCH).collect();

@@ -44,6 +44,7 @@ impl Table {
             add_attributes(client, place.oid, &mut fields).await?;
             keys = unique_keys(client, place.oid, &fields).await?;
             references = foreign_keys(client, place.oid).await?;
+            mark_unique(client, place.oid, &mut fields).await?;
         }
         let name = relation.to_string();
         let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
@@ -58,7 +59,13 @@ impl Table {
         };
         let schema = Arc::new(Schema::new(&id, columns).with_references(references));
         let selected = fields.iter().map(|field| field.select.as_str()).collect::<Vec<_>>().join(", ");
-        Ok(Table { name, from, place, schema, fields, key, rights, selected })
+        let takes_groups = match &place {
+            Some(place) if rights.any() && key.iter().all(|at| fields[*at].has_exact_texts()) => {
+                is_plain(client, place.oid).await?
+            }
+            _ => false,
+        };
+        Ok(Table { name, from, place, schema, fields, key, rights, takes_groups, selected })
     }
 }
 
@@ -152,6 +159,7 @@ impl Field {
             select,
             quoted,
             is_deterministic: true,
+            is_unique: false,
             has_default: false,
             is_generated: false,
             is_mandatory: false,
@@ -196,6 +204,29 @@ async fn unique_keys(client: &Client, oid: u32, fields: &[Field]) -> Result<Vec<
         }
     }
     Ok(keys)
+}
+
+/// Marks the columns of indexes that refuse rows, all columns if such an index has expressions or a condition.
+async fn mark_unique(client: &Client, oid: u32, fields: &mut [Field]) -> Result<()> {
+    let sql = "SELECT DISTINCT a.attname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a
+            ON a.attrelid = i.indrelid
+                AND (a.attnum = ANY(i.indkey::int2[]) OR i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)
+        WHERE i.indrelid = $1 AND (i.indisunique OR i.indisexclusion) AND a.attnum > 0";
+    let unique = client.query(sql, &[&oid]).await.map_err(failed)?;
+    for field in fields {
+        field.is_unique = unique.iter().any(|row| row.get::<_, &str>(0) == field.name);
+    }
+    Ok(())
+}
+
+/// Returns true if rows of a table can be written in any order with the same outcome, unless their values are unique.
+async fn is_plain(client: &Client, oid: u32) -> Result<bool> {
+    let sql = "SELECT c.relkind = 'r' AND NOT c.relhassubclass AND NOT c.relhasrules
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint f WHERE f.conrelid = c.oid AND f.confrelid = c.oid)
+        FROM pg_catalog.pg_class c WHERE c.oid = $1";
+    let row = client.query_opt(sql, &[&oid]).await.map_err(failed)?;
+    Ok(row.is_some_and(|row| row.get(0)))
 }
 
 /// Returns the foreign keys of one column as references, each named by its column without `_id`.

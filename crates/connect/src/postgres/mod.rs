@@ -10,6 +10,8 @@ mod dialect;
 mod errors;
 mod feed;
 mod follow;
+mod group;
+mod listing;
 mod notify;
 mod ops;
 mod options;

@@ -3,6 +3,7 @@
 //! An operation whose response was lost is retried under its id, which is found here. The table is in the schema of the written
 //! table; it is created by the first write, and stays bounded.
 
+use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::{Client, Error as PgError};
 
 use super::errors::failed;
@@ -67,6 +68,12 @@ pub(super) async fn prepare(client: &Client, place: &Place) -> Result<()> {
 pub(super) async fn knows(client: &Client, place: &Place, operation: &str) -> std::result::Result<bool, PgError> {
     let sql = format!("SELECT EXISTS (SELECT FROM {} WHERE op = $1)", table(place));
     client.query_one(&sql, &[&Param::text(operation)]).await.map(|row| row.get(0))
+}
+
+/// Returns true if a statement failed because the id of an operation is stored already.
+pub(super) fn is_stored_twice(error: &PgError) -> bool {
+    let at_ids = |refusal: &DbError| *refusal.code() == SqlState::UNIQUE_VIOLATION && refusal.table() == Some(TABLE);
+    error.as_db_error().is_some_and(at_ids)
 }
 
 /// Deletes operations that are no longer retried. Ids increase with the time of acceptance.

@@ -77,10 +77,13 @@ impl Shared {
             Error::Config(detail) => Error::transient(detail),
             error => error,
         })?;
-        if self.table().is_some_and(|known| table.is_like(&known)) {
+        let is_like = self.table().is_some_and(|known| table.is_like(&known));
+        let table = table.under(&opened.table)?;
+        if is_like {
+            // A trigger or an index may be new, by which writes are no longer combined.
+            self.table.store(Some(Arc::new(table)));
             return Ok(false);
         }
-        let table = table.under(&opened.table)?;
         tracing::warn!(
             table = table.name,
             changes = ?opened.table.differences(&table),

@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::TryStreamExt as _;
-use tokio_postgres::{IsolationLevel, Row, RowStream};
+use tokio_postgres::IsolationLevel;
 
 use super::address::Address;
 use super::errors::{failed, is_bad_value, is_other_shape};
+use super::listing;
 use super::ops;
 use super::options::PostgresOptions;
 use super::pool::{Lease, Pool, Session};
@@ -458,7 +458,7 @@ async fn select(session: &mut Session, table: &Table, sql: &str, params: &[Param
         }
         found => found.map_err(failed)?,
     };
-    read(table, found).await
+    listing::read(table, found).await
 }
 
 /// Returns all rows of a table, and the transactions that they show.
@@ -468,31 +468,8 @@ async fn select_whole(session: &mut Session, table: &Table, sql: &str) -> Result
     let seen = transaction.query_one(Snapshot::SQL, &[]).await.map_err(failed)?;
     let until: Option<&str> = seen.get(1);
     let snapshot = until.and_then(|until| Snapshot::parse(seen.get(0), until));
-    let found = transaction.query_raw(sql, std::iter::empty::<&Param>()).await.map_err(failed)?;
-    let rows = read(table, found).await?;
+    let copied = transaction.copy_out(&format!("COPY ({sql}) TO STDOUT (FORMAT binary)")).await.map_err(failed)?;
+    let rows = listing::read_copy(table, copied).await?;
     transaction.commit().await.map_err(failed)?;
     Ok((rows, snapshot))
-}
-
-async fn read(table: &Table, found: RowStream) -> Result<Rows> {
-    let mut rows = Rows::with_layout(Arc::clone(table.schema.layout()));
-    let mut found = std::pin::pin!(found);
-    while let Some(row) = found.try_next().await.map_err(failed)? {
-        push(table, &mut rows, &row)?;
-    }
-    Ok(rows)
-}
-
-fn push(table: &Table, rows: &mut Rows, row: &Row) -> Result<()> {
-    let (id, record) = match table.row(row, 0) {
-        Ok(row) => row,
-        Err(error) => {
-            rows.skip(error.to_string());
-            return Ok(());
-        }
-    };
-    match rows.push(id.as_str(), &record) {
-        true => Ok(()),
-        false => Err(Error::permanent(format!("{} has more than one row with id {id:?}", table.name))),
-    }
 }

@@ -75,6 +75,16 @@ impl Sql {
     /// Returns the statement of a write, which returns the written row, or nothing if it changed nothing. `None` if it can change
     /// nothing.
     pub(super) fn of(table: &Table, write: &Write) -> Result<Option<Sql>> {
+        Sql::with_conflicts(table, write, " ON CONFLICT DO NOTHING")
+    }
+
+    /// Returns the statement of an insert that fails if another row is in its way.
+    pub(super) fn insert_or_fail(table: &Table, write: &Write) -> Result<Sql> {
+        Ok(Sql::with_conflicts(table, write, "")?.unwrap_or_default())
+    }
+
+    /// As [`Sql::of`]; an insert ends with `on_conflict`.
+    fn with_conflicts(table: &Table, write: &Write, on_conflict: &str) -> Result<Option<Sql>> {
         let mut sql = Sql::default();
         let guard = match (&write.operation, &table.place) {
             (Some(operation), Some(place)) => {
@@ -88,7 +98,7 @@ impl Sql {
             WriteOp::Insert { id, record } => {
                 let cells = cells(table, id, record)?;
                 let insert = sql.insert(table, &cells, condition);
-                format!("{insert} ON CONFLICT DO NOTHING RETURNING {}", table.selected)
+                format!("{insert}{on_conflict} RETURNING {}", table.selected)
             }
             WriteOp::Replace { id, record } => sql.replace(table, &cells(table, id, record)?, condition),
             WriteOp::Patch { id, record } => {
@@ -138,33 +148,15 @@ impl Sql {
 
     /// Returns an INSERT of `cells` under a condition, which may be empty.
     pub(super) fn insert(&mut self, table: &Table, cells: &Cells<'_>, condition: &str) -> String {
-        let columns: Vec<&str> = cells.iter().map(|(field, _)| field.quoted.as_str()).collect();
         let values: Vec<String> = cells.iter().map(|(field, text)| self.param(field, text.clone())).collect();
-        let (columns, values) = (columns.join(", "), values.join(", "));
         let condition = if condition.is_empty() { String::new() } else { format!(" WHERE {condition}") };
-        format!("INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values}{condition}", table.from)
+        insert_into(table, &fields_of(cells), &format!("{}{condition}", values.join(", ")))
     }
 
     /// Returns an INSERT that replaces a row with the same key. Columns that `cells` lacks get their defaults.
     fn replace(&mut self, table: &Table, cells: &Cells<'_>, condition: &str) -> String {
-        let mut sets = Vec::new();
-        for field in table.fields.iter().filter(|field| !field.is_generated && !table.is_key(field)) {
-            let given = cells.iter().any(|(own, _)| own.name == field.name);
-            let value = if given { format!("EXCLUDED.{}", field.quoted) } else { "DEFAULT".into() };
-            sets.push(format!("{} = {value}", field.quoted));
-        }
-        if let (true, Some(at)) = (sets.is_empty(), table.key.first()) {
-            // A row of key columns only: an update of nothing returns it.
-            let key = &table.fields[*at].quoted;
-            sets.push(format!("{key} = EXCLUDED.{key}"));
-        }
-        let insert = self.insert(table, cells, condition);
-        format!(
-            "{insert} ON CONFLICT ({}) DO UPDATE SET {} RETURNING {}",
-            table.key_columns().join(", "),
-            sets.join(", "),
-            table.selected
-        )
+        let replace = on_conflict_replace(table, &fields_of(cells));
+        format!("{}{replace} RETURNING {}", self.insert(table, cells, condition), table.selected)
     }
 
     /// Returns an UPDATE of the row `id`; `None` if there is nothing to set, or no row can have that id.
@@ -180,6 +172,38 @@ impl Sql {
         let sets = sets.join(", ");
         Some(format!("UPDATE {} SET {sets} WHERE {by_id} AND {condition} RETURNING {}", table.from, table.selected))
     }
+}
+
+/// Returns an INSERT into `fields` of what `values` selects.
+pub(super) fn insert_into(table: &Table, fields: &[&Field], values: &str) -> String {
+    let columns: Vec<&str> = fields.iter().map(|field| field.quoted.as_str()).collect();
+    format!("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {values}", table.from, columns.join(", "))
+}
+
+/// Returns the end of an INSERT of `given` that replaces a row with the same key. Other columns get their defaults.
+pub(super) fn on_conflict_replace(table: &Table, given: &[&Field]) -> String {
+    let mut sets = Vec::new();
+    for field in table.fields.iter().filter(|field| !field.is_generated && !table.is_key(field)) {
+        let is_given = given.iter().any(|own| own.name == field.name);
+        let value = if is_given { format!("EXCLUDED.{}", field.quoted) } else { "DEFAULT".into() };
+        sets.push(format!("{} = {value}", field.quoted));
+    }
+    if let (true, Some(at)) = (sets.is_empty(), table.key.first()) {
+        // A row of key columns only: an update of nothing returns it.
+        let key = &table.fields[*at].quoted;
+        sets.push(format!("{key} = EXCLUDED.{key}"));
+    }
+    format!(" ON CONFLICT ({}) DO UPDATE SET {}", table.key_columns().join(", "), sets.join(", "))
+}
+
+/// Returns the test that finds a row by its key, whose column at an index has this `value`. `of` comes before the columns' names.
+pub(super) fn by_key(keys: &[&Field], of: &str, value: impl Fn(usize) -> String) -> String {
+    let test = |(at, field): (usize, &&Field)| format!("{of}{} = {}", field.quoted, value(at));
+    keys.iter().enumerate().map(test).collect::<Vec<_>>().join(" AND ")
+}
+
+fn fields_of<'t>(cells: &Cells<'t>) -> Vec<&'t Field> {
+    cells.iter().map(|(field, _)| *field).collect()
 }
 
 /// Returns parameters as the client takes them.

@@ -6,8 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio_postgres::Row;
 
-use super::errors::failed;
-use super::value::{Codec, Param, Raw};
+use super::listing::RawRow;
+use super::value::{Codec, Param};
 use crate::sql::key;
 use diorama_core::record::{CborValue, Record, id_from_value};
 use diorama_core::vista::{ColumnType, Error, Result, Schema};
@@ -45,6 +45,9 @@ pub(super) struct Table {
     /// Indexes of the fields that identify a row.
     pub(super) key: Vec<usize>,
     pub(super) rights: Rights,
+    /// True if several rows may be written by one statement, with the outcome of one statement for each in their order: there are no
+    /// triggers, rules, partitions or references within the table, and equal keys have equal texts.
+    pub(super) takes_groups: bool,
     /// Result columns of a SELECT: the fields.
     pub(super) selected: String,
 }
@@ -90,6 +93,8 @@ pub(super) struct Field {
     pub(super) select: String,
     /// True if equal values are equal bytes, as in most collations.
     pub(super) is_deterministic: bool,
+    /// True if two rows may not have the same value, perhaps together with other columns.
+    pub(super) is_unique: bool,
     /// True if a new row gets a value for it: a default or an identity.
     pub(super) has_default: bool,
     pub(super) is_generated: bool,
@@ -99,7 +104,10 @@ pub(super) struct Field {
 impl Table {
     /// Returns true if rows and statements for `other` have the same meaning for this table.
     pub(super) fn is_like(&self, other: &Table) -> bool {
-        (&self.fields, &self.key) == (&other.fields, &other.key)
+        let is_like = |(own, other): (&Field, &Field)| Field { is_unique: other.is_unique, ..own.clone() } == *other;
+        self.key == other.key
+            && self.fields.len() == other.fields.len()
+            && self.fields.iter().zip(&other.fields).all(is_like)
     }
 
     /// Returns this description with the schema of `first`, by which the resource was built. Other columns are in the rows only.
@@ -148,27 +156,32 @@ impl Table {
 
     /// Returns id and record of a row selected with [`Table::selected`], whose first field is result column `first`.
     pub(super) fn row(&self, row: &Row, first: usize) -> Result<(String, Record)> {
-        let mut cells = Vec::with_capacity(self.fields.len());
-        for (at, field) in self.fields.iter().enumerate() {
-            let Raw(raw) = row.try_get(first + at).map_err(failed)?;
-            cells.push(match raw {
-                None => CborValue::Null,
-                Some(raw) => field.codec.read_result(raw).ok_or_else(|| {
-                    Error::permanent(format!("{}: a value of column {:?} cannot be decoded", self.name, field.name))
-                })?,
-            });
+        self.row_of(row, first)
+    }
+
+    /// As [`Table::row`], for any form of the row.
+    pub(super) fn row_of(&self, row: &impl RawRow, first: usize) -> Result<(String, Record)> {
+        let cells: Result<Vec<CborValue>> =
+            (0..self.fields.len()).map(|at| self.cell_of(row, first + at, at)).collect();
+        self.record(cells?)
+    }
+
+    /// Returns a cell of a row: that of a field, in a result column.
+    pub(super) fn cell_of(&self, row: &impl RawRow, column: usize, field: usize) -> Result<CborValue> {
+        let field = &self.fields[field];
+        match row.cell(column)? {
+            None => Ok(CborValue::Null),
+            Some(raw) => field.codec.read_result(raw).ok_or_else(|| self.undecodable(field)),
         }
-        self.record(cells)
+    }
+
+    pub(super) fn undecodable(&self, field: &Field) -> Error {
+        Error::permanent(format!("{}: a value of column {:?} cannot be decoded", self.name, field.name))
     }
 
     /// Returns id and record of a row with these cells, one for each field.
     pub(super) fn record(&self, cells: Vec<CborValue>) -> Result<(String, Record)> {
-        let id = self.id_of(&cells).ok_or_else(|| {
-            Error::permanent(format!(
-                "{} has a row whose id is null or empty: set id in diorama.toml to columns that identify the rows",
-                self.name
-            ))
-        })?;
+        let id = self.id_or_error(&cells)?;
         let mut record = Record::new();
         if self.key.len() != 1 {
             record.insert(self.schema.id_column(), CborValue::from(id.as_str()));
@@ -183,6 +196,19 @@ impl Table {
     }
 
     /// Returns the id of a row with these cells.
+    ///
+    /// # Errors
+    /// [`Error::Source`] if it has none.
+    pub(super) fn id_or_error(&self, cells: &[CborValue]) -> Result<String> {
+        self.id_of(cells).ok_or_else(|| {
+            Error::permanent(format!(
+                "{} has a row whose id is null or empty: set id in diorama.toml to columns that identify the rows",
+                self.name
+            ))
+        })
+    }
+
+    /// Returns the id of a row with these cells; `None` if it has none.
     pub(super) fn id_of(&self, cells: &[CborValue]) -> Option<String> {
         let part = |at: &usize| match cells.get(*at)? {
             CborValue::Null => None,

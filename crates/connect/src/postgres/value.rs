@@ -107,11 +107,7 @@ impl Codec {
     pub(super) fn read_result(&self, raw: &[u8]) -> Option<CborValue> {
         Some(match self {
             Codec::Boolean => (*raw.first()? != 0).into(),
-            Codec::Integer => match raw.len() {
-                2 => i16::from_be_bytes(raw.try_into().ok()?).into(),
-                4 => i32::from_be_bytes(raw.try_into().ok()?).into(),
-                _ => i64::from_be_bytes(raw.try_into().ok()?).into(),
-            },
+            Codec::Integer => integer(raw)?.into(),
             Codec::Double => f64::from_be_bytes(raw.try_into().ok()?).into(),
             Codec::Uuid => uuid::Uuid::from_slice(raw).ok()?.to_string().into(),
             Codec::Bytes => CborValue::Bytes(raw.to_vec()),
@@ -131,8 +127,11 @@ impl Codec {
             Codec::Json { .. } => {
                 parse_json(text.as_bytes(), JsonLimits::default()).unwrap_or_else(|_| CborValue::from(text))
             }
-            Codec::Timestamp => moment(text, "").into(),
-            Codec::TimestampTz => moment(text.strip_suffix("+00").unwrap_or(text), "Z").into(),
+            Codec::Timestamp | Codec::TimestampTz => {
+                let mut moment = String::new();
+                write_moment(&mut moment, self, text);
+                moment.into()
+            }
             Codec::Array(element) => array::parse(text, element).unwrap_or_else(|| text.into()),
             Codec::Decimal | Codec::Text | Codec::Uuid | Codec::Date | Codec::Other => text.into(),
         })
@@ -210,12 +209,29 @@ fn float_text(number: f64) -> String {
     }
 }
 
-/// Converts the server's `2026-01-31 12:00:00` to RFC 3339 with `zone` at the end. Infinity, years before 1 and after 9999 do
-/// not fit that format and are kept as they are.
-fn moment(text: &str, zone: &str) -> String {
+/// Reads a binary integer.
+pub(super) fn integer(raw: &[u8]) -> Option<i64> {
+    match raw.len() {
+        2 => raw.try_into().ok().map(i16::from_be_bytes).map(i64::from),
+        4 => raw.try_into().ok().map(i32::from_be_bytes).map(i64::from),
+        _ => raw.try_into().ok().map(i64::from_be_bytes),
+    }
+}
+
+/// Writes the server's `2026-01-31 12:00:00` as RFC 3339, with a Z at the end if it is in UTC. Infinity, years before 1 and after
+/// 9999 do not fit that format and are kept as they are.
+pub(super) fn write_moment(out: &mut String, codec: &Codec, text: &str) {
+    let (text, zone) = match codec {
+        Codec::TimestampTz => (text.strip_suffix("+00").unwrap_or(text), "Z"),
+        _ => (text, ""),
+    };
     match text.split_once(' ') {
-        Some((date, time)) if date.len() == 10 && !time.contains(' ') => format!("{date}T{time}{zone}"),
-        _ => text.to_string(),
+        Some((date, time)) if date.len() == 10 && !time.contains(' ') => {
+            for part in [date, "T", time, zone] {
+                out.push_str(part);
+            }
+        }
+        _ => out.push_str(text),
     }
 }
 

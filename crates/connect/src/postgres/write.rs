@@ -1,14 +1,18 @@
 //! Writes: each is one statement, which also stores the id of its operation and returns the row as stored afterwards.
 //!
-//! The writes of a batch share a transaction and are sent without waiting for each other's answers. If one of them fails, the
-//! server undoes all, and each is made again in a transaction of its own. An operation whose id is stored already changes
-//! nothing: two attempts at the same time meet at the primary key of the stored ids.
+//! The writes of a batch share a transaction, whose statements are sent without waiting for each other's answers (`group.rs`). If one
+//! of them fails, the server undoes all, and each half of the batch is tried by itself, so that a refusal affects no other write. An
+//! operation whose id is stored already changes nothing: two attempts at the same time meet at the primary key of the stored ids.
+
+use std::collections::HashSet;
+use std::ops::Range;
 
 use futures_util::{FutureExt as _, poll};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error as PgError, Row, Statement};
 
 use super::errors::{failed, refused};
+use super::group::{Step, key_of, steps};
 use super::ops;
 use super::pool::Session;
 use super::statement::{Sql, cells, cells_of, slice};
@@ -28,6 +32,10 @@ pub(super) struct Write {
 /// Prefix of the messages in the write-ahead log by which a feed recognizes this program's transactions.
 pub(super) const MESSAGE_PREFIX: &str = "diorama";
 
+/// Begins a transaction with statements of several writes. Their rows are found by key: the server may have planned a statement when
+/// the table was small, and would read all of it.
+const BEGIN_GROUPS: &str = "BEGIN; SET LOCAL enable_seqscan = off";
+
 /// Executes writes in order. The results end with the first failure that is not permanent: later writes were not tried.
 ///
 /// `message` is written to the log with the last of them, for a feed that waits for it.
@@ -37,19 +45,83 @@ pub(super) async fn execute_all(
     writes: &[Write],
     message: Option<&str>,
 ) -> Vec<Result<Written>> {
-    if !writes.iter().any(|write| is_merge(table, &write.op)) {
-        match transact(session, table, writes, message).await {
-            Ok(results) => return results,
-            Err(error) if writes.len() == 1 || session.client.is_closed() => return vec![Err(error)],
-            Err(_) => {}
+    let mut results = Vec::with_capacity(writes.len());
+    let mut attempts = attempts(table, writes);
+    let is_whole = attempts.len() == 1;
+    let mut message = message;
+    while let Some(Attempt { range, grouped }) = attempts.pop() {
+        let part = &writes[range.clone()];
+        let within = message.filter(|_| is_whole && part.len() == writes.len());
+        let done = match part {
+            [write] if is_merge(table, &write.op) => Ok(vec![merge(session, table, write).await]),
+            part => transact(session, table, part, grouped, within).await,
+        };
+        match done {
+            Ok(done) => {
+                results.extend(done);
+                message = message.filter(|_| within.is_none());
+            }
+            Err(failure) if part.len() == 1 || session.client.is_closed() => results.push(Err(failure.error)),
+            Err(failure) if failure.is_known => attempts.push(Attempt { range, grouped: false }),
+            Err(_) => {
+                let middle = range.start + range.len() / 2;
+                attempts.push(Attempt { range: middle..range.end, grouped });
+                attempts.push(Attempt { range: range.start..middle, grouped });
+            }
+        }
+        if results.last().is_some_and(ends) {
+            break;
         }
     }
-    let results = execute_separately(session, table, writes).await;
-    if let Some(message) = message {
+    if let Some(message) = message.filter(|_| results.iter().any(Result::is_ok)) {
         // If it fails, nobody waits longer than the patience with a feed.
         let _ = emit(session, message).await;
     }
     results
+}
+
+/// A part of a batch that is tried in one transaction.
+struct Attempt {
+    range: Range<usize>,
+    /// True if writes may share a statement.
+    grouped: bool,
+}
+
+/// A transaction that was not committed.
+struct Failure {
+    error: Error,
+    /// True if the id of an operation is stored already: it, or another attempt of it, has taken effect.
+    is_known: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure { error, is_known: false }
+    }
+}
+
+/// Returns the parts of a batch, the last one first. A patch that depends on the stored row is one by itself, and no row has two
+/// writes in a part: the result of one without effect depends on the row as it is afterwards ([`resolve`]).
+fn attempts(table: &Table, writes: &[Write]) -> Vec<Attempt> {
+    let mut attempts: Vec<Attempt> = Vec::new();
+    let mut keys = HashSet::new();
+    let mut is_open = false;
+    for (at, write) in writes.iter().enumerate() {
+        let key = write.op.id().and_then(|id| key_of(table, id));
+        let alone = write.op.id().is_none() || is_merge(table, &write.op);
+        let joins = is_open && !alone && key.as_ref().is_none_or(|key| !keys.contains(key));
+        match attempts.last_mut().filter(|_| joins) {
+            Some(part) => part.range.end = at + 1,
+            None => {
+                keys.clear();
+                attempts.push(Attempt { range: at..at + 1, grouped: true });
+            }
+        }
+        keys.extend(key);
+        is_open = !alone;
+    }
+    attempts.reverse();
+    attempts
 }
 
 /// Writes a message to the log, in a transaction of its own.
@@ -60,24 +132,6 @@ pub(super) async fn emit(session: &Session, message: &str) -> std::result::Resul
 /// Returns the statement that writes a message, which consists of letters and digits, to the log.
 fn emission(message: &str) -> String {
     format!("SELECT pg_logical_emit_message(true, '{MESSAGE_PREFIX}', '{message}')")
-}
-
-/// Executes each write in a transaction of its own.
-async fn execute_separately(session: &mut Session, table: &Table, writes: &[Write]) -> Vec<Result<Written>> {
-    let mut results = Vec::with_capacity(writes.len());
-    for write in writes {
-        results.push(match is_merge(table, &write.op) {
-            true => merge(session, table, write).await,
-            false => {
-                let done = transact(session, table, std::slice::from_ref(write), None).await;
-                done.and_then(|done| done.into_iter().next().unwrap_or_else(no_answer))
-            }
-        });
-        if results.last().is_some_and(ends) {
-            break;
-        }
-    }
-    results
 }
 
 /// Returns true if later writes must not be tried after this result.
@@ -94,23 +148,23 @@ async fn transact(
     session: &mut Session,
     table: &Table,
     writes: &[Write],
+    grouped: bool,
     message: Option<&str>,
-) -> Result<Vec<Result<Written>>> {
+) -> std::result::Result<Vec<Result<Written>>, Failure> {
+    let (steps, errors) = steps(table, writes, grouped);
     let mut results: Vec<Option<Result<Written>>> = writes.iter().map(|_| None).collect();
-    let mut statements = Vec::with_capacity(writes.len());
-    for (at, write) in writes.iter().enumerate() {
-        match Sql::of(table, write) {
-            Ok(Some(sql)) => statements.push((at, sql)),
-            Ok(None) => {}
-            Err(error) => results[at] = Some(Err(error)),
-        }
+    for (at, error) in errors {
+        results[at] = Some(Err(error));
     }
-    let id = |at: usize| writes[at].op.id().unwrap_or_default();
-    let mut prepared = Vec::with_capacity(statements.len());
-    for (at, sql) in &statements {
-        prepared.push(session.prepare(&sql.text).await.map_err(|error| refused(id(*at), error))?);
+    let id_of = |step: Option<&Step>| match step.map(|step| step.writes.as_slice()) {
+        Some([only]) => writes[*only].op.id().unwrap_or_default(),
+        _ => "",
+    };
+    let mut prepared = Vec::with_capacity(steps.len());
+    for step in &steps {
+        prepared.push(session.prepare(&step.sql.text).await.map_err(|error| refused(id_of(Some(step)), error))?);
     }
-    let parts = statements.iter().zip(&prepared).map(|((_, sql), statement)| (statement, sql.params.as_slice()));
+    let statements: Vec<_> = steps.iter().zip(&prepared).map(|(step, sql)| (sql, step.sql.params.as_slice())).collect();
     let answers = match statements.is_empty() {
         true => {
             if let Some(message) = message {
@@ -118,12 +172,16 @@ async fn transact(
             }
             Vec::new()
         }
-        false => pipeline(session, parts.collect(), message)
-            .await
-            .map_err(|(at, error)| refused(statements.get(at).map(|(at, _)| id(*at)).unwrap_or_default(), error))?,
+        false => {
+            let begin = if steps.iter().any(Step::is_group) { BEGIN_GROUPS } else { "BEGIN" };
+            pipeline(session, begin, statements, message).await.map_err(|(at, error)| Failure {
+                is_known: steps.get(at).is_some_and(Step::is_group) && ops::is_stored_twice(&error),
+                error: refused(id_of(steps.get(at)), error),
+            })?
+        }
     };
-    for ((at, _), rows) in statements.iter().zip(answers) {
-        results[*at] = written(table, &writes[*at].op, &rows);
+    for (step, rows) in steps.iter().zip(&answers) {
+        note_results(table, writes, step, rows, &mut results);
     }
     let mut done = Vec::with_capacity(writes.len());
     for (write, result) in writes.iter().zip(results) {
@@ -138,16 +196,32 @@ async fn transact(
     Ok(done)
 }
 
+/// Notes the results of the writes of a statement, from the rows that it returned. A write that changed nothing has none.
+fn note_results(table: &Table, writes: &[Write], step: &Step, rows: &[Row], results: &mut [Option<Result<Written>>]) {
+    for row in rows {
+        let (at, first) = match step.writes.as_slice() {
+            [only] => (*only, 0),
+            several => {
+                let number = usize::try_from(row.get::<_, i64>(0)).unwrap_or_default();
+                let Some(at) = number.checked_sub(1).and_then(|index| several.get(index)) else { continue };
+                (*at, 1)
+            }
+        };
+        results[at].get_or_insert_with(|| written(table, &writes[at].op, row, first));
+    }
+}
+
 /// Sends a transaction of `statements` at once and returns their rows, or the index of the first that failed; the index after the
 /// last stands for the commit.
 async fn pipeline(
     session: &Session,
+    begin: &str,
     statements: Vec<(&Statement, &[Param])>,
     message: Option<&str>,
 ) -> std::result::Result<Vec<Vec<Row>>, (usize, PgError)> {
     let client = &session.client;
     let count = statements.len();
-    let mut begin = Box::pin(client.batch_execute("BEGIN"));
+    let mut begin = Box::pin(client.batch_execute(begin));
     let begun = poll!(&mut begin);
     let mut running = Vec::with_capacity(count);
     for (statement, params) in statements {
@@ -202,15 +276,14 @@ async fn pipeline(
     }
 }
 
-/// Returns the result of a write from the rows of its statement; `None` if it changed nothing.
-fn written(table: &Table, op: &WriteOp, rows: &[Row]) -> Option<Result<Written>> {
-    let row = rows.first()?;
-    Some(match op {
+/// Returns the result of a write from a row of its statement, whose first field is result column `first`.
+fn written(table: &Table, op: &WriteOp, row: &Row, first: usize) -> Result<Written> {
+    match op {
         WriteOp::Delete { .. } | WriteOp::DeleteAll => Ok(Written::default()),
         WriteOp::Insert { .. } | WriteOp::Replace { .. } | WriteOp::Patch { .. } => {
-            table.row(row, 0).map(|(_, record)| Written { record: Some(record), ..Written::default() })
+            table.row(row, first).map(|(_, record)| Written { record: Some(record), ..Written::default() })
         }
-    })
+    }
 }
 
 /// Returns the result of a write that changed nothing: it took effect before, or its row is missing, or in the way.
@@ -238,13 +311,13 @@ async fn resolve(session: &mut Session, table: &Table, write: &Write) -> Result<
             Err(Error::Conflict { id: id.to_string(), detail: "already exists with other values".into() })
         }
         // The id is free, so that another unique column is in the way: the server says which.
-        (WriteOp::Insert { record, .. }, None) => {
-            let cells = cells(table, id, record)?;
-            let mut sql = Sql::default();
-            sql.text = format!("{} RETURNING {}", sql.insert(table, &cells, ""), table.selected);
+        (WriteOp::Insert { .. }, None) => {
+            let sql = Sql::insert_or_fail(table, write)?;
             let statement = session.prepare(&sql.text).await.map_err(failed)?;
-            let row = session.client.query_one(&statement, &slice(&sql.params)).await.map_err(failed)?;
-            table.row(&row, 0).map(|(_, record)| Written { record: Some(record), ..Written::default() })
+            match session.client.query_opt(&statement, &slice(&sql.params)).await.map_err(failed)? {
+                Some(row) => written(table, &write.op, &row, 0),
+                None => no_answer(),
+            }
         }
         // A patch without columns.
         (WriteOp::Patch { .. }, Some(stored)) => Ok(Written { record: Some(stored), ..Written::default() }),
@@ -354,8 +427,8 @@ async fn locked(
         transaction.batch_execute(&emission(message)).await.map_err(failed)?;
     }
     transaction.commit().await.map_err(failed)?;
-    match written(table, &made.op, &rows) {
-        Some(result) => result,
+    match rows.first() {
+        Some(row) => written(table, &made.op, row, 0),
         None => resolve(session, table, &made).await,
     }
 }
@@ -392,7 +465,7 @@ pub(super) async fn insert_return_id(
         false => format!("{} RETURNING {}", sql.insert(table, &given, ""), table.selected),
     };
     let statement = session.prepare(&sql.text).await.map_err(|error| refused("", error))?;
-    let answers = pipeline(session, vec![(&statement, &sql.params)], message).await;
+    let answers = pipeline(session, "BEGIN", vec![(&statement, &sql.params)], message).await;
     let rows = answers.map_err(|(_, error)| refused("", error))?;
     let row = rows.first().and_then(|rows| rows.first());
     let Some(row) = row else { return no_answer() };

@@ -38,15 +38,14 @@ impl Core {
         self.guard(Command::Open).await
     }
 
-    /// [`Core::open_guard`] for a read or a delivery of one row.
+    /// [`Core::open_guard`] for a read of one row.
     pub(super) async fn open_guard_for(self: &Arc<Self>, id: &Id) -> Result<Guard> {
         self.guard(Command::OpenFor(Arc::clone(id))).await
     }
 
-    /// [`Core::open_guard_for`] for deliveries to several rows.
+    /// Opens a guard for the delivery to each of these rows, without waiting for an append.
     pub(super) async fn open_guards_for(self: &Arc<Self>, rows: &[Id]) -> Result<Vec<Guard>> {
-        let open = rows.iter().map(|id| Command::OpenFor(Arc::clone(id))).collect();
-        let opened = self.submit_and_wait(Submission::all(self, open)).await?.each;
+        let opened = self.submit_and_wait(Submission::guards(self, rows)).await?.each;
         opened.iter().map(|outcome| self.opened(outcome)).collect()
     }
 

@@ -11,6 +11,7 @@ use super::commit::journal_failure::JournalFailure;
 use super::commit::mark::FeedMark;
 use super::core::Core;
 use crate::journal::{Claim, JournalError, LogBatch, Seq, StoredDelivery};
+use crate::record::Id;
 use crate::state::{Command, Outcome};
 use crate::vista::{Error, Result};
 
@@ -31,6 +32,8 @@ pub(crate) struct CommitOutcome {
 pub(crate) struct Submission {
     pub(super) core: Arc<Core>,
     pub(super) work: SubmittedWork,
+    /// True if it is decided before the others of its turn, and answered before the append: it has nothing for the journal.
+    pub(super) comes_first: bool,
     pub(crate) claims: Vec<Claim>,
     /// Delivery to store in the same append as its changes.
     pub(crate) keep: Option<StoredDelivery>,
@@ -64,11 +67,18 @@ impl Submission {
         Submission::of(core, SubmittedWork::All(commands))
     }
 
+    /// Submission of guards that deliveries wait for. A guard that opens before changes of the same turn takes them into account.
+    pub(super) fn guards(core: &Arc<Core>, rows: &[Id]) -> Submission {
+        let open = rows.iter().map(|id| Command::OpenFor(Arc::clone(id))).collect();
+        Submission { comes_first: true, ..Submission::all(core, open) }
+    }
+
     fn of(core: &Arc<Core>, work: SubmittedWork) -> Submission {
         let core = Arc::clone(core);
         Submission {
             core,
             work,
+            comes_first: false,
             claims: Vec::new(),
             keep: None,
             mark: None,

@@ -82,6 +82,80 @@ impl Body {
     }
 }
 
+/// Maximum number of members that [`Body::members`] returns, for callers that compare each with each.
+const MOST_MEMBERS: usize = 128;
+
+/// A member of a row: its name, and its value as canonical JSON.
+pub(crate) type Member<'b> = (&'b str, &'b [u8]);
+
+impl Body {
+    /// Returns the members of the row without decoding their values, which are equal exactly if their bytes are. `None` if JSON does
+    /// not represent the row exactly, a name has escapes, or there are more than [`MOST_MEMBERS`].
+    pub(crate) fn members(&self) -> Option<Vec<Member<'_>>> {
+        if self.cbor.is_some() {
+            return None;
+        }
+        let mut rest = self.json.strip_prefix(b"{")?.strip_suffix(b"}")?;
+        let mut members = Vec::new();
+        while !rest.is_empty() {
+            let (name, after) = rest.split_at_checked(text_end(rest)?)?;
+            let after = after.strip_prefix(b":")?;
+            let (value, after) = after.split_at_checked(value_end(after)?)?;
+            let name = name.get(1..name.len() - 1).filter(|name| !name.contains(&b'\\'))?;
+            if members.len() == MOST_MEMBERS {
+                return None;
+            }
+            members.push((std::str::from_utf8(name).ok()?, value));
+            rest = if after.is_empty() { after } else { after.strip_prefix(b",").filter(|more| !more.is_empty())? };
+        }
+        Some(members)
+    }
+
+    /// Creates a row of members of another one, in their order.
+    pub(crate) fn from_members<'b>(members: impl Iterator<Item = Member<'b>>) -> Body {
+        let mut json = vec![b'{'];
+        for (name, value) in members {
+            if json.len() > 1 {
+                json.push(b',');
+            }
+            write_text(&mut json, name);
+            json.push(b':');
+            json.extend_from_slice(value);
+        }
+        json.push(b'}');
+        Body { json: json.into(), cbor: None }
+    }
+}
+
+/// Returns the end of the JSON text at the beginning of `bytes`.
+fn text_end(bytes: &[u8]) -> Option<usize> {
+    let mut at = 1;
+    bytes.first().filter(|first| **first == b'"')?;
+    loop {
+        match bytes.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+/// Returns the end of the JSON value at the beginning of `bytes`, at the comma behind it or the end of all.
+fn value_end(bytes: &[u8]) -> Option<usize> {
+    let (mut at, mut depth) = (0, 0_usize);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => at += text_end(&bytes[at..])? - 1,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.checked_sub(1)?,
+            b',' if depth == 0 => break,
+            _ => {}
+        }
+        at += 1;
+    }
+    (depth == 0).then_some(at)
+}
+
 fn encode_sorted(mut members: Vec<(&str, &CborValue)>, layout: &Layout) -> Body {
     members.sort_by(|a, b| {
         let rank = |column: &str| layout.rank(column).unwrap_or(usize::MAX);

@@ -14,6 +14,7 @@ mod testing;
 
 pub use bignum::unmark;
 pub use bignum::{as_big, marked, of_digits};
+pub(crate) use body::Member;
 pub use body::RowWriter;
 pub use body::{Body, BodyError};
 pub use body::{decode_parts, hash_parts, id_to_value};

@@ -5,6 +5,7 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
+use diorama_core::record::Body;
 
 /// Returns the number of values of each type: few by default, `DIORAMA_VALUES` for more.
 fn rounds() -> usize {
@@ -151,6 +152,37 @@ async fn values_come_back_as_they_were_written_and_as_the_server_has_them() {
         }
         let other = format!("SELECT count(*) FROM {name} WHERE v::text IS DISTINCT FROM written::{ty}::text");
         assert_eq!(fixture.server.psql(&other), "0", "{ty}: the server has the same");
+    }
+}
+
+/// Rows of a list are written without records in between. Their bodies are the same.
+#[tokio::test]
+async fn listed_rows_have_the_bodies_of_their_records() {
+    let cells = "b BOOLEAN, i2 INT2, i8 INT8, o OID, f4 FLOAT4, f8 FLOAT8, d NUMERIC, t TEXT, c CHAR(4), u UUID, raw BYTEA, j JSON,
+        jb JSONB, day DATE, at TIMESTAMP, tz TIMESTAMPTZ, tags INTEGER[], net INET, took INTERVAL";
+    let values = "true, -2, 9007199254740993, 4000000000, 0.1, 'NaN', 1.50, E'a\"\\\n', 'x', '00000000-0000-0000-0000-00000000000A',
+        '\\x00ff', '{\"b\": 1.0, \"a\": [null]}', '{\"b\": 123456789012345678901234567890}', '2026-01-31', '2026-01-31 12:00',
+        '2026-01-31 12:00:00.5+02', '{1,NULL}', '10.0.0.1', '1 day'";
+    let Some(fixture) = Fixture::new(&format!(
+        "CREATE TABLE numbered (z INT4 PRIMARY KEY, {cells}); INSERT INTO numbered VALUES (1, {values}), (-2, {values}); INSERT INTO numbered (z) VALUES (3);
+         CREATE TABLE named (t1 TEXT, id INT4, {cells}, PRIMARY KEY (id, t1)); INSERT INTO named VALUES ('a,b', 1, {values});
+         CREATE TABLE bytes (k BYTEA PRIMARY KEY); INSERT INTO bytes VALUES ('\\x00ff');
+         CREATE TABLE uuids (k UUID PRIMARY KEY); INSERT INTO uuids VALUES ('00000000-0000-0000-0000-00000000000A');
+         CREATE TABLE oids (k OID PRIMARY KEY); INSERT INTO oids VALUES (4000000000);
+         CREATE TABLE days (k DATE PRIMARY KEY); INSERT INTO days VALUES ('2026-01-31');"
+    )) else {
+        return;
+    };
+    for (name, count) in [("numbered", 3), ("named", 1), ("bytes", 1), ("uuids", 1), ("oids", 1), ("days", 1)] {
+        let shell = fixture.shell(name).await;
+        let part = Query { limit: Some(10), ..Query::default() };
+        for rows in [shell.list(&Query::default()).await.unwrap(), shell.list(&part).await.unwrap()] {
+            assert_eq!((rows.len(), rows.undecodable()), (count, None), "{name}");
+            for (id, body) in rows.bodies() {
+                let record = shell.get(id).await.unwrap().expect("the row");
+                assert_eq!(*body, Body::encode(id, &record, shell.table().schema.layout()), "{name} {id}");
+            }
+        }
     }
 }
 

@@ -109,6 +109,7 @@ impl CommitLoop {
             self.journal_failure.begin(&error.to_string());
             self.broken = Some(error.to_string());
         }
+        self.publish_first().await;
         let stages = self.stage();
         let batches: Vec<LogBatch> = stages.iter().filter(|stage| stage.appends()).map(Stage::batch).collect();
         if batches.is_empty() {
@@ -147,6 +148,16 @@ impl CommitLoop {
             self.failed(stage, error, &mut unknown);
         }
         self.unknown(unknown).await;
+    }
+
+    /// Decides, publishes and answers the submissions that have nothing for the journal and are not to wait for it.
+    async fn publish_first(&mut self) {
+        let (first, others) = std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.comes_first);
+        self.waiting = first;
+        for stage in self.stage() {
+            stage.publish().await;
+        }
+        self.waiting.extend(others);
     }
 
     /// Decides the waiting submissions in order, at most [`TURN`] of each Dio; the others keep waiting.

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::breaker::LONGEST_RETRY_AFTER;
+use super::call_order::CallTurn;
 use super::carried_ops;
 use super::carried_ops::has_inserted_values;
 use crate::dio::backoff::Backoff;
@@ -37,17 +38,20 @@ pub(crate) async fn give_up(core: Arc<Core>, op: Op, error: Error) {
 
 async fn open_guard(core: &Arc<Core>, op: &Op) -> Result<Guard> {
     match &*op.targets {
-        [id] => core.open_guard_for(id).await,
+        [_] => core.open_guards_for(&op.targets).await?.pop().ok_or(Error::Closed),
         _ => core.open_guard().await,
     }
 }
 
 /// Delivers one operation to `on_write` or to the master, and commits the answer.
-pub(crate) async fn deliver(core: Arc<Core>, handle: Weak<Handle>, op: Op, probe: bool) {
+pub(crate) async fn deliver(core: Arc<Core>, handle: Weak<Handle>, op: Op, probe: bool, mut turn: CallTurn) {
     let Ok(guard) = open_guard(&core, &op).await else {
         core.deliver.route_breaker.release(probe, Instant::now());
         return schedule_retry(&core, op.id, &Error::Closed);
     };
+    if !begin_call(&core, std::slice::from_ref(&op), &mut turn).await {
+        return core.deliver.route_breaker.release(probe, Instant::now());
+    }
     let patience = core.settings.retry.attempt_timeout;
     let answered = match tokio::time::timeout(patience, attempt(&core, &handle, &op)).await {
         Ok(answered) => answered,
@@ -55,21 +59,48 @@ pub(crate) async fn deliver(core: Arc<Core>, handle: Weak<Handle>, op: Op, probe
     };
     record_answer(&core, &op, &answered);
     core.deliver.route_breaker.release(probe, Instant::now());
-    conclude(&core, &guard, &op, answered).await;
+    if answered.is_ok() {
+        turn.end();
+    }
+    if conclude(&core, &guard, &op, answered).await {
+        turn.end();
+    }
+}
+
+/// Waits for the turn to call the master. Returns false if the operations wait for an earlier one again.
+async fn begin_call(core: &Core, ops: &[Op], turn: &mut CallTurn) -> bool {
+    let may = turn.begin().await;
+    match may {
+        true if turn.has_next() => core.wake(),
+        true => {}
+        false => ops.iter().for_each(|op| core.deliver.attempts.lock().not_tried(op.id)),
+    }
+    may
 }
 
 /// Delivers operations on different rows to a master that takes several in one transaction.
-pub(crate) async fn deliver_batch(core: Arc<Core>, ops: Vec<Op>) {
+pub(crate) async fn deliver_batch(core: Arc<Core>, ops: Vec<Op>, mut turn: CallTurn) {
     let rows: Vec<Id> = ops.iter().filter_map(|op| op.targets.first().cloned()).collect();
     let Ok(guards) = core.open_guards_for(&rows).await else {
         return ops.iter().for_each(|op| schedule_retry(&core, op.id, &Error::Closed));
     };
+    if !begin_call(&core, &ops, &mut turn).await {
+        return;
+    }
     let answers = attempt_batch(&core, &ops).await;
+    // Operations on these rows wait until these are settled; others need not.
+    let all = answers.len() == ops.len();
+    if all && answers.iter().all(Result::is_ok) {
+        turn.end();
+    }
     let untried = ops.get(answers.len()..).unwrap_or_default();
     untried.iter().for_each(|op| core.deliver.attempts.lock().not_tried(op.id));
     ops.iter().zip(&answers).for_each(|(op, answer)| record_answer(&core, op, answer));
     let concluding = ops.iter().zip(answers).zip(&guards);
-    join_all(concluding.map(|((op, answer), guard)| conclude(&core, guard, op, answer))).await;
+    let ended = join_all(concluding.map(|((op, answer), guard)| conclude(&core, guard, op, answer))).await;
+    if all && ended.into_iter().all(|ended| ended) {
+        turn.end();
+    }
 }
 
 /// Delivers a batch. Returns the master's answers in order, up to the first transient failure.
@@ -109,17 +140,21 @@ fn record_answer(core: &Core, op: &Op, answered: &Result<Answer>) {
     core.record_answer(&core.deliver.route_breaker, row, answered);
 }
 
-/// Commits the meaning of an answer, or schedules a retry.
-async fn conclude(core: &Arc<Core>, guard: &Guard, op: &Op, answered: Result<Answer>) {
+/// Commits the meaning of an answer, or schedules a retry. Returns true if the operation has ended.
+async fn conclude(core: &Arc<Core>, guard: &Guard, op: &Op, answered: Result<Answer>) -> bool {
     let first = core.deliver.attempts.lock().get(op.id).is_none_or(|attempt| attempt.count <= 1);
     let answer = match answered {
         Ok(answer) => answer,
         Err(error) => match classify_failure(core, op, &error, first).await {
             Some(answer) => answer,
-            None => return schedule_retry(core, op.id, &error),
+            None => {
+                schedule_retry(core, op.id, &error);
+                return false;
+            }
         },
     };
     settle(core, guard, op.id, answer).await;
+    true
 }
 
 /// Logs failed and parked operations, which an operator may have to act on.

@@ -2,6 +2,7 @@
 
 pub(super) mod attempts;
 pub(super) mod breaker;
+pub(super) mod call_order;
 pub(super) mod carried_ops;
 pub(super) mod delivery;
 pub(super) mod operations;

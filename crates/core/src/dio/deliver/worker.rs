@@ -2,7 +2,8 @@
 //!
 //! With one lane and [`WriteOrder::Queue`](crate::dio::WriteOrder) the oldest operation blocks the queue until it is
 //! settled. Otherwise only operations of one row are ordered (`schedule.rs`). If the master takes several writes in one
-//! transaction, they are delivered in batches.
+//! transaction, they are delivered in batches. In the order of the queue such a batch is called when the one before has been answered
+//! without a failure that has to be repeated, while that is being settled (`call_order.rs`).
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -13,15 +14,20 @@ use tokio::task::{Id as TaskId, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::breaker::CallPermit;
+use super::call_order::{CallTurn, LastCall};
 use super::delivery::{deliver, deliver_batch, give_up, is_old};
 use super::schedule::Schedule;
 use crate::dio::core::Core;
 use crate::dio::handle::Handle;
+use crate::journal::Seq;
 use crate::state::{Op, OpId, OpState, State};
 use crate::vista::Error;
 
 /// Approximate maximum bytes of one batch.
 const BATCH_BYTES: usize = 4 << 20;
+
+/// Maximum number of deliveries under way in the order of the queue. At most one of them is with the master.
+const OVERLAP: usize = 3;
 
 /// Delivers until the Dio closes and the queue is empty, or `drain_timeout` is over.
 pub(crate) async fn run(core: Arc<Core>, handle: Weak<Handle>) {
@@ -59,6 +65,15 @@ async fn wait_until(at: Option<Instant>) {
     }
 }
 
+/// End of the part of an ordered queue that is being delivered.
+#[derive(Default)]
+struct Tail {
+    /// Position of its newest operation.
+    seq: Seq,
+    /// Call of its last delivery. `None` if the next delivery has to wait until the others have ended.
+    last: Option<LastCall>,
+}
+
 /// The deliveries under way, and the schedule of the next ones.
 struct ActiveDeliveries {
     core: Arc<Core>,
@@ -68,6 +83,8 @@ struct ActiveDeliveries {
     under_way: HashMap<TaskId, Vec<Op>>,
     /// Unused if the queue is delivered in order.
     schedule: Schedule,
+    /// Unused unless the queue is delivered in order.
+    tail: Tail,
     /// Number of recoveries of the route that the schedule has taken into account.
     returns: u64,
 }
@@ -80,6 +97,7 @@ impl ActiveDeliveries {
             running: JoinSet::new(),
             under_way: HashMap::new(),
             schedule: Schedule::default(),
+            tail: Tail::default(),
             returns: 0,
         }
     }
@@ -118,7 +136,12 @@ impl ActiveDeliveries {
 
     /// Delivers the oldest operation, with the next ones if the master takes batches.
     fn start_in_order(&mut self, state: &State, now: Instant) -> Option<Instant> {
-        let head = state.queue().next().filter(|_| self.running.is_empty())?;
+        if !self.running.is_empty() {
+            self.start_behind(state, now);
+            return None;
+        }
+        self.tail = Tail::default();
+        let head = state.queue().next()?;
         let (count, next_attempt) =
             self.core.deliver.attempts.lock().get(head.id).map_or((0, None), |attempt| (attempt.count, attempt.next));
         match self.core.deliver.route_breaker.permit(now) {
@@ -148,10 +171,39 @@ impl ActiveDeliveries {
             return Some(at);
         }
         match count {
-            0 => self.start_batch(self.batch(state, state.queue())),
+            0 => self.start_untried(self.batch(state, state.queue()), None),
             _ => self.start_one(head.clone(), false),
         }
         None
+    }
+
+    /// Starts a delivery behind those under way, if one may follow them: it is prepared while the last one is with the master.
+    fn start_behind(&mut self, state: &State, now: Instant) {
+        let is_free = self.running.len() < OVERLAP && self.core.deliver.route_breaker.permit(now) == CallPermit::Closed;
+        let Some(last) = self.tail.last.take_if(|last| is_free && last.has_begun()) else { return };
+        let batch = self.batch(state, state.queue_after(self.tail.seq));
+        let follows = |op: &Op| {
+            let untried = self.core.deliver.attempts.lock().get(op.id).is_none_or(|attempt| attempt.count == 0);
+            untried && op.targets.len() == 1 && state.is_next(op)
+        };
+        match batch.first().is_some_and(follows) {
+            true => self.start_untried(batch, Some(last)),
+            false => self.tail.last = Some(last),
+        }
+    }
+
+    /// Starts untried operations of an ordered queue, after the call `last`.
+    fn start_untried(&mut self, batch: Vec<Op>, last: Option<LastCall>) {
+        let may_be_followed = self.core.batches() && batch.first().is_some_and(|op| op.targets.len() == 1);
+        let turn = match may_be_followed {
+            true => {
+                let (turn, last) = CallTurn::after(last);
+                self.tail = Tail { seq: batch.last().map_or(0, |op| op.staged), last: Some(last) };
+                turn
+            }
+            false => CallTurn::alone(),
+        };
+        self.start_batch(batch, turn);
     }
 
     /// A batch of the first of `ops` and those after it that can be delivered with it: untried writes of different rows.
@@ -165,7 +217,7 @@ impl ActiveDeliveries {
             // Operations that an older journal brought back are resolved singly.
             let untried =
                 |op: &Op| attempts.get(op.id).is_none_or(|attempt| attempt.count == 0 && attempt.base_hash.is_none());
-            let joins = untried(op) && batch.first().is_none_or(untried);
+            let joins = untried(op) && batch.first().is_none_or(|first| untried(first) && first.targets.len() == 1);
             let fits = batch.len() < most && bytes <= BATCH_BYTES && joins && op.targets.len() == 1;
             // The first operation is always delivered.
             let together = batch.is_empty() || fits && state.is_next(op);
@@ -209,7 +261,7 @@ impl ActiveDeliveries {
         let others = ids.into_iter().filter(|id| *id != first.id).filter_map(|id| state.op(id));
         let others = others.filter(|op| op.state == OpState::Queued && op.targets.len() == 1);
         let batch = self.batch(state, std::iter::once(&first).chain(others));
-        self.start_batch(batch);
+        self.start_batch(batch, CallTurn::alone());
     }
 
     /// Starts the due operation that is the best probe of the master.
@@ -265,21 +317,25 @@ impl ActiveDeliveries {
     }
 
     fn start_one(&mut self, op: Op, probe: bool) {
+        self.start_in_turn(op, probe, CallTurn::alone());
+    }
+
+    fn start_in_turn(&mut self, op: Op, probe: bool, turn: CallTurn) {
         self.core.deliver.attempts.lock().begin(op.id);
-        let delivery = deliver(Arc::clone(&self.core), self.handle.clone(), op.clone(), probe);
+        let delivery = deliver(Arc::clone(&self.core), self.handle.clone(), op.clone(), probe, turn);
         self.start(vec![op], delivery);
     }
 
-    fn start_batch(&mut self, mut batch: Vec<Op>) {
+    fn start_batch(&mut self, mut batch: Vec<Op>, turn: CallTurn) {
         if batch.len() == 1
             && let Some(op) = batch.pop()
         {
-            return self.start_one(op, false);
+            return self.start_in_turn(op, false, turn);
         }
         let mut attempts = self.core.deliver.attempts.lock();
         batch.iter().for_each(|op| attempts.begin(op.id));
         drop(attempts);
-        let delivery = deliver_batch(Arc::clone(&self.core), batch.clone());
+        let delivery = deliver_batch(Arc::clone(&self.core), batch.clone(), turn);
         self.start(batch, delivery);
     }
 
@@ -316,6 +372,10 @@ impl ActiveDeliveries {
                 attempts.release(op.id);
                 attempts.get(op.id).map_or((false, None), |attempt| (attempt.count > 0, attempt.next))
             };
+            if waits {
+                // It comes before all others.
+                self.tail.last = None;
+            }
             match waits {
                 true => self.schedule.requeue(op.id, tried, next),
                 false => self.schedule.ended(&state, op.id, &op.targets),

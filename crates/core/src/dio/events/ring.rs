@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::event::{DioEvent, EventEntry, Position, event_of};
 use crate::journal::Seq;
-use crate::record::{Body, Layout, Record};
+use crate::record::{Body, Layout, Member, Record};
 use crate::state::{Entry, Eraser, Frame};
 use crate::vista::{Error, Result};
 
@@ -85,7 +85,9 @@ impl RingItem {
     pub fn changed(&self) -> Option<Vec<String>> {
         let decode = |body: &Body| body.decode().unwrap_or_default();
         match (&self.old, &self.new) {
-            (RowBefore::Known(old), Some(new)) => Some(differing(&decode(old), &decode(new))),
+            (RowBefore::Known(old), Some(new)) => {
+                Some(differing_members(old, new).unwrap_or_else(|| differing(&decode(old), &decode(new))))
+            }
             _ => None,
         }
     }
@@ -106,6 +108,18 @@ impl RingItem {
             covered: self.covered(),
         }
     }
+}
+
+/// [`differing`] for rows whose members can be compared without decoding them; `None` for others.
+fn differing_members(old: &Body, new: &Body) -> Option<Vec<String>> {
+    let (old, new) = (old.members()?, new.members()?);
+    let changed = new.iter().filter(|(name, value)| value_in(&old, name) != Some(*value));
+    let gone = old.iter().filter(|(name, _)| value_in(&new, name).is_none());
+    Some(changed.chain(gone).map(|(name, _)| name.to_string()).collect())
+}
+
+fn value_in<'b>(members: &[Member<'b>], name: &str) -> Option<&'b [u8]> {
+    members.iter().find(|(own, _)| *own == name).map(|(_, value)| *value)
 }
 
 fn differing(old: &Record, new: &Record) -> Vec<String> {

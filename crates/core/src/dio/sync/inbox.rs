@@ -27,7 +27,7 @@ use crate::state::{Command, Origin, UpstreamChange, UpstreamEvent};
 use crate::vista::{Error, Result};
 
 /// Maximum number of changes in one append.
-const CHUNK: usize = 256;
+const CHUNK: usize = 512;
 /// Number of attempts to apply a delivery while concurrent ones take its ids.
 const ROUNDS: usize = 8;
 

@@ -27,6 +27,10 @@ struct Table {
     changes: usize,
 }
 
+fn has_id(row: &Value, id: &str) -> bool {
+    row["id"].as_u64() == id.parse().ok()
+}
+
 type Shared = Arc<Mutex<Table>>;
 
 async fn page(State(table): State<Shared>, UrlQuery(query): UrlQuery<HashMap<String, usize>>) -> Json<Value> {
@@ -37,7 +41,7 @@ async fn page(State(table): State<Shared>, UrlQuery(query): UrlQuery<HashMap<Str
 }
 
 async fn one(State(table): State<Shared>, Path(id): Path<String>) -> Response {
-    match table.lock().rows.iter().find(|row| row["id"].to_string() == id) {
+    match table.lock().rows.iter().find(|row| has_id(row, &id)) {
         Some(row) => Json(row.clone()).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }
@@ -50,7 +54,7 @@ async fn patch(State(table): State<Shared>, Path(id): Path<String>, headers: Hea
         return Json(answer.clone()).into_response();
     }
     let columns: Value = serde_json::from_slice(&body).unwrap();
-    let Some(row) = table.rows.iter_mut().find(|row| row["id"].to_string() == id) else {
+    let Some(row) = table.rows.iter_mut().find(|row| has_id(row, &id)) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     row.as_object_mut().unwrap().extend(columns.as_object().unwrap().clone());

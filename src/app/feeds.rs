@@ -31,6 +31,9 @@ pub enum Feeds {
 /// Arguments of `trigger`.
 #[derive(Args, Debug)]
 pub struct Trigger {
+    /// Write changes into a table, so that none is missed while Diorama is away, at the cost of a row for each statement.
+    #[arg(long)]
+    outbox: bool,
     /// The resource.
     dio: String,
     /// The configuration.
@@ -79,7 +82,7 @@ pub async fn trigger(arguments: Trigger) -> Result<(), Failure> {
         return Err(Failure::config(format!("the source of {} is not a database with triggers", spec.name)));
     };
     let request = SourceRequest { name: spec.name.clone(), id: spec.id.clone(), ..SourceRequest::default() };
-    let sql = feed.trigger(&request).await.map_err(Failure::config)?;
+    let sql = feed.trigger(&request, arguments.outbox).await.map_err(Failure::config)?;
     say(sql.trim_end());
     Ok(())
 }

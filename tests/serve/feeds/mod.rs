@@ -6,6 +6,7 @@
 //! an earlier run.
 
 mod client;
+mod restart;
 mod table;
 mod watcher;
 mod world;

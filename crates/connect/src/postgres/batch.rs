@@ -1,6 +1,5 @@
 //! Batch of a feed: received changes that are not applied yet, and the position behind them.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use tokio_postgres::types::Type;
 
 use super::pgoutput::{self, Cell, Message, RelationColumn, Tuple};
 use super::position::Position;
-use super::progress::{Progress, Snapshot};
+use super::progress::Progress;
 use super::table::{Field, Table};
 use super::value::Codec;
 use super::write::MESSAGE_PREFIX;
@@ -39,7 +38,8 @@ pub(super) struct Batch {
     /// Position before the open transaction, which becomes that after it when it ends.
     base: Position,
     transaction: Option<Transaction>,
-    seen: Option<Snapshot>,
+    /// True if all rows are to be removed after the changes.
+    is_truncated: bool,
     /// End of the server's log as it was last told.
     server: Lsn,
     /// Commit of the newest transaction, in microseconds since 2000; `None` if nothing has happened since.
@@ -91,7 +91,7 @@ impl Relation {
 }
 
 impl Batch {
-    pub(super) fn new(table: Arc<Table>, base: Position, seen: Option<Snapshot>) -> Batch {
+    pub(super) fn new(table: Arc<Table>, base: Position) -> Batch {
         Batch {
             table,
             changes: Vec::new(),
@@ -101,15 +101,15 @@ impl Batch {
             server: base.applied,
             base,
             transaction: None,
-            seen,
+            is_truncated: false,
             committed: None,
             is_asked: false,
         }
     }
 
-    /// Returns true if the next event, which has at most two changes, might not fit.
+    /// Returns true if the next event, which has at most two changes, might not fit, or comes after the removal of all rows.
     pub(super) fn is_full(&self) -> bool {
-        self.changes.len() + 1 >= BATCH
+        self.is_truncated || self.changes.len() + 1 >= BATCH
     }
 
     /// The position behind everything that was taken.
@@ -164,7 +164,7 @@ impl Batch {
 
     /// Returns how many changes of a transaction are known already.
     fn known_of(&self, commit: Lsn, xid: u32) -> u64 {
-        if commit < self.base.applied || self.seen.as_ref().is_some_and(|seen| seen.sees(commit, xid)) {
+        if commit < self.base.applied || self.base.seen.as_ref().is_some_and(|seen| seen.sees(commit, xid)) {
             return u64::MAX;
         }
         match self.base.within {
@@ -189,11 +189,7 @@ impl Batch {
                 None => self.undecodable(None, intake),
             },
             Message::Truncate { oids } if oids.iter().any(|oid| is_of(&table, *oid)) => {
-                let taken = self.changes.iter().filter_map(|change| change.event.id().map(str::to_string));
-                let ids: BTreeSet<String> = taken.chain(intake.known_ids()).collect();
-                for id in ids {
-                    self.push_uncounted(ChangeEvent::Deleted { id });
-                }
+                self.truncate();
             }
             _ => {}
         }
@@ -217,6 +213,7 @@ impl Batch {
         if let Some(relation) = self.relation.take() {
             self.relation = Some(Relation { differs: false, ..Relation::new(relation.sent, &table) });
         }
+        self.base.table = Some(table.identity());
         self.table = table;
     }
 
@@ -306,19 +303,26 @@ impl Batch {
         let Some(transaction) = &mut self.transaction else { return };
         transaction.count += 1;
         if transaction.count > transaction.known {
-            let seen = (transaction.commit, transaction.xid);
-            if self.transactions.last() != Some(&seen) {
-                self.transactions.push(seen);
-            }
+            let transaction = (transaction.commit, transaction.xid);
+            self.note(transaction);
             self.changes.push(inbound(event, partial));
         }
     }
 
-    /// Takes a change whose number differs between two receptions of the same transaction.
-    fn push_uncounted(&mut self, event: ChangeEvent) {
-        let known = self.transaction.as_ref().is_none_or(|transaction| transaction.count < transaction.known);
-        if !known {
-            self.changes.push(inbound(event, false));
+    /// Takes the removal of all rows, which does not count: a removal that is repeated changes nothing.
+    fn truncate(&mut self) {
+        if let Some(transaction) = &self.transaction
+            && transaction.count >= transaction.known
+        {
+            self.note((transaction.commit, transaction.xid));
+            self.is_truncated = true;
+        }
+    }
+
+    /// Notes that changes of a transaction were taken.
+    fn note(&mut self, transaction: (Lsn, u32)) {
+        if self.transactions.last() != Some(&transaction) {
+            self.transactions.push(transaction);
         }
     }
 
@@ -327,16 +331,12 @@ impl Batch {
         let position = Bytes::from(self.position().to_string());
         progress.note_applied(self.transactions.drain(..));
         let changes = std::mem::take(&mut self.changes);
-        let mut chunks = changes.into_iter().peekable();
-        loop {
-            let chunk: Vec<Inbound> = chunks.by_ref().take(BATCH).collect();
-            let last = chunks.peek().is_none();
-            if !intake.apply(chunk, last.then(|| position.clone())).await {
-                return false;
-            }
-            if last {
-                break;
-            }
+        let applied = match std::mem::take(&mut self.is_truncated) {
+            false => intake.apply(changes, Some(position)).await,
+            true => intake.apply(changes, None).await && remove_all(intake, position).await,
+        };
+        if !applied {
+            return false;
         }
         let whole = !intake.owes_refresh();
         self.passed.drain(..).for_each(|text| progress.pass(&text, whole));
@@ -353,6 +353,22 @@ impl Batch {
         let micros = self.committed.map_or(0, |committed| now.saturating_sub(committed).max(0));
         let bytes = self.server.0.saturating_sub(self.base.applied.0);
         FeedLag { time: Duration::from_micros(micros.unsigned_abs()), bytes }
+    }
+}
+
+/// Removes all rows, in appends of bounded size. The last one has the position. Returns false if the Dio has closed.
+async fn remove_all(intake: &mut Intake, position: Bytes) -> bool {
+    let Some(mut rows) = intake.known_rows() else { return false };
+    loop {
+        let ids = rows.next(BATCH);
+        let is_last = rows.is_at_end();
+        let removed = ids.into_iter().map(|id| inbound(ChangeEvent::Deleted { id }, false)).collect();
+        if !intake.apply(removed, is_last.then(|| position.clone())).await {
+            return false;
+        }
+        if is_last {
+            return true;
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod follow;
 mod notify;
 mod ops;
 mod options;
+mod outbox;
 mod pgoutput;
 mod pool;
 mod position;

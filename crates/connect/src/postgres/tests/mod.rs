@@ -9,6 +9,7 @@ use diorama_core::vista::{ColumnType, ErrorKind, Flag};
 
 mod faults;
 mod feed;
+mod outbox;
 mod plans;
 mod types;
 

@@ -14,6 +14,7 @@ mod writer;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use diorama_servers::{CutProxy, PostgresServer};
@@ -72,6 +73,18 @@ impl Storm<'_> {
         diorama
     }
 
+    /// Waits for a random time, or until a large transaction is being applied.
+    fn calm(&mut self, most: usize) {
+        let large = || self.world.large_transactions.load(Ordering::Relaxed);
+        let (end, before) = (Instant::now() + Duration::from_millis(self.random.below(most)), large());
+        while Instant::now() < end {
+            pause(10);
+            if large() != before {
+                return pause(self.random.below(800));
+            }
+        }
+    }
+
     /// One trouble at a random moment.
     fn trouble(&mut self) {
         let moment = 100 + self.random.below(900);
@@ -117,7 +130,7 @@ impl Storm<'_> {
         self.world.count("kills of diorama", 1);
         self.world.count("refreshes", self.refreshes());
         self.diorama.kill();
-        if self.random.below(6) == 0 {
+        if self.random.below(3) == 0 {
             self.world.count("slots dropped", 1);
             pause(200);
             let table = Table::random(&mut self.random).name();
@@ -278,7 +291,7 @@ fn never_back_a_feed_of_a_database_in_a_storm() {
         let end = Instant::now() + Duration::from_secs(seconds);
         let mut next_rest = Instant::now() + Duration::from_secs(seconds.min(120) / 2);
         while Instant::now() < end && !world.is_over() {
-            pause(storm.random.below(if is_long { 4_000 } else { 1_500 }));
+            storm.calm(if is_long { 4_000 } else { 1_500 });
             storm.trouble();
             if Instant::now() > next_rest {
                 storm.rest(&watchers, false);

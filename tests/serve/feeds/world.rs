@@ -13,6 +13,8 @@ pub(super) struct World {
     pub(super) database: String,
     /// Number of rows of a large transaction.
     pub(super) large: u64,
+    /// Number of large transactions so far.
+    pub(super) large_transactions: AtomicU64,
     /// Held for writing while everybody rests.
     pub(super) rest: RwLock<()>,
     is_done: AtomicBool,
@@ -27,6 +29,7 @@ impl World {
             address: Mutex::default(),
             database,
             large,
+            large_transactions: AtomicU64::new(0),
             rest: RwLock::new(()),
             is_done: AtomicBool::new(false),
             numbers: AtomicU64::new(1),

@@ -1,5 +1,7 @@
 //! A writer of random transactions on the server.
 
+use std::sync::atomic::Ordering;
+
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::table::{LARGE, Owner, Table};
@@ -85,7 +87,8 @@ impl<'w> Writer<'w> {
                     self.world.count("changes", rows.sum());
                     self.world.count("large transactions", is_large.into());
                 }
-                if is_large {
+                if is_large && !is_undone {
+                    self.world.large_transactions.fetch_add(1, Ordering::Relaxed);
                     self.large = query(client, "SELECT pg_current_wal_insert_lsn()").await;
                 }
             }
@@ -114,9 +117,9 @@ impl<'w> Writer<'w> {
     /// A statement about very many rows.
     fn large(&mut self) -> String {
         let (n, rows) = (self.world.number(), self.world.large);
-        match self.random.below(3) {
+        match self.random.below(5) {
             0 => format!("DELETE FROM goods WHERE id >= {LARGE}"),
-            1 => format!("UPDATE goods SET n = {n}, d = {n} WHERE id >= {LARGE}"),
+            1 | 2 => format!("UPDATE goods SET n = {n}, d = {n} WHERE id >= {LARGE}"),
             _ => format!(
                 "INSERT INTO goods (id, n, j) SELECT {LARGE} + i, {n}, '{{}}' FROM generate_series(1, {rows}) i \
                  ON CONFLICT (id) DO UPDATE SET n = EXCLUDED.n"

@@ -12,15 +12,15 @@ use crate::config::Config;
 /// List and drop what databases keep for feeds.
 #[derive(Debug, Subcommand)]
 pub enum Feeds {
-    /// List the replication slots that this program has made in the databases of a configuration.
+    /// List the replication slots of this program, and the outboxes of its triggers, in the databases of a configuration.
     List {
         /// The configuration.
         #[arg(default_value = "diorama.toml")]
         file: PathBuf,
     },
-    /// Drop a replication slot, so that its database keeps no more changes for it.
+    /// Drop a replication slot, or an outbox with its triggers, so that its database keeps no more changes for it.
     Drop {
-        /// The slot, as `list` shows it.
+        /// The slot or outbox, as `list` shows it.
         name: String,
         /// The configuration.
         #[arg(default_value = "diorama.toml")]

@@ -225,13 +225,13 @@ impl FollowMode {
     }
 }
 
-/// A part of a database's log that it keeps for a feed.
+/// A part of a database's log that it keeps for a feed, or a table in which triggers keep changes for one.
 #[cfg(feature = "feed")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedSlot {
     /// Address of the server, without secrets.
     pub server: String,
-    /// Name of the slot.
+    /// Name of the slot, or of the table.
     pub name: String,
     /// True if it belongs to this resource.
     pub own: bool,

@@ -140,17 +140,22 @@ fn kills_lose_no_change_of_an_outbox() {
     for round in 0..12 {
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let mut sql = String::new();
-                for n in 0..150 {
-                    let id = (n * 7 + round) % 200;
-                    sql += &format!("UPDATE t SET n = {n} + {round} * 1000 WHERE id = {id};\n");
-                    sql += &format!(
-                        "DELETE FROM t WHERE id = {};\n INSERT INTO t VALUES ({}, {n});\n",
-                        1_000 + n,
-                        1_000 * (round + 2) + n
-                    );
-                }
-                world.postgres.psql(&sql);
+                let change = |n: u32| {
+                    let (id, gone, new) = ((n * 7 + round) % 100, 1_000 + n, 1_000 * (round + 2) + n);
+                    format!(
+                        "UPDATE t SET n = {n} + {round} * 1000 WHERE id = {id};
+                        DELETE FROM t WHERE id = {gone}; INSERT INTO t VALUES ({new}, {n});\n"
+                    )
+                };
+                world.postgres.psql(&(0..150).map(change).collect::<String>());
+            });
+            scope.spawn(|| {
+                // The numbers of these rows of the outbox are lower than those of rows that are there before.
+                let change = |n: u32| {
+                    let id = 101 + (n * 3 + round) % 99;
+                    format!("BEGIN; UPDATE t SET n = n + 1 WHERE id = {id}; SELECT pg_sleep(0.03); COMMIT;\n")
+                };
+                world.postgres.psql(&(0..10).map(change).collect::<String>());
             });
             pause(random.below(300));
             diorama.kill();
@@ -163,6 +168,19 @@ fn kills_lose_no_change_of_an_outbox() {
     }
     assert_eq!(world.lists(), first, "no change was missed");
     wait(|| world.postgres.psql("SELECT count(*) FROM diorama_t_outbox") == "1", || "the outbox is not emptied".into());
+}
+
+#[test]
+fn a_source_that_cannot_be_written_keeps_no_writes() {
+    let Some(world) = World::new("replica", "auto") else { return };
+    let url = world.postgres.url("postgres");
+    let query = format!("[dio.q]\nsource = {{ postgres = \"{url}\", query = \"SELECT id FROM t\" }}\n");
+    let file = world.path().join("diorama.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text + &query).unwrap();
+    let diorama = world.start();
+    let line = |start: &str| diorama.printed.iter().find(|line| line.starts_with(start)).cloned().unwrap();
+    assert!(line("q ").ends_with("takes none") && line("t ").ends_with("on disk"), "{:#?}", diorama.printed);
 }
 
 #[test]

@@ -91,11 +91,23 @@ impl Feed for PostgresFeed {
             lost: slot.lost,
             retained: slot.retained.unsigned_abs(),
         };
-        Ok(slot::list(&client).await.map_err(failed)?.into_iter().map(slot).collect())
+        let outbox = |outbox: outbox::FoundOutbox| FeedSlot {
+            server: self.shared.address.to_string(),
+            own: outbox.name == outbox::name(&self.slot),
+            name: outbox.name,
+            active: outbox.active,
+            lost: false,
+            retained: outbox.size.unsigned_abs(),
+        };
+        let slots = slot::list(&client).await.map_err(failed)?.into_iter().map(slot);
+        Ok(slots.chain(outbox::list(&client).await.map_err(failed)?.into_iter().map(outbox)).collect())
     }
 
     async fn drop_slot(&self, name: &str) -> Result<()> {
         let client = self.shared.address.connect().await?;
+        if outbox::drop(&client, name).await.map_err(failed)? {
+            return Ok(());
+        }
         slot::drop_slot(&client, name).await.map_err(failed)?;
         slot::drop_publication(&client, name).await.map_err(|error| {
             let error = message_of(&error);

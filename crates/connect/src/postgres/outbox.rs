@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Error as PgError};
 
 use super::errors::message_of;
 use super::table::Place;
@@ -17,6 +17,8 @@ use crate::sql::quote;
 const ROWS: usize = 256;
 /// Number of ids from which no more are taken together.
 const IDS: usize = 1_024;
+/// End of an outbox's name, which begins with its channel.
+const SUFFIX: &str = "_outbox";
 /// First half of the number of the lock that the reader of an outbox has: `dior`.
 const LOCK: i64 = 0x6469_6f72;
 
@@ -45,9 +47,14 @@ pub(super) struct Rows {
     pub(super) ids: Vec<String>,
 }
 
+/// Returns the name of the outbox of a channel.
+pub(super) fn name(channel: &str) -> String {
+    format!("{channel}{SUFFIX}")
+}
+
 /// Returns the quoted name of the outbox of a channel, beside the table at `place`.
 pub(super) fn table(place: &Place, channel: &str) -> String {
-    format!("{}.{}", quote(&place.schema), quote(&format!("{channel}_outbox")))
+    format!("{}.{}", quote(&place.schema), quote(&name(channel)))
 }
 
 /// Returns the statements that create the outbox and let `reader` read it.
@@ -59,6 +66,49 @@ GRANT SELECT, DELETE ON {table} TO {};
 ",
         quote(reader)
     )
+}
+
+/// An outbox on the server.
+pub(super) struct FoundOutbox {
+    schema: String,
+    /// Its name, which ends with `_outbox`.
+    pub(super) name: String,
+    /// True if somebody reads it.
+    pub(super) active: bool,
+    /// Its size in bytes.
+    pub(super) size: i64,
+}
+
+/// Returns the outboxes in the database.
+pub(super) async fn list(client: &Client) -> Result<Vec<FoundOutbox>, PgError> {
+    let sql = format!(
+        "SELECT n.nspname::text, c.relname::text, pg_total_relation_size(c.oid), EXISTS (
+            SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+                AND classid = {LOCK}::oid AND objid = c.oid)
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'r' AND c.relname LIKE 'diorama\\_%\\{SUFFIX}' ORDER BY 1, 2"
+    );
+    let rows = client.query(&sql, &[]).await?;
+    let found = |row: &tokio_postgres::Row| FoundOutbox {
+        schema: row.get(0),
+        name: row.get(1),
+        size: row.get(2),
+        active: row.get(3),
+    };
+    Ok(rows.iter().map(found).collect())
+}
+
+/// Drops an outbox with the triggers that write into it. Returns false if there is none of this name.
+pub(super) async fn drop(client: &Client, name: &str) -> Result<bool, PgError> {
+    let Some(found) = list(client).await?.into_iter().find(|found| found.name == name) else { return Ok(false) };
+    let (schema, channel) = (quote(&found.schema), name.strip_suffix(SUFFIX).unwrap_or(name));
+    let (of_rows, of_updates) = (quote(channel), quote(&format!("{channel}_both")));
+    let sql = format!(
+        "BEGIN; DROP FUNCTION IF EXISTS {schema}.{of_rows}() CASCADE; DROP FUNCTION IF EXISTS {schema}.{of_updates}() CASCADE;
+        DROP TABLE {schema}.{}; COMMIT",
+        quote(name)
+    );
+    client.batch_execute(&sql).await.map(|()| true)
 }
 
 /// Returns true if `position` is that of an outbox.
@@ -92,7 +142,7 @@ impl Outbox {
         triggers: &Triggers,
         stored: Option<&[u8]>,
     ) -> Result<(Outbox, bool), String> {
-        let (table, failed) = (table(place, channel), |error: tokio_postgres::Error| message_of(&error));
+        let (table, failed) = (table(place, channel), |error: PgError| message_of(&error));
         let sql = "SELECT to_regclass($1)::oid, system_identifier::text FROM pg_control_system()";
         let row = client.query_one(sql, &[&Param::text(table.as_str())]).await.map_err(failed)?;
         let missing = || format!("{table} does not exist: run the statements that `diorama trigger --outbox` prints");

@@ -17,7 +17,7 @@ const PAYLOAD: u32 = 7_500;
 /// Number of notifications of one statement. A statement that changes more rows reports that all may have changed.
 const MOST: u32 = 20;
 
-/// Maximum length of a channel: the names of triggers are longer, and have at most 63 bytes.
+/// Maximum length of a channel: the names of triggers and outbox are longer, and have at most 63 bytes.
 const LONGEST: usize = 63 - "_truncate".len();
 
 /// Returns the channel of a resource's notifications, with which the names of its triggers begin.

@@ -197,6 +197,30 @@ async fn an_outbox_has_one_reader() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_outbox_is_listed_and_dropped_with_its_triggers() {
+    let Some(fixture) = Fixture::with_outbox().await else { return };
+    let feed = |url: &str| {
+        let address = Address::parse(url, None, None).unwrap();
+        let shared = Shared::new(address, PostgresRelation::Table("t".into()));
+        PostgresFeed { shared, mode: FollowMode::Auto, slot: "diorama_t".into() }
+    };
+    let listed = async || {
+        let slots = feed(&fixture.reader()).slots().await.unwrap();
+        slots.into_iter().map(|slot| (slot.name, slot.own, slot.active)).collect::<Vec<_>>()
+    };
+    assert_eq!(listed().await, [("diorama_t_outbox".to_string(), true, false)]);
+    let followed = follow(&fixture.reader(), "t", FollowMode::Notify).await;
+    followed.connected().await;
+    assert_eq!(listed().await, [("diorama_t_outbox".to_string(), true, true)]);
+    followed.close().await;
+    let refused = feed(&fixture.reader()).drop_slot("diorama_t_outbox").await.unwrap_err();
+    assert!(refused.to_string().contains("owner"), "{refused}");
+    feed(&fixture.url()).drop_slot("diorama_t_outbox").await.unwrap();
+    assert_eq!(listed().await, []);
+    fixture.write("UPDATE t SET n = 1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn triggers_may_be_replaced_while_a_feed_reads() {
     let Some(fixture) = Fixture::with_outbox().await else { return };
     let followed = follow(&fixture.reader(), "t", FollowMode::Notify).await;

@@ -47,6 +47,12 @@ impl World {
         *self.figures.lock().entry(what).or_default() += by;
     }
 
+    pub(super) fn highest(&self, what: &'static str, value: u64) {
+        let mut figures = self.figures.lock();
+        let highest = figures.entry(what).or_default();
+        *highest = value.max(*highest);
+    }
+
     pub(super) fn figures(&self) -> BTreeMap<&'static str, u64> {
         self.figures.lock().clone()
     }

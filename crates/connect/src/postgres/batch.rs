@@ -331,11 +331,11 @@ impl Batch {
         let position = Bytes::from(self.position().to_string());
         progress.note_applied(self.transactions.drain(..));
         let changes = std::mem::take(&mut self.changes);
-        let applied = match std::mem::take(&mut self.is_truncated) {
-            false => intake.apply(changes, Some(position)).await,
-            true => intake.apply(changes, None).await && remove_all(intake, position).await,
-        };
-        if !applied {
+        if !intake.apply(changes, Some(position)).await {
+            return false;
+        }
+        // The position is before the removal, which is repeated after a crash.
+        if std::mem::take(&mut self.is_truncated) && !remove_all(intake).await {
             return false;
         }
         let whole = !intake.owes_refresh();
@@ -356,20 +356,16 @@ impl Batch {
     }
 }
 
-/// Removes all rows, in appends of bounded size. The last one has the position. Returns false if the Dio has closed.
-async fn remove_all(intake: &mut Intake, position: Bytes) -> bool {
+/// Removes all rows, in appends of bounded size. Returns false if the Dio has closed.
+async fn remove_all(intake: &mut Intake) -> bool {
     let Some(mut rows) = intake.known_rows() else { return false };
-    loop {
-        let ids = rows.next(BATCH);
-        let is_last = rows.is_at_end();
-        let removed = ids.into_iter().map(|id| inbound(ChangeEvent::Deleted { id }, false)).collect();
-        if !intake.apply(removed, is_last.then(|| position.clone())).await {
+    while !rows.is_at_end() {
+        let removed = rows.next(BATCH).into_iter().map(|id| inbound(ChangeEvent::Deleted { id }, false)).collect();
+        if !intake.apply(removed, None).await {
             return false;
         }
-        if is_last {
-            return true;
-        }
     }
+    true
 }
 
 fn is_of(table: &Table, oid: u32) -> bool {

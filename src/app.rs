@@ -19,7 +19,7 @@ mod signals;
 mod source;
 pub mod webhook;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -339,8 +339,9 @@ impl App {
 /// Builds the Lens with cache and journal, and returns their files.
 fn lens(spec: &LensSpec, dios: &[DioSpec], heavy_queries: Option<usize>) -> Result<(Lens, Files), Failure> {
     let mut files = Files { cache: None, journal: None };
-    let followed = dios.iter().filter(|dio| dio.feed.is_some()).map(|dio| dio.name.clone()).collect::<HashSet<_>>();
-    let builder = Lens::new().on_start(move |dio| list_at_start(dio, followed.contains(dio.name())));
+    let feed = |dio: &DioSpec| Some((dio.name.clone(), dio.feed.as_ref()?.feed.reports_all()));
+    let feeds = dios.iter().filter_map(feed).collect::<HashMap<_, _>>();
+    let builder = Lens::new().on_start(move |dio| list_at_start(dio, feeds.get(dio.name()).copied()));
     let builder = builder.on_refresh(list).on_start_blocking(false);
     let builder = match heavy_queries {
         Some(most) => builder.heavy_queries(most),
@@ -386,17 +387,18 @@ fn journal_path(spec: &LensSpec) -> Option<std::path::PathBuf> {
 const FEED_CONNECTS: Duration = Duration::from_secs(10);
 
 /// Makes the copy equal to the source at the start. If there is a copy already, a feed that continues where it has stopped comes
-/// first: it would report older changes over the rows of the list.
-fn list_at_start(dio: &Dio, has_feed: bool) -> impl Future<Output = VistaResult<()>> + Send + use<> {
+/// first: it would report older changes over the rows of the list. If it reports all changes, no list is needed. `feed` is
+/// `None` without a feed, else true if it does.
+fn list_at_start(dio: &Dio, feed: Option<bool>) -> impl Future<Output = VistaResult<()>> + Send + use<> {
     let dio = dio.clone();
     async move {
-        let deadline = Instant::now() + FEED_CONNECTS;
-        while has_feed
+        if let Some(reports_all) = feed
             && dio.is_ready()
-            && !dio.status().feeds.iter().any(|feed| feed.connected)
-            && Instant::now() < deadline
+            && timeout(FEED_CONNECTS, dio.feed_resumed()).await == Ok(true)
+            && reports_all
         {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            dio.confirm_copy().await;
+            return Ok(());
         }
         list(&dio).await
     }

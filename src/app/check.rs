@@ -2,6 +2,7 @@
 
 use super::{Failure, hooks};
 use crate::config::{CacheAt, Config, DioSpec, HookSpec, Page};
+use diorama_connect::SourceRequest;
 use diorama_core::state::COLUMN_CLOCK;
 
 /// Checks a configuration without opening anything; only the existence of files is checked.
@@ -29,9 +30,24 @@ pub async fn check_all(config: &Config) -> Result<(), Failure> {
         let alone = Config { webhooks: of_dio(&alone.webhooks, &spec.name), ..alone };
         if let Err(failure) = super::opened(&alone, |_| ()).await {
             add_mistake(failure.message);
+        } else if let Err(mistake) = inspect_feed(spec).await {
+            add_mistake(mistake);
         }
     }
     mistakes.map_or(Ok(()), |mistakes| Err(Failure::config(mistakes)))
+}
+
+/// Checks that the feed of a resource can connect, and prints how its changes arrive.
+async fn inspect_feed(spec: &DioSpec) -> Result<(), String> {
+    let Some(feed) = &spec.feed else { return Ok(()) };
+    let request = SourceRequest { name: spec.name.clone(), id: spec.id.clone(), ..SourceRequest::default() };
+    match feed.feed.inspect(&request).await {
+        Ok(note) => {
+            note.iter().for_each(|note| super::say(format_args!("[dio.{}] {note}", spec.name)));
+            Ok(())
+        }
+        Err(mistake) => Err(format!("[dio.{}.feed] {mistake}", spec.name)),
+    }
 }
 
 /// Returns the webhooks of a resource, without invalid ones, which are reported already.

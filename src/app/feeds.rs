@@ -12,15 +12,15 @@ use crate::config::Config;
 /// List and drop what databases keep for feeds.
 #[derive(Debug, Subcommand)]
 pub enum Feeds {
-    /// List the replication slots that this program has made in the databases of a configuration.
+    /// List the replication slots of this program, and the outboxes of its triggers, in the databases of a configuration.
     List {
         /// The configuration.
         #[arg(default_value = "diorama.toml")]
         file: PathBuf,
     },
-    /// Drop a replication slot, so that its database keeps no more changes for it.
+    /// Drop a replication slot, or an outbox with its triggers, so that its database keeps no more changes for it.
     Drop {
-        /// The slot, as `list` shows it.
+        /// The slot or outbox, as `list` shows it.
         name: String,
         /// The configuration.
         #[arg(default_value = "diorama.toml")]
@@ -31,6 +31,9 @@ pub enum Feeds {
 /// Arguments of `trigger`.
 #[derive(Args, Debug)]
 pub struct Trigger {
+    /// Write changes into a table, so that none is missed while Diorama is away, at the cost of a row for each statement.
+    #[arg(long)]
+    outbox: bool,
     /// The resource.
     dio: String,
     /// The configuration.
@@ -79,7 +82,7 @@ pub async fn trigger(arguments: Trigger) -> Result<(), Failure> {
         return Err(Failure::config(format!("the source of {} is not a database with triggers", spec.name)));
     };
     let request = SourceRequest { name: spec.name.clone(), id: spec.id.clone(), ..SourceRequest::default() };
-    let sql = feed.trigger(&request).await.map_err(Failure::config)?;
+    let sql = feed.trigger(&request, arguments.outbox).await.map_err(Failure::config)?;
     say(sql.trim_end());
     Ok(())
 }

@@ -34,12 +34,21 @@ pub(super) async fn report(dios: &[Dio], started: Instant) {
     }
 }
 
+fn takes_writes(dio: &Dio) -> bool {
+    let can = dio.master().capabilities();
+    can.can_insert || can.can_update || can.can_delete
+}
+
 /// Prints one line per resource.
 pub(super) fn table(dios: &[Dio], specs: &[DioSpec], seconds: &[f64], base: &str) {
     let mut lines = vec![["resource", "source", "rows", "seconds", "url", "writes kept"].map(String::from)];
     for ((dio, spec), seconds) in dios.iter().zip(specs).zip(seconds) {
         let status = dio.status();
-        let kept = if status.durable { "on disk" } else { "in memory" };
+        let kept = match (spec.write.is_some() || takes_writes(dio), status.durable) {
+            (false, _) => "takes none",
+            (true, true) => "on disk",
+            (true, false) => "in memory",
+        };
         lines.push([
             dio.name().to_string(),
             spec.source.describe(),

@@ -140,7 +140,12 @@ impl Server {
 
     /// Reads what is printed until a line begins so.
     pub(crate) fn wait_for(&mut self, start: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        self.wait_within(start, PATIENCE)
+    }
+
+    /// As [`Server::wait_for`], for a line that takes longer.
+    pub(crate) fn wait_within(&mut self, start: &str, patience: Duration) -> String {
+        let deadline = Instant::now() + patience;
         loop {
             let line = self.lines.lock().unwrap().recv_timeout(deadline.saturating_duration_since(Instant::now()));
             let line = line.unwrap_or_else(|_| panic!("no {start:?} in {:#?}", self.printed));

@@ -238,13 +238,13 @@ impl FollowMode {
     }
 }
 
-/// A part of a database's log that it keeps for a feed.
+/// A part of a database's log that it keeps for a feed, or a table in which triggers keep changes for one.
 #[cfg(feature = "feed")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedSlot {
     /// Address of the server, without secrets.
     pub server: String,
-    /// Name of the slot.
+    /// Name of the slot, or of the table.
     pub name: String,
     /// True if it belongs to this resource.
     pub own: bool,
@@ -270,17 +270,35 @@ pub trait Feed: Debug + Send + Sync {
     /// ends.
     fn prepare(&self) {}
 
+    /// Returns true if it reports every change of the source, so that rows need no list while it misses nothing.
+    fn reports_all(&self) -> bool {
+        false
+    }
+
+    /// Checks that the feed can connect for the resource that `request` names, as far as that is possible without changing
+    /// anything. Returns what people should know about how changes arrive.
+    ///
+    /// # Errors
+    /// [`Error::Config`](diorama_core::Error::Config) with the reason that the feed would report;
+    /// [`Error::Source`](diorama_core::Error::Source) if the sender cannot be reached.
+    async fn inspect(&self, request: &SourceRequest) -> Result<Option<String>> {
+        let _ = request;
+        Ok(None)
+    }
+
     /// Follows the feed in a task of `dio`.
     ///
     /// # Errors
     /// As [`Feed::check`].
     fn start(&self, dio: &diorama_core::Dio, format: crate::FeedFormat) -> Result<()>;
 
-    /// Returns the SQL of the triggers that report changes of the resource that `request` names.
+    /// Returns the SQL of the triggers that report changes of the resource that `request` names. With `outbox`, they write them
+    /// into a table, so that none is lost while this program is away.
     ///
     /// # Errors
     /// [`Error::Unsupported`](diorama_core::Error::Unsupported) if the feed has none; as [`Source::open`].
-    async fn trigger(&self, request: &SourceRequest) -> Result<String> {
+    async fn trigger(&self, request: &SourceRequest, outbox: bool) -> Result<String> {
+        let _ = outbox;
         Err(Error::Unsupported { vista: request.name.as_str().into(), what: "report changes by triggers" })
     }
 

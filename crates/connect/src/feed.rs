@@ -27,6 +27,14 @@ use diorama_core::state::Origin;
 use diorama_core::vista::{Error, LogLimit};
 use diorama_inbound::{self as inbound, Request};
 
+mod failures;
+#[cfg(feature = "postgres")]
+mod known_rows;
+
+use self::failures::Failures;
+#[cfg(feature = "postgres")]
+pub(crate) use self::known_rows::KnownRows;
+
 /// Minimum pause between two refreshes caused by gaps.
 const REST: Duration = Duration::from_secs(2);
 /// Pause between two marks that pass no change.
@@ -65,6 +73,7 @@ pub(crate) trait Channel: Send + 'static {
 /// Follows `channel` until the future is dropped or the Dio has closed.
 pub(crate) async fn follow(mut channel: impl Channel, mut intake: Intake) {
     let mut backoff = intake.backoff();
+    let mut failures = Failures::default();
     // Changes before the first copy could not be compared with anything.
     while intake.dio.upgrade().is_some_and(|dio| !dio.is_ready()) {
         sleep(intake.backoff.0).await;
@@ -78,9 +87,10 @@ pub(crate) async fn follow(mut channel: impl Channel, mut intake: Intake) {
         let error = match channel.connect(&mut intake).await {
             Ok(connection) => {
                 intake.meter.connected();
+                intake.meter.began(!intake.owes_refresh());
                 let began = Instant::now();
                 let ended = channel.listen(connection, &mut intake).await;
-                if began.elapsed() > backoff.most() {
+                if std::mem::take(&mut intake.has_applied) || began.elapsed() > backoff.most() {
                     backoff.reset();
                 }
                 match ended {
@@ -90,7 +100,10 @@ pub(crate) async fn follow(mut channel: impl Channel, mut intake: Intake) {
             }
             Err(error) => error,
         };
-        tracing::warn!(feed = %intake.name, error, "a feed is not connected; retrying");
+        match failures.is_new(&error) {
+            true => tracing::warn!(feed = %intake.name, error, "a feed is not connected; retrying"),
+            false => tracing::debug!(feed = %intake.name, error, "a feed is not connected; retrying"),
+        }
         intake.meter.lost(error);
         sleep(backoff.rest_jittered()).await;
     }
@@ -121,6 +134,8 @@ pub(crate) struct Intake {
     doubtful: bool,
     /// Time of the next mark that passes no change.
     next_mark: Instant,
+    /// True if changes were applied since the feed has connected.
+    has_applied: bool,
 }
 
 impl Intake {
@@ -143,6 +158,7 @@ impl Intake {
             reached: None,
             doubtful: false,
             next_mark: Instant::now(),
+            has_applied: false,
         }
     }
 
@@ -185,14 +201,16 @@ impl Intake {
         self.gap_pending = false;
     }
 
-    /// Returns the ids of all confirmed rows.
+    /// Returns the confirmed rows as of now; `None` if the Dio has closed.
     #[cfg(feature = "postgres")]
-    pub(crate) fn known_ids(&self) -> Vec<String> {
-        let Some(dio) = self.dio.upgrade() else { return Vec::new() };
-        let state = dio.state();
-        let under_operations = state.folds().filter(|(_, fold)| fold.base.is_some()).map(|(id, _)| id.to_string());
-        let visible = state.table().natural(0).map(|row| row.id().to_string()).filter(|id| state.fold(id).is_none());
-        visible.chain(under_operations).collect()
+    pub(crate) fn known_rows(&self) -> Option<KnownRows> {
+        self.dio.upgrade().map(|dio| KnownRows::new(dio.state()))
+    }
+
+    /// Returns the number of rows that are to be read from the source.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn rows_in_doubt(&self) -> usize {
+        self.dio.upgrade().map_or(0, |dio| dio.rows_in_doubt())
     }
 
     /// Notes how far the feed is behind its sender.
@@ -372,6 +390,7 @@ impl Intake {
             let Some(dio) = self.dio.upgrade() else { return false };
             let error = match dio.deliver(&batch).await {
                 Ok(delivery) => {
+                    self.has_applied = true;
                     self.note_refused(&delivery);
                     if let Some(mark) = batch.mark {
                         self.reached = Some(mark.position.clone());

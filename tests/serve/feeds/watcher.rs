@@ -27,6 +27,8 @@ pub(super) struct Copy {
     highest: HashMap<String, u64>,
     /// Events in which `n` went back, by the operation that they undo: the operation must be told to have failed.
     undone: HashMap<String, String>,
+    /// An event that does not fit the rows. A refresh that does not tell every difference may have begun: it must be told.
+    doubted: Option<String>,
     /// Operations that were told to have ended.
     ended: HashSet<String>,
     history: VecDeque<(Option<String>, String)>,
@@ -106,6 +108,11 @@ impl<'w> Watcher<'w> {
         self.world.fault(format!("{}: {what}: {}\nnewest first: {before:#?}", self.table.name(), short(frame)));
     }
 
+    fn doubt(&self, copy: &mut Copy, id: &str, what: &str, frame: &str) {
+        let what = || format!("{id}\n{what}: {}", short(frame));
+        copy.doubted.get_or_insert_with(what);
+    }
+
     fn hear(&self, copy: &mut Copy, frame: &Value, text: &str) -> Next {
         let kind = frame["type"].as_str().unwrap_or_default();
         let position = || {
@@ -170,16 +177,16 @@ impl<'w> Watcher<'w> {
             "RecordInserted" | "RecordChanged" => {
                 let known = copy.rows.get(id);
                 if !is_conflated && known == Some(&frame["record"]) {
-                    self.fault(copy, Some(id), "a row is told twice", text);
+                    self.doubt(copy, id, "a row is told twice", text);
                 } else if !is_conflated && (kind == "RecordChanged") != known.is_some() {
-                    self.fault(copy, Some(id), "a row is told that was not there, or was", text);
+                    self.doubt(copy, id, "a row is told that was not there, or was", text);
                 }
                 self.check_n(copy, id, &frame["record"], frame, text);
                 copy.rows.insert(id.to_string(), frame["record"].clone());
             }
             "RecordRemoved" => {
                 if copy.rows.remove(id).is_none() && !is_conflated {
-                    self.fault(copy, Some(id), "a removal of a row that is not there", text);
+                    self.doubt(copy, id, "a removal of a row that is not there", text);
                 }
             }
             "WriteCommitted" | "WriteFailed" => {
@@ -196,6 +203,7 @@ impl<'w> Watcher<'w> {
             "Invalidated" => {
                 self.world.count("refreshes told", 1);
                 if frame["covered"] != true {
+                    copy.doubted = None;
                     next = Next::Snapshot;
                 }
             }
@@ -221,6 +229,9 @@ impl<'w> Watcher<'w> {
     /// Checks what must hold at rest.
     pub(super) fn check_rest(&self, rows: &HashMap<String, Value>) -> Result<(), String> {
         let copy = self.copy.lock();
+        if let Some(doubted) = &copy.doubted {
+            return Err(doubted.clone());
+        }
         if let Some((op, event)) = copy.undone.iter().next() {
             return Err(format!("n went back for {op}, which did not fail: {event}"));
         }

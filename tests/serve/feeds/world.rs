@@ -13,6 +13,8 @@ pub(super) struct World {
     pub(super) database: String,
     /// Number of rows of a large transaction.
     pub(super) large: u64,
+    /// Number of large transactions so far.
+    pub(super) large_transactions: AtomicU64,
     /// Held for writing while everybody rests.
     pub(super) rest: RwLock<()>,
     is_done: AtomicBool,
@@ -27,6 +29,7 @@ impl World {
             address: Mutex::default(),
             database,
             large,
+            large_transactions: AtomicU64::new(0),
             rest: RwLock::new(()),
             is_done: AtomicBool::new(false),
             numbers: AtomicU64::new(1),
@@ -42,6 +45,12 @@ impl World {
 
     pub(super) fn count(&self, what: &'static str, by: u64) {
         *self.figures.lock().entry(what).or_default() += by;
+    }
+
+    pub(super) fn highest(&self, what: &'static str, value: u64) {
+        let mut figures = self.figures.lock();
+        let highest = figures.entry(what).or_default();
+        *highest = value.max(*highest);
     }
 
     pub(super) fn figures(&self) -> BTreeMap<&'static str, u64> {

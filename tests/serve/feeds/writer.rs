@@ -1,5 +1,7 @@
 //! A writer of random transactions on the server.
 
+use std::sync::atomic::Ordering;
+
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::table::{LARGE, Owner, Table};
@@ -10,11 +12,13 @@ pub(super) struct Writer<'w> {
     number: u64,
     random: Random,
     world: &'w World,
+    /// Position in the server's log after the last large transaction.
+    large: Option<String>,
 }
 
 impl<'w> Writer<'w> {
     pub(super) fn new(number: u64, random: Random, world: &'w World) -> Writer<'w> {
-        Writer { number, random, world }
+        Writer { number, random, world, large: None }
     }
 
     /// Writes until the end, over all lives of the server.
@@ -58,7 +62,7 @@ impl<'w> Writer<'w> {
     async fn transaction(&mut self, client: &Client) {
         let mut sql = vec!["BEGIN".to_string()];
         let kind = self.random.below(400);
-        let is_large = kind < 2 && self.number == 0;
+        let is_large = kind < 2 && self.number == 0 && self.large_is_applied(client).await;
         if is_large {
             sql.push(self.large());
         } else if kind < 6 {
@@ -83,6 +87,10 @@ impl<'w> Writer<'w> {
                     self.world.count("changes", rows.sum());
                     self.world.count("large transactions", is_large.into());
                 }
+                if is_large && !is_undone {
+                    self.world.large_transactions.fetch_add(1, Ordering::Relaxed);
+                    self.large = query(client, "SELECT pg_current_wal_insert_lsn()").await;
+                }
             }
             Err(error) => {
                 if let Some(error) = error.as_db_error() {
@@ -97,12 +105,21 @@ impl<'w> Writer<'w> {
         }
     }
 
+    /// Returns true if the feed has stored the changes of the last large transaction. Several at once would only take longer.
+    async fn large_is_applied(&self, client: &Client) -> bool {
+        let Some(large) = &self.large else { return true };
+        let sql = format!(
+            "SELECT 1 FROM pg_replication_slots WHERE slot_name = 'diorama_goods' AND confirmed_flush_lsn >= '{large}'"
+        );
+        query(client, &sql).await.is_some()
+    }
+
     /// A statement about very many rows.
     fn large(&mut self) -> String {
         let (n, rows) = (self.world.number(), self.world.large);
-        match self.random.below(3) {
+        match self.random.below(5) {
             0 => format!("DELETE FROM goods WHERE id >= {LARGE}"),
-            1 => format!("UPDATE goods SET n = {n}, d = {n} WHERE id >= {LARGE}"),
+            1 | 2 => format!("UPDATE goods SET n = {n}, d = {n} WHERE id >= {LARGE}"),
             _ => format!(
                 "INSERT INTO goods (id, n, j) SELECT {LARGE} + i, {n}, '{{}}' FROM generate_series(1, {rows}) i \
                  ON CONFLICT (id) DO UPDATE SET n = EXCLUDED.n"
@@ -155,6 +172,15 @@ impl<'w> Writer<'w> {
             }
         }
     }
+}
+
+/// The first value of the result of a query; `None` without a row, or if it fails.
+async fn query(client: &Client, sql: &str) -> Option<String> {
+    let answers = client.simple_query(sql).await.ok()?;
+    answers.iter().find_map(|answer| match answer {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_string),
+        _ => None,
+    })
 }
 
 /// Gives a row another key, if no row has it.

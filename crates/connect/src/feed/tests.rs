@@ -120,3 +120,66 @@ async fn a_mark_says_that_a_refresh_is_owed_until_one_has_ended() {
     assert!(!intake.owes_refresh());
     close((lens, dio, intake)).await;
 }
+
+/// A sender whose connections end after each change, or at once.
+struct Flapping {
+    sends: bool,
+    connects: Arc<std::sync::atomic::AtomicU32>,
+}
+
+#[async_trait]
+impl Channel for Flapping {
+    type Connection = ();
+
+    fn resume(&mut self, _: &Bytes) -> bool {
+        false
+    }
+
+    async fn connect(&mut self, _: &mut Intake) -> std::result::Result<(), String> {
+        self.connects.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn listen(&mut self, (): (), intake: &mut Intake) -> std::result::Result<(), String> {
+        if self.sends && !intake.apply(gone("b"), None).await {
+            return Ok(());
+        }
+        Err("the connection was lost".into())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_has_applied_something_connects_again_at_once() {
+    for (sends, expected) in [(true, 10..1_000_000), (false, 1..13)] {
+        let files = Files::default();
+        let (lens, dio, mut intake) = files.open().await;
+        intake.backoff = (Duration::from_millis(500), Duration::from_secs(30));
+        let connects = Arc::<std::sync::atomic::AtomicU32>::default();
+        dio.listen(follow(Flapping { sends, connects: Arc::clone(&connects) }, intake));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let connects = connects.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(expected.contains(&connects), "{connects} connections within a minute");
+        dio.close().await;
+        lens.close().await;
+    }
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn known_rows_are_returned_once_and_in_parts() {
+    let files = Files::default();
+    let (lens, dio, intake) = files.open().await;
+    for n in 0..25 {
+        let id = n.to_string();
+        dio.patched(id.as_str(), Record::from_iter([("id".to_string(), id.as_str().into())])).await.unwrap();
+    }
+    let mut known = intake.known_rows().unwrap();
+    let mut parts = Vec::new();
+    while !known.is_at_end() {
+        parts.push(known.next(10));
+    }
+    assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 6]);
+    let ids: std::collections::HashSet<String> = parts.into_iter().flatten().collect();
+    assert_eq!(ids.len(), 26, "and the row of the first copy");
+    close((lens, dio, intake)).await;
+}

@@ -1,6 +1,5 @@
 //! Batch of a feed: received changes that are not applied yet, and the position behind them.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use tokio_postgres::types::Type;
 
 use super::pgoutput::{self, Cell, Message, RelationColumn, Tuple};
 use super::position::Position;
-use super::progress::{Progress, Snapshot};
+use super::progress::Progress;
 use super::table::{Field, Table};
 use super::value::Codec;
 use super::write::MESSAGE_PREFIX;
@@ -43,7 +42,8 @@ pub(super) struct Batch {
     /// Position before the open transaction, which becomes that after it when it ends.
     base: Position,
     transaction: Option<Transaction>,
-    seen: Option<Snapshot>,
+    /// True if all rows are to be removed after the changes.
+    is_truncated: bool,
     /// End of the server's log as it was last told.
     server: Lsn,
     /// Commit of the newest transaction, in microseconds since 2000; `None` if nothing has happened since.
@@ -95,7 +95,7 @@ impl Relation {
 }
 
 impl Batch {
-    pub(super) fn new(table: Arc<Table>, base: Position, seen: Option<Snapshot>) -> Batch {
+    pub(super) fn new(table: Arc<Table>, base: Position) -> Batch {
         Batch {
             table,
             changes: Vec::new(),
@@ -106,15 +106,15 @@ impl Batch {
             server: base.applied,
             base,
             transaction: None,
-            seen,
+            is_truncated: false,
             committed: None,
             is_asked: false,
         }
     }
 
-    /// Returns true if the next event, which has at most two changes, might not fit.
+    /// Returns true if the next event, which has at most two changes, might not fit, or comes after the removal of all rows.
     pub(super) fn is_full(&self) -> bool {
-        self.changes.len() + 1 >= BATCH || self.bytes >= BATCH_BYTES
+        self.is_truncated || self.changes.len() + 1 >= BATCH || self.bytes >= BATCH_BYTES
     }
 
     /// The position behind everything that was taken.
@@ -170,7 +170,7 @@ impl Batch {
 
     /// Returns how many changes of a transaction are known already.
     fn known_of(&self, commit: Lsn, xid: u32) -> u64 {
-        if commit < self.base.applied || self.seen.as_ref().is_some_and(|seen| seen.sees(commit, xid)) {
+        if commit < self.base.applied || self.base.seen.as_ref().is_some_and(|seen| seen.sees(commit, xid)) {
             return u64::MAX;
         }
         match self.base.within {
@@ -195,11 +195,7 @@ impl Batch {
                 None => self.undecodable(None, intake),
             },
             Message::Truncate { oids } if oids.iter().any(|oid| is_of(&table, *oid)) => {
-                let taken = self.changes.iter().filter_map(|change| change.event.id().map(str::to_string));
-                let ids: BTreeSet<String> = taken.chain(intake.known_ids()).collect();
-                for id in ids {
-                    self.push_uncounted(ChangeEvent::Deleted { id });
-                }
+                self.truncate();
             }
             _ => {}
         }
@@ -223,6 +219,7 @@ impl Batch {
         if let Some(relation) = self.relation.take() {
             self.relation = Some(Relation { differs: false, ..Relation::new(relation.sent, &table) });
         }
+        self.base.table = Some(table.identity());
         self.table = table;
     }
 
@@ -312,19 +309,26 @@ impl Batch {
         let Some(transaction) = &mut self.transaction else { return };
         transaction.count += 1;
         if transaction.count > transaction.known {
-            let seen = (transaction.commit, transaction.xid);
-            if self.transactions.last() != Some(&seen) {
-                self.transactions.push(seen);
-            }
+            let transaction = (transaction.commit, transaction.xid);
+            self.note(transaction);
             self.changes.push(inbound(event, partial));
         }
     }
 
-    /// Takes a change whose number differs between two receptions of the same transaction.
-    fn push_uncounted(&mut self, event: ChangeEvent) {
-        let known = self.transaction.as_ref().is_none_or(|transaction| transaction.count < transaction.known);
-        if !known {
-            self.changes.push(inbound(event, false));
+    /// Takes the removal of all rows, which does not count: a removal that is repeated changes nothing.
+    fn truncate(&mut self) {
+        if let Some(transaction) = &self.transaction
+            && transaction.count >= transaction.known
+        {
+            self.note((transaction.commit, transaction.xid));
+            self.is_truncated = true;
+        }
+    }
+
+    /// Notes that changes of a transaction were taken.
+    fn note(&mut self, transaction: (Lsn, u32)) {
+        if self.transactions.last() != Some(&transaction) {
+            self.transactions.push(transaction);
         }
     }
 
@@ -334,16 +338,12 @@ impl Batch {
         progress.note_applied(self.transactions.drain(..));
         let changes = std::mem::take(&mut self.changes);
         self.bytes = 0;
-        let mut chunks = changes.into_iter().peekable();
-        loop {
-            let chunk: Vec<Inbound> = chunks.by_ref().take(BATCH).collect();
-            let last = chunks.peek().is_none();
-            if !intake.apply(chunk, last.then(|| position.clone())).await {
-                return false;
-            }
-            if last {
-                break;
-            }
+        if !intake.apply(changes, Some(position)).await {
+            return false;
+        }
+        // The position is before the removal, which is repeated after a crash.
+        if std::mem::take(&mut self.is_truncated) && !remove_all(intake).await {
+            return false;
         }
         let whole = !intake.owes_refresh();
         self.passed.drain(..).for_each(|text| progress.pass(&text, whole));
@@ -361,6 +361,18 @@ impl Batch {
         let bytes = self.server.0.saturating_sub(self.base.applied.0);
         FeedLag { time: Duration::from_micros(micros.unsigned_abs()), bytes }
     }
+}
+
+/// Removes all rows, in appends of bounded size. Returns false if the Dio has closed.
+async fn remove_all(intake: &mut Intake) -> bool {
+    let Some(mut rows) = intake.known_rows() else { return false };
+    while !rows.is_at_end() {
+        let removed = rows.next(BATCH).into_iter().map(|id| inbound(ChangeEvent::Deleted { id }, false)).collect();
+        if !intake.apply(removed, None).await {
+            return false;
+        }
+    }
+    true
 }
 
 fn is_of(table: &Table, oid: u32) -> bool {

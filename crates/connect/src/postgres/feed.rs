@@ -37,8 +37,6 @@ pub(super) struct Replication {
     pub(super) slot: String,
     /// Position that is applied, `None` before the first connection of a feed without a stored one.
     position: Option<Position>,
-    /// Transactions whose changes the Dio has, or will have when the refresh that is owed has ended.
-    seen: Option<Snapshot>,
     /// Time since which a feed with a position is not connected.
     away: Option<Instant>,
 }
@@ -51,7 +49,7 @@ pub(super) struct Stream {
 
 impl Replication {
     pub(super) fn new(shared: Arc<Shared>, slot: String) -> Replication {
-        Replication { shared, slot, position: None, seen: None, away: None }
+        Replication { shared, slot, position: None, away: None }
     }
 
     /// Continues from a stored position; returns false if it cannot be read.
@@ -96,7 +94,7 @@ impl Replication {
         let until = now.get::<_, Option<&str>>(1).ok_or("the server is a standby")?;
         let now = Snapshot::parse(now.get(0), until).ok_or("the server's snapshot cannot be read")?;
         drop(client);
-        self.begin(&slot, now, intake);
+        self.begin(&slot, &table.identity(), now, intake);
         let stream = self.open_stream().await?;
         self.away = None;
         self.shared.progress.set_following(true);
@@ -105,16 +103,22 @@ impl Replication {
 
     /// Decides whether the slot continues where this feed has stopped. If not, a refresh is owed, and changes before it are not
     /// applied: rows may be newer than they are.
-    fn begin(&mut self, slot: &Slot, now: Snapshot, intake: &mut Intake) {
+    fn begin(&mut self, slot: &Slot, table: &str, now: Snapshot, intake: &mut Intake) {
         let progress = &self.shared.progress;
         progress.hold_at_position();
         let (listed, strayed) = (progress.take_listed(), progress.take_strayed());
+        let mut seen = None;
         let is_overtaken = strayed || listed.is_some();
         let continues = |position: &Position| {
             !slot.is_new && position.system == slot.system && slot.confirmed <= position.applied && !is_overtaken
         };
         match &self.position {
-            Some(position) if continues(position) => {}
+            Some(position) if continues(position) => {
+                if position.table.as_deref() != Some(table) {
+                    // The copy is of another table, or was made with other columns.
+                    intake.note_gap();
+                }
+            }
             Some(position) => {
                 tracing::warn!(
                     slot = self.slot,
@@ -130,7 +134,7 @@ impl Replication {
             }
             // The first copy was read after the slot was made.
             None if !slot.is_new && self.shared.takes_first_list() && listed.is_some() && !strayed => {
-                self.seen = listed;
+                seen = listed;
                 intake.close_gap();
             }
             None => intake.note_gap(),
@@ -138,10 +142,13 @@ impl Replication {
         if intake.owes_refresh() {
             // Also if one is running, which may have begun before.
             intake.note_gap();
-            self.seen = Some(now);
+            seen = Some(now);
         }
-        let begin = || Position { system: slot.system.clone(), applied: slot.confirmed, within: None };
-        self.position.get_or_insert_with(begin);
+        let (system, applied) = (slot.system.clone(), slot.confirmed);
+        let begin = || Position { system, applied, within: None, table: None, seen: None };
+        let position = self.position.get_or_insert_with(begin);
+        position.table = Some(table.to_string());
+        position.seen = seen.or(position.seen.take());
     }
 
     async fn open_stream(&self) -> Result<Stream, String> {
@@ -175,7 +182,7 @@ impl Replication {
             () if error.contains("must be superuser or replication role")
                 || error.contains("replication") && error.contains("permission") =>
             {
-                ": the user needs ALTER ROLE ... REPLICATION, or use feed = \"notify\""
+                return slot::no_right(self.shared.address.config.get_user().unwrap_or("of the URL"));
             }
             () if error.contains("no pg_hba.conf entry for replication") => {
                 ": pg_hba.conf must admit the user to its database also for replication"
@@ -197,7 +204,7 @@ impl Replication {
     async fn receive(&mut self, stream: &mut Stream, intake: &mut Intake) -> Result<(), String> {
         let Some(start) = self.position.clone() else { return Err("the feed has no position".into()) };
         let table = self.shared.table().ok_or("the source is not open yet")?;
-        let mut batch = Batch::new(table, start, self.seen.clone());
+        let mut batch = Batch::new(table, start);
         loop {
             if !intake.begin_refresh() {
                 return Ok(());

@@ -15,6 +15,7 @@ mod listing;
 mod notify;
 mod ops;
 mod options;
+mod outbox;
 mod pgoutput;
 mod pool;
 mod position;

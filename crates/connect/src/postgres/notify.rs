@@ -1,18 +1,24 @@
 //! Feed of a table's changes by triggers and NOTIFY: ids only, each of which is read from the source.
 //!
-//! Notifications have no position: what was missed while the feed was not connected is found by one refresh.
+//! Notifications have no position: what was missed while the feed was not connected is found by one refresh. Triggers that write
+//! the ids into an outbox lose nothing; their notifications are empty.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_postgres::{AsyncMessage, Client};
 
 use super::errors::message_of;
+use super::outbox::Outbox;
 use super::shared::Shared;
-use super::trigger;
+use super::slot::check_table;
+use super::table::{Place, Table};
+use super::trigger::{self, Triggers};
 use crate::feed::Intake;
 use crate::sql::{key, quote};
 use diorama_core::dio::Inbound;
@@ -25,6 +31,8 @@ const WAITING: usize = 1_024;
 const ARRIVAL: Duration = Duration::from_secs(5);
 /// Pause between two tests of the connection.
 const QUIET: Duration = Duration::from_secs(30);
+/// Maximum number of rows that wait to be read one by one; if there are more, the source is read again.
+const MAX_READS: usize = 1_000;
 /// Payload by which the feed tests its connection; the triggers send arrays.
 const TEST: &str = "diorama";
 
@@ -35,6 +43,21 @@ pub(super) struct Notifications {
     payloads: mpsc::Receiver<String>,
     missed: Arc<AtomicBool>,
     channel: String,
+    outbox: Option<Outbox>,
+    /// True if the outbox may have rows.
+    has_more: bool,
+}
+
+/// Returns the triggers of `dio`.
+///
+/// # Errors
+/// The reason why there are none, and what to do.
+pub(super) async fn check(client: &Client, table: &Table, dio: &str) -> Result<Triggers, String> {
+    let place = check_table(table)?;
+    let found = trigger::find(client, place, dio).await.map_err(|error| message_of(&error))?;
+    found.ok_or_else(|| {
+        format!("{} has no triggers for {dio}: run the statements that `diorama trigger {dio}` prints", table.name)
+    })
 }
 
 /// Connects and listens on the channel of `dio`.
@@ -43,7 +66,7 @@ pub(super) struct Notifications {
 /// The reason, and what to do.
 pub(super) async fn connect(shared: &Shared, dio: &str, intake: &mut Intake) -> Result<Notifications, String> {
     let table = shared.table().ok_or("the source is not open yet")?;
-    let place = table.place.as_ref().ok_or("a query has no triggers")?;
+    let place = check_table(&table)?;
     let (sender, payloads) = mpsc::channel(WAITING);
     let missed = Arc::new(AtomicBool::new(false));
     let lost = Arc::clone(&missed);
@@ -56,22 +79,78 @@ pub(super) async fn connect(shared: &Shared, dio: &str, intake: &mut Intake) -> 
     };
     let client = shared.address.connect_receiving(receive).await.map_err(|error| error.to_string())?;
     let failed = |error: tokio_postgres::Error| message_of(&error);
-    if !trigger::exist(&client, place, dio).await.map_err(failed)? {
-        return Err(format!(
-            "{} has no triggers for {dio}: run the statements that `diorama trigger {dio}` prints",
-            table.name
-        ));
-    }
+    check(&client, &table, dio).await?;
     let channel = trigger::channel(dio);
     client.batch_execute(&format!("LISTEN {}", quote(&channel))).await.map_err(failed)?;
-    let mut notifications = Notifications { client, payloads, missed, channel };
+    let mut notifications = Notifications { client, payloads, missed, channel, outbox: None, has_more: false };
     notifications.test().await?;
-    // What happened before is not known.
-    intake.note_gap();
+    // Triggers that are made from now on send a notification that does not fit.
+    let triggers = check(&notifications.client, &table, dio).await?;
+    if triggers.outbox {
+        notifications.open_outbox(place, &triggers, intake).await?;
+    } else {
+        // What happened before is not known.
+        intake.note_gap();
+    }
     Ok(notifications)
 }
 
 impl Notifications {
+    /// Begins to read the outbox where the feed has stopped, or with a gap.
+    async fn open_outbox(&mut self, place: &Place, triggers: &Triggers, intake: &mut Intake) -> Result<(), String> {
+        let stored = intake.stored_position().cloned();
+        let opened = Outbox::open(&self.client, place, &self.channel, triggers, stored.as_deref()).await?;
+        let (outbox, continues) = opened;
+        if !continues {
+            intake.note_gap();
+            intake.apply(Vec::new(), Some(Bytes::from(outbox.position()))).await;
+            intake.store_position().await;
+        }
+        (self.outbox, self.has_more) = (Some(outbox), true);
+        Ok(())
+    }
+
+    /// Applies the next rows of the outbox, stores the position behind them, and deletes them. Returns false if the Dio has closed.
+    async fn apply_outbox(&mut self, shared: &Shared, intake: &mut Intake) -> Result<bool, String> {
+        let Some(outbox) = &mut self.outbox else { return Ok(true) };
+        let rows = outbox.read(&self.client).await?;
+        self.has_more = !rows.is_empty();
+        if rows.is_empty() {
+            return Ok(true);
+        }
+        let mut changes = Vec::new();
+        rows.ids.iter().for_each(|ids| read(ids, shared, intake, &mut changes));
+        let position = Bytes::from(outbox.position_after(&rows));
+        let changes = bounded(changes, intake);
+        if !intake.apply(changes, Some(position.clone())).await {
+            return Ok(false);
+        }
+        // A position without changes is not stored yet.
+        intake.store_position().await;
+        if intake.stored_position() != Some(&position) {
+            return Err("the position in the outbox cannot be stored".into());
+        }
+        outbox.delete(&self.client, &rows).await?;
+        Ok(true)
+    }
+
+    /// Takes a notification.
+    fn take(
+        &mut self,
+        payload: &str,
+        shared: &Shared,
+        intake: &mut Intake,
+        changes: &mut Vec<Inbound>,
+    ) -> Result<(), String> {
+        match (payload, self.outbox.is_some()) {
+            (TEST, _) => {}
+            ("", true) => self.has_more = true,
+            ("", false) | (_, true) => return Err("the triggers were replaced by those of another kind".into()),
+            (payload, false) => read(payload, shared, intake, changes),
+        }
+        Ok(())
+    }
+
     /// Checks that notifications arrive.
     async fn test(&mut self) -> Result<(), String> {
         self.notify().await?;
@@ -100,36 +179,56 @@ impl Notifications {
     /// Receives notifications until the connection is lost; returns `Ok` if the Dio has closed.
     pub(super) async fn listen(mut self, shared: &Shared, intake: &mut Intake) -> Result<(), String> {
         loop {
-            if self.missed.swap(false, Ordering::AcqRel) {
-                intake.note_gap();
+            match self.missed.swap(false, Ordering::AcqRel) {
+                true if self.outbox.is_some() => self.has_more = true,
+                true => intake.note_gap(),
+                false => {}
             }
             if !intake.begin_refresh() {
                 return Ok(());
+            }
+            if self.has_more {
+                if !self.apply_outbox(shared, intake).await? {
+                    return Ok(());
+                }
+                // A refresh goes on meanwhile.
+                let _ = intake.refreshed().now_or_never();
+                continue;
             }
             tokio::select! {
                 payload = self.payloads.recv() => {
                     let mut next = Some(payload.ok_or("the connection was closed")?);
                     let mut changes = Vec::new();
                     while let Some(payload) = next {
-                        read(&payload, shared, intake, &mut changes);
+                        self.take(&payload, shared, intake, &mut changes)?;
                         next = self.payloads.try_recv().ok();
                     }
+                    let changes = bounded(changes, intake);
                     if !intake.apply(changes, None).await {
                         return Ok(());
                     }
                 }
                 () = intake.refreshed() => {}
-                () = tokio::time::sleep(QUIET) => self.notify().await?,
+                () = tokio::time::sleep(QUIET) => {
+                    self.notify().await?;
+                    self.has_more = self.outbox.is_some();
+                }
             }
         }
     }
 }
 
+/// Leaves changes to a refresh if reading their rows one by one would take longer.
+fn bounded(changes: Vec<Inbound>, intake: &mut Intake) -> Vec<Inbound> {
+    if changes.len() + intake.rows_in_doubt() <= MAX_READS {
+        return changes;
+    }
+    intake.note_gap();
+    Vec::new()
+}
+
 /// Reads the ids of a notification.
 fn read(payload: &str, shared: &Shared, intake: &mut Intake, changes: &mut Vec<Inbound>) {
-    if payload == TEST {
-        return;
-    }
     intake.count_message();
     let keys = shared.table().map_or(1, |table| table.key.len());
     let ids = match serde_json::from_str::<Vec<serde_json::Value>>(payload) {

@@ -249,6 +249,11 @@ impl Snapshot {
         })
     }
 
+    /// Returns true if every transaction that the read sees commits before `position`.
+    pub(super) fn is_before(&self, position: Lsn) -> bool {
+        self.until <= position
+    }
+
     /// Returns true if the read sees the transaction with this commit, whose id has these lower 32 bits. The id is taken for the
     /// one closest to the snapshot.
     pub(super) fn sees(&self, commit: Lsn, id: u32) -> bool {
@@ -258,6 +263,14 @@ impl Snapshot {
         let distance = id.wrapping_sub(self.xmax as u32) as i32;
         let Some(id) = self.xmax.checked_add_signed(distance.into()) else { return true };
         id < self.xmin || id < self.xmax && !self.running.contains(&id)
+    }
+}
+
+impl std::fmt::Display for Snapshot {
+    /// Writes `xmin:xmax:xip,...@until`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let running: Vec<String> = self.running.iter().map(u64::to_string).collect();
+        write!(f, "{}:{}:{}@{}", self.xmin, self.xmax, running.join(","), self.until)
     }
 }
 

@@ -32,15 +32,34 @@ pub(super) fn name_of(dio: &str) -> String {
     format!("diorama_{name}")
 }
 
+/// Checks that [`prepare`] can succeed, and leaves the server as it is.
+///
+/// # Errors
+/// As [`prepare`].
+pub(super) async fn check(client: &Client, table: &Table, name: &str) -> Result<(), String> {
+    let failed = |error: PgError| message_of(&error);
+    client.batch_execute("BEGIN").await.map_err(failed)?;
+    let published = prepare_publication(client, table, name).await;
+    client.batch_execute("ROLLBACK").await.map_err(failed)?;
+    published?;
+    if find(client, name).await.map_err(failed)?.is_some_and(|slot| !slot.lost) {
+        return Ok(());
+    }
+    // The role of the users who may replicate on a managed server that gives nobody the attribute.
+    let sql = "SELECT (SELECT rolsuper OR rolreplication FROM pg_catalog.pg_roles WHERE rolname = current_user)
+        OR EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'rds_replication' AND pg_has_role(oid, 'MEMBER'))";
+    match client.query_one(sql, &[]).await.map_err(failed)?.get(0) {
+        true => Ok(()),
+        false => Err(no_right(&user(client).await?)),
+    }
+}
+
 /// Checks that the server can replicate changes of `table`, and makes publication and slot `name` if they do not exist.
 ///
 /// # Errors
 /// The missing part, and what to do about it.
 pub(super) async fn prepare(client: &Client, table: &Table, name: &str) -> Result<Slot, String> {
-    let place = check_table(table)?;
-    check_server(client).await?;
-    check_identity(client, table, place).await?;
-    publish(client, place, name).await?;
+    prepare_publication(client, table, name).await?;
     let system = "SELECT system_identifier::text FROM pg_control_system()";
     let system = client.query_one(system, &[]).await.map_err(|error| message_of(&error))?.get(0);
     let found = find(client, name).await.map_err(|error| message_of(&error))?;
@@ -58,7 +77,18 @@ pub(super) async fn prepare(client: &Client, table: &Table, name: &str) -> Resul
     }
 }
 
-fn check_table(table: &Table) -> Result<&Place, String> {
+async fn prepare_publication(client: &Client, table: &Table, name: &str) -> Result<(), String> {
+    let place = check_table(table)?;
+    check_server(client).await?;
+    check_identity(client, table, place).await?;
+    publish(client, place, name).await
+}
+
+/// Returns the place of a table whose changes can be followed.
+///
+/// # Errors
+/// It is a view or a query.
+pub(super) fn check_table(table: &Table) -> Result<&Place, String> {
     match &table.place {
         Some(place) if place.is_table => Ok(place),
         _ => Err(format!("{} is not a table: only the changes of tables can be followed", table.name)),
@@ -145,10 +175,9 @@ async fn publish(client: &Client, place: &Place, name: &str) -> Result<(), Strin
 
 async fn create(client: &Client, name: &str, system: String) -> Result<Slot, String> {
     let sql = "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')";
+    let user = user(client).await?;
     let failed = |error: PgError| match error.code().map(tokio_postgres::error::SqlState::code) {
-        Some("42501") => {
-            format!("{}: the user needs ALTER ROLE ... REPLICATION, or use feed = \"notify\"", message_of(&error))
-        }
+        Some("42501") => no_right(&user),
         Some("57014") => format!(
             "the replication slot cannot be made: transactions have been open on the server for more than {PATIENCE}, and it \
              waits for them"
@@ -169,6 +198,15 @@ async fn create(client: &Client, name: &str, system: String) -> Result<Slot, Str
         "a replication slot is made; it keeps changes on the server until this program has them"
     );
     Ok(Slot { confirmed: Lsn::parse(&lsn).map_err(|error| error.to_string())?, is_new: true, system })
+}
+
+async fn user(client: &Client) -> Result<String, String> {
+    client.query_one("SELECT current_user::text", &[]).await.map(|row| row.get(0)).map_err(|error| message_of(&error))
+}
+
+/// Returns the message that `user` may not replicate.
+pub(super) fn no_right(user: &str) -> String {
+    format!("the user {user} may not replicate: ALTER ROLE {} REPLICATION, or use feed = \"notify\"", quote(user))
 }
 
 /// A slot on the server.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio_postgres::Row;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::listing::RawRow;
 use super::value::{Codec, Param};
@@ -102,6 +103,13 @@ pub(super) struct Field {
 }
 
 impl Table {
+    /// Returns a text that another table has not, nor this one with other columns, types, or key, and that contains no blanks. Each
+    /// version of this program has other ones, as it may convert values in another way.
+    pub(super) fn identity(&self) -> String {
+        let columns = (&self.place, &self.fields, &self.key, self.schema.columns());
+        format!("{:016x}", xxh3_64(format!("{} {columns:?}", env!("CARGO_PKG_VERSION")).as_bytes()))
+    }
+
     /// Returns true if rows and statements for `other` have the same meaning for this table.
     pub(super) fn is_like(&self, other: &Table) -> bool {
         let is_like = |(own, other): (&Field, &Field)| Field { is_unique: other.is_unique, ..own.clone() } == *other;

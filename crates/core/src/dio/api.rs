@@ -286,6 +286,7 @@ impl Dio {
     /// Adds a feed to the Dio's [`Status`](super::Status).
     pub fn add_feed(&self, meter: Arc<FeedMeter>) {
         self.0.core.sync.feeds.lock().push(meter);
+        self.0.core.sync.feed_added.notify_waiters();
     }
 
     /// Runs `feed` in the background until the Dio begins to close. Closing waits for its end.

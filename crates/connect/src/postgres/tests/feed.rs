@@ -17,8 +17,8 @@ use crate::postgres::follow::PostgresFeed;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A Dio of a table that follows its changes.
-struct Followed {
-    dio: Dio,
+pub(super) struct Followed {
+    pub(super) dio: Dio,
     lens: Lens,
 }
 
@@ -27,11 +27,11 @@ fn lens() -> Lens {
     lens.cache_source(MemoryCache::default()).build().unwrap()
 }
 
-async fn follow(url: &str, table: &str, mode: FollowMode) -> Followed {
+pub(super) async fn follow(url: &str, table: &str, mode: FollowMode) -> Followed {
     follow_in(lens(), url, table, mode).await
 }
 
-async fn follow_in(lens: Lens, url: &str, table: &str, mode: FollowMode) -> Followed {
+pub(super) async fn follow_in(lens: Lens, url: &str, table: &str, mode: FollowMode) -> Followed {
     let address = Address::parse(url, None, None).unwrap();
     follow_at(lens, address, table, mode).await
 }
@@ -47,18 +47,18 @@ async fn follow_at(lens: Lens, address: Address, table: &str, mode: FollowMode) 
     Followed { dio, lens }
 }
 
-async fn list(dio: Dio) -> Result<()> {
+pub(super) async fn list(dio: Dio) -> Result<()> {
     let rows = dio.master().list_values().await?;
     dio.reconcile(rows).await.map(drop)
 }
 
 impl Followed {
     /// Waits until the feed is connected and no refresh is owed.
-    async fn connected(&self) {
+    pub(super) async fn connected(&self) {
         self.until("the feed is connected", || self.dio.status().feeds.iter().any(|feed| feed.connected)).await;
     }
 
-    async fn until(&self, what: &str, holds: impl Fn() -> bool) {
+    pub(super) async fn until(&self, what: &str, holds: impl Fn() -> bool) {
         let waiting = async {
             while !holds() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -69,7 +69,7 @@ impl Followed {
     }
 
     /// Waits until the rows are those of the table.
-    async fn equals(&self, fixture: &Fixture, table: &str) {
+    pub(super) async fn equals(&self, fixture: &Fixture, table: &str) {
         let expected = fixture.rows(table).await;
         let waiting = async {
             while rows(&self.dio) != expected {
@@ -88,7 +88,7 @@ impl Followed {
         }
     }
 
-    async fn close(self) {
+    pub(super) async fn close(self) {
         self.dio.close().await;
         self.lens.close().await;
     }
@@ -231,7 +231,7 @@ async fn a_feed_survives_cut_connections_and_a_killed_server() {
 async fn what_prevents_a_feed_is_said_with_what_to_do() {
     let server = PostgresServer::start_with(&["fsync=off", "wal_level=replica"]);
     let Some(server) = server else { return };
-    server.psql(&format!("{TABLE} CREATE TABLE keyless (id INTEGER, n INTEGER)"));
+    server.psql(TABLE);
     let fixture = Fixture { server };
     let error = async |mode| {
         let followed = follow(&fixture.url(), "t", mode).await;
@@ -243,8 +243,58 @@ async fn what_prevents_a_feed_is_said_with_what_to_do() {
     };
     let told = error(FollowMode::Replication).await;
     assert!(told.contains("wal_level = logical") && told.contains("feed = \"notify\""), "{told}");
+    assert_eq!(inspect(&fixture.url(), "t", FollowMode::Replication).await.unwrap_err(), told);
     let told = error(FollowMode::Auto).await;
-    assert!(told.contains("diorama trigger t"), "{told}");
+    assert!(told.contains("replication is not possible") && told.contains("diorama trigger t"), "{told}");
+    assert_eq!(inspect(&fixture.url(), "t", FollowMode::Auto).await, Ok(Some(told)));
+    let told = error(FollowMode::Notify).await;
+    assert_eq!(inspect(&fixture.url(), "t", FollowMode::Notify).await.unwrap_err(), told);
+}
+
+/// Says what `diorama check` says.
+async fn inspect(url: &str, table: &str, mode: FollowMode) -> std::result::Result<Option<String>, String> {
+    let shared = Shared::new(Address::parse(url, None, None).unwrap(), PostgresRelation::Table(table.into()));
+    let feed = PostgresFeed { shared, mode, slot: crate::postgres::slot::name_of(table) };
+    let request = SourceRequest { name: table.into(), id: Some("id".into()), ..SourceRequest::default() };
+    feed.inspect(&request).await.map_err(|error| match error {
+        Error::Config(mistake) => mistake,
+        other => panic!("{other}"),
+    })
+}
+
+/// `diorama check` finds what would prevent a feed, in the same words, and leaves the server as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_will_prevent_a_feed_is_found_before_it_starts() {
+    let sql = format!(
+        "{TABLE} CREATE TABLE keyless (id INTEGER, n INTEGER); CREATE VIEW v AS SELECT * FROM t;
+        CREATE ROLE \"a reader\" LOGIN PASSWORD 'x'; GRANT SELECT ON t TO \"a reader\"; CREATE TABLE own AS SELECT * FROM t;
+        ALTER TABLE own ADD PRIMARY KEY (id), OWNER TO \"a reader\"; GRANT CREATE ON DATABASE postgres TO \"a reader\";
+        GRANT CREATE ON SCHEMA public TO \"a reader\";"
+    );
+    let Some(fixture) = Fixture::new(&sql) else { return };
+    let replicated = async |url: &str, table: &str| inspect(url, table, FollowMode::Replication).await;
+    assert_eq!(replicated(&fixture.url(), "t").await, Ok(None));
+    let told = replicated(&fixture.url(), "v").await.unwrap_err();
+    assert!(told.contains("not a table"), "{told}");
+    let told = replicated(&fixture.url(), "keyless").await.unwrap_err();
+    assert!(told.contains("REPLICA IDENTITY FULL"), "{told}");
+    let reader = format!("postgres://a%20reader:x@127.0.0.1:{}/postgres", fixture.server.port());
+    let told = replicated(&reader, "t").await.unwrap_err();
+    assert!(told.contains("the owner of the table can run CREATE PUBLICATION"), "{told}");
+    let told = replicated(&reader, "own").await.unwrap_err();
+    assert!(told.contains("ALTER ROLE \"a reader\" REPLICATION"), "{told}");
+    let left = "SELECT (SELECT count(*) FROM pg_publication) + (SELECT count(*) FROM pg_replication_slots)";
+    assert_eq!(fixture.server.psql(left), "0", "nothing is left on the server");
+
+    let followed = follow(&reader, "own", FollowMode::Replication).await;
+    let error = || followed.dio.status().feeds[0].error.clone();
+    followed.until("an error is reported", || error().is_some()).await;
+    assert_eq!(error().unwrap(), told, "the feed says the same");
+    fixture.server.psql("ALTER ROLE \"a reader\" REPLICATION");
+    assert_eq!(replicated(&reader, "own").await, Ok(None));
+    followed.connected().await;
+    assert_eq!(replicated(&reader, "own").await, Ok(None), "its own slot is there");
+    followed.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -261,7 +311,7 @@ async fn triggers_report_changes_without_replication() {
     let feed = PostgresFeed { shared, mode: FollowMode::Auto, slot: "x".into() };
     let request = SourceRequest { name: "lines".into(), ..SourceRequest::default() };
     for _ in 0..2 {
-        fixture.server.psql(&feed.trigger(&request).await.unwrap());
+        fixture.server.psql(&feed.trigger(&request, false).await.unwrap());
     }
     let followed = follow(&fixture.url(), "lines", FollowMode::Auto).await;
     followed.connected().await;

@@ -10,6 +10,7 @@ use diorama_core::vista::{ColumnType, ErrorKind, Flag};
 mod faults;
 mod feed;
 mod groups;
+mod outbox;
 mod plans;
 mod types;
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Counters and connection state of a feed.
@@ -18,6 +19,8 @@ pub struct FeedMeter {
     last_message: Mutex<Option<Instant>>,
     lag: Mutex<Option<FeedLag>>,
     error: Mutex<Option<String>>,
+    /// True if it began where it had stopped; `None` before the first connection.
+    resumed: watch::Sender<Option<bool>>,
 }
 
 /// How far a feed is behind its sender.
@@ -63,6 +66,7 @@ impl FeedMeter {
             last_message: Mutex::new(None),
             lag: Mutex::new(None),
             error: Mutex::new(None),
+            resumed: watch::Sender::new(None),
         })
     }
 
@@ -71,6 +75,19 @@ impl FeedMeter {
         self.connects.fetch_add(1, Ordering::Relaxed);
         *self.error.lock() = None;
         self.connected.store(true, Ordering::Release);
+    }
+
+    /// Notes whether the first connection continues where an earlier process has stopped, so that no change is missing. Later
+    /// connections change nothing.
+    pub fn began(&self, resumed: bool) {
+        self.resumed.send_modify(|known| *known = known.or(Some(resumed)));
+    }
+
+    /// Waits for the first connection. Returns true if no change is missing before it.
+    pub(crate) async fn resumed(&self) -> bool {
+        let mut resumed = self.resumed.subscribe();
+        // The sender is part of this value.
+        resumed.wait_for(Option::is_some).await.is_ok_and(|resumed| *resumed == Some(true))
     }
 
     /// Notes the end of a connection, or a failed attempt.

@@ -49,6 +49,26 @@ impl Dio {
         Ok(Some(FeedMark { feed: feed.into(), position: stored.position, owes_refresh: stored.owes_refresh }))
     }
 
+    /// Waits until the Dio has a feed that has connected. Returns true if the feed continues where an earlier process has stopped,
+    /// so that it reports every change since.
+    pub async fn feed_resumed(&self) -> bool {
+        let sync = &self.0.core.sync;
+        let meter = loop {
+            let mut added = std::pin::pin!(sync.feed_added.notified());
+            added.as_mut().enable();
+            if let Some(meter) = sync.feeds.lock().first().cloned() {
+                break meter;
+            }
+            added.await;
+        };
+        meter.resumed().await
+    }
+
+    /// Notes that the copy of an earlier process needs no list, because a feed reports every change since.
+    pub async fn confirm_copy(&self) {
+        self.0.core.mark_complete().await;
+    }
+
     /// Stores the position of a feed that has advanced without a change. It is durable when this returns.
     ///
     /// With changes, pass the mark in [`DeliveryBatch::mark`](super::super::DeliveryBatch::mark) instead.

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::bucket::Bucket;
@@ -47,6 +48,8 @@ pub(crate) struct SyncState {
     pub(in crate::dio) mismatches: Mismatches,
     /// Meters of the feeds.
     pub(in crate::dio) feeds: Mutex<Vec<Arc<FeedMeter>>>,
+    /// Wakes those that wait for a feed to be added.
+    pub(in crate::dio) feed_added: Notify,
 }
 
 impl SyncState {
@@ -65,6 +68,7 @@ impl SyncState {
             rereads: Bucket::new(settings.reread_rate),
             mismatches: Mismatches::new(schema),
             feeds: Mutex::default(),
+            feed_added: Notify::new(),
         }
     }
 }

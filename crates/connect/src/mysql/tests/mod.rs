@@ -8,6 +8,7 @@ use crate::contract;
 use diorama_core::record::CborValue;
 use diorama_core::vista::{Column, ColumnType, ErrorKind, Flag};
 
+mod feed;
 mod plans;
 mod types;
 mod writes;
@@ -20,7 +21,12 @@ struct Fixture {
 impl Fixture {
     /// Returns `None` where no server can be had, which is a failure under CI.
     fn new(sql: &str) -> Option<Fixture> {
-        let server = MariaDbServer::start_with(&["innodb-flush-log-at-trx-commit=0", "sync-binlog=0"])?;
+        Fixture::with(&["innodb-flush-log-at-trx-commit=0", "sync-binlog=0"], sql)
+    }
+
+    /// As [`Fixture::new`], with options of the server.
+    fn with(options: &[&str], sql: &str) -> Option<Fixture> {
+        let server = MariaDbServer::start_with(options)?;
         server.sql(&format!("CREATE DATABASE shop; USE shop; {sql}"));
         Some(Fixture { server })
     }
@@ -52,7 +58,8 @@ impl Fixture {
 
     async fn shell_at(&self, url: &str, table: &str) -> MySql {
         let address = Address::parse(url, None, None).unwrap();
-        MySql::connect(&address, &MySqlRelation::Table(table.into()), &MySqlOptions::default()).await.unwrap()
+        let shared = Shared::new(address, MySqlRelation::Table(table.into()));
+        MySql::connect(shared, MySqlOptions::default()).await.unwrap()
     }
 }
 

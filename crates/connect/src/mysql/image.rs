@@ -155,7 +155,7 @@ fn counted_value(raw: &[u8], fixed: usize, field: &Field) -> Option<Value> {
         bytes
     };
     Some(Value::Bytes(match (field.codec, stored.type_name.as_str()) {
-        (_, "uuid") => uuid_of(padded().try_into().ok()?).to_string().into_bytes(),
+        (_, "uuid") => uuid::Uuid::from_bytes(padded().try_into().ok()?).to_string().into_bytes(),
         (_, "inet6") => inet6(padded().try_into().ok()?).into_bytes(),
         (_, "inet4") => Ipv4Addr::from(<[u8; 4]>::try_from(padded()).ok()?).to_string().into_bytes(),
         // MySQL's binary form is another one than its text.
@@ -163,15 +163,6 @@ fn counted_value(raw: &[u8], fixed: usize, field: &Field) -> Option<Value> {
         (Codec::Bytes, _) => padded(),
         _ => stored.charset.decode(raw)?.into_bytes(),
     }))
-}
-
-/// Returns a stored UUID. Those whose version has a time at its end are stored with the parts reversed, so that they are sorted by time.
-fn uuid_of(bytes: [u8; 16]) -> uuid::Uuid {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
-    // The place of the version shows which one it is.
-    let swapped = uuid::Uuid::from_bytes([m, n, o, p, k, l, i, j, g, h, a, b, c, d, e, f]);
-    let plain = uuid::Uuid::from_bytes(bytes);
-    if false { plain } else { swapped }
 }
 
 /// Returns the server's text of an address: the last 32 bits as an IPv4 address if all others are zero.

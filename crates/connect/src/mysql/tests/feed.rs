@@ -105,22 +105,26 @@ impl Followed {
     }
 }
 
+/// Returns a row as text, with its columns by name.
+fn shown(record: Record) -> String {
+    format!("{:?}", record.into_iter().collect::<BTreeMap<_, _>>())
+}
+
 fn rows(dio: &Dio) -> BTreeMap<String, String> {
     let state = dio.state();
-    let row =
-        |row: diorama_core::table::RowRef<'_>| (row.id().to_string(), format!("{:?}", row.body().decode().unwrap()));
+    let row = |row: diorama_core::table::RowRef<'_>| (row.id().to_string(), shown(row.body().decode().unwrap()));
     state.table().natural(0).map(row).collect()
 }
 
 impl Fixture {
     async fn rows(&self, table: &str) -> BTreeMap<String, String> {
         let rows = self.open(table).await.unwrap().list_values().await.unwrap();
-        rows.iter().map(|(id, record)| (id, format!("{record:?}"))).collect()
+        rows.iter().map(|(id, record)| (id, shown(record))).collect()
     }
 }
 
 const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER UNSIGNED, large TEXT, d DECIMAL(20,2));
-    INSERT INTO t SELECT seq, seq, repeat('x', 5000), seq FROM seq_1_to_100;";
+    INSERT INTO t SELECT seq, seq, repeat('x', 300), seq FROM seq_1_to_100;";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_change_arrives() {
@@ -273,12 +277,272 @@ async fn values_at_the_edges_of_their_types_are_those_of_a_list() {
             (7, NULL, NULL, NULL, 'ђ', NULL, NULL, '::ffff:1.2.3.4', NULL, 'ffffffff-ffff-ffff-ffff-ffffffffffff', NULL, 'x,y z,ü'),
             (8, NULL, NULL, NULL, NULL, NULL, NULL, '1:0:0:2::', NULL, '123e4567-e89b-52d3-7456-426614174000', NULL, NULL),
             (9, NULL, NULL, NULL, NULL, NULL, NULL, '::1:2', NULL, '00000000-0000-6000-8000-000000000001', NULL, NULL);
+        INSERT INTO t (id, u) SELECT 30 + seq, concat('01890a5d-ac96-', seq MOD 10, '74b-', seq DIV 10, 'cce-b302099a8057') FROM seq_0_to_99;
         INSERT INTO t (id, place, doc, tiny, medium, big) VALUES
             (20, POINT(1, 2), '{}', '', '', ''), (21, NULL, '[1.50, 1e400]', repeat('a', 255), repeat('b', 70000), repeat('c', 300000));",
     );
     followed.equals(&fixture, "t").await;
-    fixture.sql("UPDATE t SET m0 = NULL, id = id + 100; SET binlog_row_image = MINIMAL; UPDATE t SET t0 = '01:00:00'");
+    fixture.sql("UPDATE t SET m0 = NULL, id = id + 1000; SET binlog_row_image = MINIMAL; UPDATE t SET t0 = '01:00:00'");
     followed.equals(&fixture, "t").await;
     assert_eq!(followed.dio.status().feeds[0].undecodable, 0);
+    followed.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_survives_cut_connections_and_a_killed_server() {
+    let Some(mut fixture) = Fixture::with(&DURABLE, TABLE) else { return };
+    let proxy = CutProxy::start(fixture.server.port());
+    let url = fixture.url().replace(&format!(":{}/", fixture.server.port()), &format!(":{}/", proxy.port()));
+    let followed = follow(&url, "t").await;
+    followed.connected().await;
+    let lists = followed.lists();
+    for round in 0..6 {
+        fixture.sql("UPDATE t SET n = n + 1; UPDATE t SET d = d + 1 WHERE id % 3 = 0");
+        match round {
+            2 => {
+                fixture.server.kill();
+                fixture.server.restart();
+            }
+            4 => proxy.cut_after(30_000),
+            _ => proxy.cut_all(),
+        }
+        fixture.sql("INSERT INTO t SELECT max(id) + 1, 0, 'a', 0 FROM t");
+        if round == 4 {
+            proxy.cut_after(None);
+            proxy.cut_all();
+        }
+        followed.equals(&fixture, "t").await;
+    }
+    assert_eq!(followed.lists(), lists, "the feed continued where it had stopped");
+    followed.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_feed_goes_on_where_it_stopped() {
+    let Some(mut fixture) = Fixture::with(&DURABLE, TABLE) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let open = async |fixture: &Fixture| follow_in(lens_in(folder.path()), &fixture.url(), "t").await;
+    let followed = open(&fixture).await;
+    followed.connected().await;
+    fixture.sql("UPDATE t SET n = n + 1");
+    followed.equals(&fixture, "t").await;
+    followed.close().await;
+
+    fixture.sql("UPDATE t SET n = n + 1 WHERE id < 50; DELETE FROM t WHERE id = 60");
+    fixture.server.restart();
+    fixture.sql("UPDATE t SET n = n + 1 WHERE id < 5");
+    let followed = open(&fixture).await;
+    followed.equals(&fixture, "t").await;
+    assert_eq!(followed.lists(), 0, "the table was not listed");
+    followed.close().await;
+
+    // A log that was begun anew, one whose place is gone, and that of another server.
+    for change in [
+        "RESET MASTER; UPDATE t SET n = 0; DELETE FROM t WHERE id = 61; UPDATE t SET d = 1",
+        "UPDATE t SET n = 2; DELETE FROM t WHERE id = 62; FLUSH BINARY LOGS; FLUSH BINARY LOGS;
+            SET @last = (SELECT 1); PURGE BINARY LOGS TO 'binlog.000003'",
+        "SET GLOBAL server_id = 7; UPDATE t SET n = 4; DELETE FROM t WHERE id = 63",
+    ] {
+        fixture.sql(change);
+        let followed = open(&fixture).await;
+        followed.equals(&fixture, "t").await;
+        followed.until("what was missed is not known, and read", || followed.lists() == 1).await;
+        fixture.sql("UPDATE t SET n = n + 1");
+        followed.equals(&fixture, "t").await;
+        assert_eq!(followed.lists(), 1);
+        followed.close().await;
+    }
+}
+
+/// Columns that are added, retyped and dropped show in the rows at once, in the schema after a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_change_need_no_restart() {
+    let Some(fixture) = Fixture::new(TABLE) else { return };
+    let followed = follow(&fixture.url(), "t").await;
+    followed.connected().await;
+    for change in [
+        "ALTER TABLE t ADD COLUMN e TEXT DEFAULT 'new' AFTER id; UPDATE t SET e = 'changed' WHERE id = 7",
+        "UPDATE t SET n = 5 WHERE id = 8; ALTER TABLE t MODIFY n TEXT; UPDATE t SET n = 'text' WHERE id = 9",
+        "ALTER TABLE t DROP COLUMN large; INSERT INTO t (id, n) VALUES (300, 'x')",
+        "CREATE TABLE other LIKE t; INSERT INTO other (id, n) VALUES (7, 'other'); RENAME TABLE t TO former, other TO t",
+        "UPDATE former SET n = 'former'; UPDATE t SET n = 'now'",
+        "DROP TABLE t; CREATE TABLE t (id INTEGER PRIMARY KEY, e TEXT, n TEXT); INSERT INTO t VALUES (1, 'a', 'b')",
+    ] {
+        fixture.sql(change);
+        followed.equals(&fixture, "t").await;
+    }
+    let told: Vec<String> = followed.dio.inferred().iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 4, "{told:?}");
+    assert!(told[1].starts_with("column \"n\": is now of type text"), "{told:?}");
+    fixture.sql("RENAME TABLE t TO gone");
+    let error = || followed.dio.status().feeds[0].error.clone();
+    followed.until("the missing table is told", || error().is_some_and(|error| error.contains("has no table"))).await;
+    fixture.sql("RENAME TABLE gone TO t; UPDATE t SET e = 'back'");
+    followed.equals(&fixture, "t").await;
+    followed.close().await;
+}
+
+/// What changes rows without a word about them in the log is found by a list.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_are_not_logged_as_rows_are_found() {
+    let Some(fixture) = Fixture::new(&format!(
+        "{TABLE} CREATE TABLE grandparents (id INTEGER PRIMARY KEY); INSERT INTO grandparents VALUES (1), (2), (3);
+        CREATE TABLE parents (id INTEGER PRIMARY KEY, above INTEGER, FOREIGN KEY (above) REFERENCES grandparents (id) ON DELETE CASCADE ON UPDATE CASCADE);
+        INSERT INTO parents VALUES (1, 1), (2, 2), (3, 3);
+        ALTER TABLE t ADD COLUMN parent INTEGER, ADD FOREIGN KEY (parent) REFERENCES parents (id) ON DELETE CASCADE;
+        UPDATE t SET parent = 1 + id % 3;"
+    )) else {
+        return;
+    };
+    let followed = follow(&fixture.url(), "t").await;
+    followed.connected().await;
+    let lists = followed.lists();
+    fixture.sql("UPDATE parents SET above = 2 WHERE id = 1");
+    fixture.sql("UPDATE t SET n = 1");
+    followed.equals(&fixture, "t").await;
+    assert_eq!(followed.lists(), lists, "a parent's change that reaches no row");
+    for change in [
+        "DELETE FROM parents WHERE id = 3",
+        "DELETE FROM grandparents WHERE id = 1",
+        "DELETE FROM grandparents WHERE id = 2",
+        "SET binlog_format = STATEMENT; UPDATE t SET n = 50 WHERE id = 5; INSERT INTO t (id, n) VALUES (500, 1)",
+        "XA START 'a'; UPDATE t SET n = 60; XA END 'a'; XA PREPARE 'a'; XA COMMIT 'a'",
+        "XA START 'b'; UPDATE t SET n = 70; XA END 'b'; XA PREPARE 'b'; XA ROLLBACK 'b'; INSERT INTO t (id, n) VALUES (501, 1)",
+        "XA START 'c'; UPDATE t SET n = 80; XA END 'c'; XA COMMIT 'c' ONE PHASE",
+    ] {
+        fixture.sql(change);
+        followed.equals(&fixture, "t").await;
+    }
+    followed.close().await;
+}
+
+/// Rows that do not say which columns they have are read by the description of the table.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_without_names_of_columns_are_read() {
+    let options = ["binlog-row-metadata=NO_LOG", "innodb-flush-log-at-trx-commit=0"];
+    let sql = "CREATE TABLE t (id INTEGER UNSIGNED PRIMARY KEY, hidden INTEGER INVISIBLE DEFAULT 3, small TINYINT UNSIGNED, mood ENUM('a', 'b'));
+        INSERT INTO t VALUES (1, 200, 'b');";
+    let Some(fixture) = Fixture::with(&options, sql) else { return };
+    let followed = follow(&fixture.url(), "t").await;
+    followed.connected().await;
+    for change in [
+        "INSERT INTO t VALUES (4000000000, 200, 'a')",
+        "UPDATE t SET small = 255",
+        "ALTER TABLE t ADD COLUMN first INTEGER DEFAULT 9 FIRST; UPDATE t SET mood = 'b'",
+    ] {
+        fixture.sql(change);
+        followed.equals(&fixture, "t").await;
+    }
+    followed.close().await;
+}
+
+/// A large transaction is applied in parts, and a feed that ends within it continues there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_transaction_is_applied_once() {
+    let Some(fixture) = Fixture::with(&DURABLE, TABLE) else { return };
+    let proxy = CutProxy::start(fixture.server.port());
+    let url = fixture.url().replace(&format!(":{}/", fixture.server.port()), &format!(":{}/", proxy.port()));
+    let folder = tempfile::tempdir().unwrap();
+    let followed = follow_in(lens_in(folder.path()), &url, "t").await;
+    followed.connected().await;
+    let mut events = followed.dio.subscribe_events();
+    fixture.sql("INSERT INTO t (id, n) SELECT seq + 1000, seq FROM seq_1_to_100000");
+    let mut inserted = 0;
+    let mut cuts = 0;
+    while inserted < 100_000 {
+        match tokio::time::timeout(PATIENCE, events.recv()).await.expect("all rows arrive") {
+            Ok(DioEvent::RecordInserted { .. }) => inserted += 1,
+            Ok(_) => {}
+            Err(error) => panic!("{error}"),
+        }
+        if inserted / 30_000 > cuts {
+            cuts += 1;
+            proxy.cut_all();
+        }
+    }
+    followed.equals(&fixture, "t").await;
+    followed.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_prevents_a_feed_is_said_with_what_to_do() {
+    let options = ["innodb-flush-log-at-trx-commit=0", "binlog-format=MIXED"];
+    let Some(fixture) = Fixture::with(&options, TABLE) else { return };
+    let error = async |url: &str, table: &str| {
+        let followed = follow(url, table).await;
+        let error = || followed.dio.status().feeds[0].error.clone();
+        followed.until("an error is reported", || error().is_some()).await;
+        let told = error().unwrap();
+        let writes = followed.dio.vista();
+        if table == "t" && writes.capabilities().can_update {
+            writes.patch_value("1", &record([("n", 5.into())])).await.unwrap();
+            followed.until("writes go on", || followed.dio.status().queued == 0).await;
+        }
+        followed.close().await;
+        told
+    };
+    let told = error(&fixture.url(), "t").await;
+    assert!(told.contains("binlog_format is MIXED: SET GLOBAL binlog_format = ROW"), "{told}");
+    fixture.sql(
+        "SET GLOBAL binlog_format = ROW; CREATE VIEW seen AS SELECT id, n FROM t;
+        CREATE TABLE versioned (id INTEGER PRIMARY KEY) WITH SYSTEM VERSIONING;
+        CREATE USER reader@'127.0.0.1' IDENTIFIED BY 'reading-only'; GRANT SELECT ON shop.* TO reader@'127.0.0.1';",
+    );
+    let told = error(&fixture.url(), "versioned").await;
+    assert!(told.contains("SYSTEM VERSIONING"), "{told}");
+    let told = error(&fixture.url(), "seen").await;
+    assert!(told.contains("seen is not a table"), "{told}");
+    let reader = fixture.url().replace("root:diorama@", "reader:reading-only@");
+    let told = error(&reader, "t").await;
+    assert!(told.contains("GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO reader"), "{told}");
+    fixture.sql("GRANT BINLOG MONITOR ON *.* TO reader@'127.0.0.1'");
+    let told = error(&reader, "t").await;
+    assert!(told.contains("REPLICATION SLAVE") && told.contains("denied"), "{told}");
+    fixture.sql("SET GLOBAL log_bin_compress = ON");
+    let told = error(&fixture.url(), "t").await;
+    assert!(told.contains("SET GLOBAL log_bin_compress = OFF"), "{told}");
+    fixture.sql("SET GLOBAL log_bin_compress = OFF; GRANT REPLICATION SLAVE ON *.* TO reader@'127.0.0.1'");
+    let followed = follow(&reader, "t").await;
+    followed.connected().await;
+    fixture.sql("UPDATE t SET n = 9");
+    followed.equals(&fixture, "t").await;
+    followed.close().await;
+
+    let shared = Shared::new(Address::parse(&reader, None, None).unwrap(), MySqlRelation::Table("t".into()));
+    let told = MySqlFeed { shared, mode: FollowMode::Notify }.check().unwrap_err().to_string();
+    assert!(told.contains("use feed = \"replication\""), "{told}");
+    let without = Fixture::with(&["binlog-ignore-db=shop"], TABLE).unwrap();
+    let told = error(&without.url(), "t").await;
+    assert!(told.contains("binlog_ignore_db"), "{told}");
+    let without = Fixture::with(&["skip-log-bin"], TABLE).unwrap();
+    let told = error(&without.url(), "t").await;
+    assert!(told.contains("the server has no binary log"), "{told}");
+}
+
+/// A write that changes nothing is settled at once, and reads go on after the log's next file has begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_waits_for_a_quiet_feed() {
+    let Some(mut fixture) = Fixture::new(TABLE) else { return };
+    let followed = follow(&fixture.url(), "t").await;
+    followed.connected().await;
+    followed.dio.vista().patch_value("1", &record([])).await.unwrap();
+    followed.until("the write is applied", || followed.dio.status().queued == 0).await;
+    for change in ["FLUSH BINARY LOGS", "CREATE TABLE o (id INTEGER)", "INSERT INTO o VALUES (1)", "CREATE USER x@y"] {
+        fixture.sql(change);
+        followed.dio.refresh_from_now().await.unwrap();
+        assert!(followed.dio.master().get_value("1").await.unwrap().is_some());
+        followed.dio.vista().patch_value("1", &record([("n", 3.into())])).await.unwrap();
+        followed.until("the write is applied", || followed.dio.status().queued == 0).await;
+    }
+    fixture.sql("UPDATE t SET n = n + 1");
+    followed.equals(&fixture, "t").await;
+    fixture.server.restart();
+    let read = async {
+        while followed.dio.master().get_value("1").await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, read).await.expect("reads go on after a restart of the server");
+    followed.equals(&fixture, "t").await;
     followed.close().await;
 }

@@ -201,9 +201,9 @@ impl Batch {
                     self.rows_event(&rows, intake);
                 }
             }
-            EventType::INCIDENT_EVENT
-            | EventType::BEGIN_LOAD_QUERY_EVENT
-            | EventType::EXECUTE_LOAD_QUERY_EVENT => self.gap(intake),
+            EventType::INCIDENT_EVENT | EventType::BEGIN_LOAD_QUERY_EVENT | EventType::EXECUTE_LOAD_QUERY_EVENT => {
+                self.gap(intake)
+            }
             EventType::HEARTBEAT_EVENT => {
                 self.committed = None;
                 self.pass(place);
@@ -296,8 +296,7 @@ impl Batch {
             None => drop(self.parents.remove(&number)),
         }
         let is_known = self.logged.as_ref().is_some_and(|logged| logged.map.table_id() == number);
-        let is_ours =
-            self.table.place.as_ref().is_some_and(|place| self.server.is_named(place, &database, &name));
+        let is_ours = self.table.place.as_ref().is_some_and(|place| self.server.is_named(place, &database, &name));
         if !is_ours && is_known {
             self.logged = None;
         }
@@ -316,7 +315,8 @@ impl Batch {
         let number = event.table_id();
         let (before, after) = (event.columns_before_image(), event.columns_after_image());
         if let Some(parent) = self.parents.get(&number)
-            && (before.is_some() && after.is_none() && parent.on_delete || before.is_some() && after.is_some() && parent.on_update)
+            && (before.is_some() && after.is_none() && parent.on_delete
+                || before.is_some() && after.is_some() && parent.on_update)
         {
             self.gap(intake);
         }
@@ -356,7 +356,8 @@ impl Batch {
     /// Takes compressed changes, which are not read.
     fn compressed(&mut self, event: &Event, intake: &mut Intake) {
         let is_rows = event.header().event_type_raw() >= mariadb::WRITE_ROWS_COMPRESSED_V1;
-        let number = event.data().first_chunk::<6>().map(|&[a, b, c, d, e, f]| u64::from_le_bytes([a, b, c, d, e, f, 0, 0]));
+        let number =
+            event.data().first_chunk::<6>().map(|&[a, b, c, d, e, f]| u64::from_le_bytes([a, b, c, d, e, f, 0, 0]));
         let is_ours = self.logged.as_ref().is_some_and(|logged| Some(logged.map.table_id()) == number);
         if !is_rows || is_ours {
             self.unreadable(intake);

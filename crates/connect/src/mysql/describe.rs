@@ -75,7 +75,20 @@ impl Table {
         let selected = selected.join(", ");
         let is_versioned = kind == Kind::Versioned;
         let columns = stored_columns;
-        Ok(Table { name, from, place, schema, fields, key, is_unique, is_table, is_versioned, columns, rights, selected })
+        Ok(Table {
+            name,
+            from,
+            place,
+            schema,
+            fields,
+            key,
+            is_unique,
+            is_table,
+            is_versioned,
+            columns,
+            rights,
+            selected,
+        })
     }
 }
 
@@ -197,7 +210,9 @@ async fn add_attributes(session: &mut Session, place: &Place, fields: &mut [Fiel
     let mut charsets: HashMap<String, Charset> = HashMap::new();
     let mut names = Vec::new();
     for row in catalog(session, sql, &[&place.database, &place.table]).await? {
-        let [name, data_type, original, nullable, default, extra, generation, charset] = row.as_slice() else { continue };
+        let [name, data_type, original, nullable, default, extra, generation, charset] = row.as_slice() else {
+            continue;
+        };
         names.push(name.clone());
         let Some(field) = fields.iter_mut().find(|field| field.name == *name) else { continue };
         let extra = extra.to_ascii_lowercase();

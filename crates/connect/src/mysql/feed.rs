@@ -167,17 +167,16 @@ impl Replication {
         };
         let mut conn = address.connect_to_log().await.map_err(|error| Failure::Other(error.to_string()))?;
         // The server is to send its own events, not older ones in their place, and a sign of life.
-        let settings = format!(
-            "SET @mariadb_slave_capability = 4, @master_heartbeat_period = {}, @slave_uuid = uuid()",
-            HEARTBEAT.as_nanos()
-        );
+        let settings =
+            format!("SET @mariadb_slave_capability = 4, @master_heartbeat_period = {}", HEARTBEAT.as_nanos());
         conn.query_drop(settings).await.map_err(refused)?;
         let request = BinlogStreamRequest::new(self.replica).with_filename(file.as_bytes()).with_pos(*offset);
         let mut events = conn.get_binlog_stream(request).await.map_err(refused)?;
         loop {
             let event = timeout(SILENCE, events.next()).await;
             let event = event.map_err(|_| Failure::Other("the server does not send its binary log".into()))?;
-            let event = event.ok_or_else(|| Failure::Other("the server has ended the feed".into()))?.map_err(refused)?;
+            let event =
+                event.ok_or_else(|| Failure::Other("the server has ended the feed".into()))?.map_err(refused)?;
             let header = event.header();
             match header.event_type() {
                 Ok(EventType::FORMAT_DESCRIPTION_EVENT) => {
@@ -215,7 +214,12 @@ impl Replication {
     }
 
     /// Receives changes until the connection has named too many tables. Returns false if the Dio has closed.
-    async fn receive_some(&mut self, stream: &mut Stream, mut batch: Batch, intake: &mut Intake) -> Result<bool, String> {
+    async fn receive_some(
+        &mut self,
+        stream: &mut Stream,
+        mut batch: Batch,
+        intake: &mut Intake,
+    ) -> Result<bool, String> {
         let mut next_look = Instant::now();
         loop {
             if !intake.begin_refresh() {
@@ -230,7 +234,8 @@ impl Replication {
             };
             let (mut next, mut taken) = (Some(event), 0);
             while let Some(event) = next {
-                let event: Event = event.ok_or("the server has ended the feed")?.map_err(|error| server::plain_error(&error))?;
+                let event: Event =
+                    event.ok_or("the server has ended the feed")?.map_err(|error| server::plain_error(&error))?;
                 batch.take(&event, intake)?;
                 if batch.is_redefined {
                     self.describe_again(&mut batch, &mut stream.control).await?;

@@ -69,9 +69,7 @@ impl Form {
             WireType::MYSQL_TYPE_DATETIME2 => Form::DateTime(fraction()?),
             WireType::MYSQL_TYPE_TIMESTAMP2 => Form::Timestamp(fraction()?),
             WireType::MYSQL_TYPE_BIT => Form::Bits(byte(1)? + usize::from(byte(0)? > 0)),
-            WireType::MYSQL_TYPE_VARCHAR | WireType::MYSQL_TYPE_VAR_STRING => {
-                counted(byte(0)? | byte(1)? << 8, false)
-            }
+            WireType::MYSQL_TYPE_VARCHAR | WireType::MYSQL_TYPE_VAR_STRING => counted(byte(0)? | byte(1)? << 8, false),
             WireType::MYSQL_TYPE_BLOB | WireType::MYSQL_TYPE_GEOMETRY | WireType::MYSQL_TYPE_JSON => {
                 Form::Counted { prefix: byte(0)?, fixed: 0 }
             }
@@ -165,12 +163,21 @@ fn counted_value(raw: &[u8], fixed: usize, field: &Field) -> Option<Value> {
     }))
 }
 
-/// Returns the server's text of an address: the last 32 bits as an IPv4 address if all others are zero.
+/// Returns the server's text of an address. Unlike RFC 5952, it also shortens a single part that is zero.
 fn inet6(bytes: [u8; 16]) -> String {
-    let number = u128::from_be_bytes(bytes);
-    match u32::try_from(number) {
-        Ok(v4) if v4 > 0xffff => format!("::{}", Ipv4Addr::from(v4)),
-        _ => Ipv6Addr::from(number).to_string(),
+    let address = Ipv6Addr::from(bytes);
+    match (address.to_ipv4_mapped(), u32::try_from(u128::from(address))) {
+        (Some(v4), _) => return format!("::ffff:{v4}"),
+        (None, Ok(v4)) if v4 > 0xffff => return format!("::{}", Ipv4Addr::from(v4)),
+        _ => {}
+    }
+    let parts = address.segments();
+    let zeros = |at: usize| parts[at..].iter().take_while(|part| **part == 0).count();
+    let longest = (0..parts.len()).rev().max_by_key(|at| zeros(*at)).unwrap_or_default();
+    let text = |parts: &[u16]| parts.iter().map(|part| format!("{part:x}")).collect::<Vec<_>>().join(":");
+    match zeros(longest) {
+        0 => text(&parts),
+        length => format!("{}::{}", text(&parts[..longest]), text(&parts[longest + length..])),
     }
 }
 
@@ -306,6 +313,22 @@ mod tests {
         let raw = (0x8000_0000_u32 - 50).to_be_bytes();
         assert_eq!(time(&raw, 1), Some(Value::Time(true, 0, 0, 0, 0, 500_000)));
         assert_eq!(time(&[0x80, 0, 1], 0), Some(Value::Time(false, 0, 0, 0, 1, 0)));
+    }
+
+    #[test]
+    fn addresses_are_written_as_the_server_does() {
+        for (address, text) in [
+            ("1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7:8"),
+            ("1:0:3:4:5:6:7:0", "1::3:4:5:6:7:0"),
+            ("1:2:3:4:5:6:7:0", "1:2:3:4:5:6:7::"),
+            ("1:0:3:4:5:0:0:8", "1:0:3:4:5::8"),
+            ("::", "::"),
+            ("::5", "::5"),
+            ("::1:2", "::0.1.0.2"),
+            ("::ffff:0:5", "::ffff:0.0.0.5"),
+        ] {
+            assert_eq!(inet6(address.parse::<Ipv6Addr>().unwrap().octets()), text);
+        }
     }
 
     #[test]

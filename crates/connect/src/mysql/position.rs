@@ -94,7 +94,8 @@ mod tests {
     #[test]
     fn a_position_is_read_as_it_was_written() {
         for within in [0, 300] {
-            let position = Position { server: 1, created: 1_700_000_000, applied: place("my log.000003", 1 << 33), within };
+            let position =
+                Position { server: 1, created: 1_700_000_000, applied: place("my log.000003", 1 << 33), within };
             assert_eq!(Position::parse(position.to_string().as_bytes()), Some(position));
         }
         for wrong in ["", "1", "1 2 3 binlog.1", "1 2 x+0 binlog.1", "1 2 3+0"] {

@@ -67,7 +67,8 @@ impl Meaning {
         let is_same = |a: &str, b: &str| if ignores_case { a.eq_ignore_ascii_case(b) } else { a == b };
         let mentions = |name: &str| self::words(sql).any(|word| is_same(&word, name));
         let is_ours = mentions(&place.table) && (is_same(database, &place.database) || mentions(&place.database));
-        let is_database = verb == "DROP" && matches!(next().as_str(), "DATABASE" | "SCHEMA") && mentions(&place.database);
+        let is_database =
+            verb == "DROP" && matches!(next().as_str(), "DATABASE" | "SCHEMA") && mentions(&place.database);
         match verb.as_str() {
             "TRUNCATE" if is_ours => Meaning::Truncate,
             verb if DEFINITIONS.contains(&verb) && (is_ours || is_database) => Meaning::Define,
@@ -111,7 +112,7 @@ fn is_name(char: char) -> bool {
 }
 
 /// Takes a name in quotes, in which a quote is written twice.
-fn quoted(rest: &mut &str, quote: char) -> String {
+pub(super) fn quoted(rest: &mut &str, quote: char) -> String {
     let mut name = String::new();
     let mut chars = rest.char_indices().skip(1).peekable();
     while let Some((at, char)) = chars.next() {
@@ -152,7 +153,9 @@ mod tests {
         ] {
             assert_eq!(of(sql), Meaning::Define, "{sql}");
         }
-        for sql in ["ALTER TABLE orders_old ADD n INT", "CREATE TABLE lines (id INT)", "GRANT SELECT ON orders TO x", ""] {
+        for sql in
+            ["ALTER TABLE orders_old ADD n INT", "CREATE TABLE lines (id INT)", "GRANT SELECT ON orders TO x", ""]
+        {
             assert_eq!(of(sql), Meaning::Other, "{sql}");
         }
         for sql in ["INSERT INTO t VALUES (1)", "-- why\nupdate t set n = 1", "REPLACE t SELECT 1"] {

@@ -6,7 +6,8 @@ use super::describe::catalog;
 use super::errors::{failed, is_denied};
 use super::pool::Session;
 use super::position::Place;
-use super::table::{Place as TablePlace, Table};
+use super::query::quoted;
+use super::table::{Place as TablePlace, Table, quote};
 use diorama_core::vista::{Error, Result};
 
 /// Statement that returns the place up to which the session's transaction shows everything, or where the last commit ended.
@@ -57,9 +58,11 @@ impl Server {
         }
         check_filters(session, place, user).await?;
         if shown_place(session).await.map_err(plain)?.is_none() {
-            return Err("the server does not tell the place in its binary log up to which a read shows everything, as MariaDB \
+            return Err(
+                "the server does not tell the place in its binary log up to which a read shows everything, as MariaDB \
                         does: use refresh_every"
-                .into());
+                    .into(),
+            );
         }
         let parents = parents(session, place).await.map_err(plain)?;
         let id = has("server_id").parse().map_err(|_| "the server has no server_id: set one and restart it")?;
@@ -79,9 +82,9 @@ fn check_table(table: &Table) -> std::result::Result<&TablePlace, String> {
     let name = &table.name;
     match &table.place {
         Some(place) if table.is_table && !table.is_versioned => Ok(place),
-        Some(_) if table.is_versioned => {
-            Err(format!("{name} keeps former rows (SYSTEM VERSIONING), whose changes cannot be followed: use refresh_every"))
-        }
+        Some(_) if table.is_versioned => Err(format!(
+            "{name} keeps former rows (SYSTEM VERSIONING), whose changes cannot be followed: use refresh_every"
+        )),
         _ => Err(format!(
             "{name} is not a table of an engine with transactions: only the changes of such tables can be followed; use \
              refresh_every"
@@ -137,39 +140,49 @@ fn plain(error: Error) -> String {
     error.to_string()
 }
 
-/// Returns the tables whose changes reach rows of the table at `place` by actions of foreign keys, over any number of tables.
+/// Returns the tables whose changes reach rows of the table at `place` by actions of foreign keys, over any number of tables that the
+/// user may read.
 async fn parents(session: &mut Session, place: &TablePlace) -> Result<Vec<Parent>> {
-    let sql = "SELECT r.CONSTRAINT_SCHEMA, r.TABLE_NAME, coalesce(k.REFERENCED_TABLE_SCHEMA, r.UNIQUE_CONSTRAINT_SCHEMA),
-            r.REFERENCED_TABLE_NAME, r.UPDATE_RULE, r.DELETE_RULE
-        FROM information_schema.REFERENTIAL_CONSTRAINTS r
-        LEFT JOIN information_schema.KEY_COLUMN_USAGE k ON k.CONSTRAINT_SCHEMA = r.CONSTRAINT_SCHEMA
-            AND k.TABLE_NAME = r.TABLE_NAME AND k.CONSTRAINT_NAME = r.CONSTRAINT_NAME AND k.ORDINAL_POSITION = 1
-        WHERE r.UPDATE_RULE NOT IN ('RESTRICT', 'NO ACTION') OR r.DELETE_RULE NOT IN ('RESTRICT', 'NO ACTION')";
-    let rows = catalog(session, sql, &[]).await?;
-    let acts = |rule: &str| !matches!(rule, "RESTRICT" | "NO ACTION");
     let mut parents: Vec<Parent> = Vec::new();
     let mut children = vec![place.clone()];
     while let Some(child) = children.pop() {
-        for row in &rows {
-            let [database, table, parent_database, parent, on_update, on_delete] = row.as_slice() else { continue };
-            if (database, table) != (&child.database, &child.table) {
-                continue;
-            }
-            let place = TablePlace { database: parent_database.clone(), table: parent.clone() };
-            let found = Parent { place, on_update: acts(on_update), on_delete: acts(on_delete) };
-            match parents.iter_mut().find(|known| known.place == found.place) {
+        let sql = format!("SHOW CREATE TABLE {}.{}", quote(&child.database), quote(&child.table));
+        let rows = match session.rows(&sql).await {
+            Err(error) if is_denied(&error) => continue,
+            rows => rows.map_err(failed)?,
+        };
+        let definition: String = rows.first().and_then(|row| row.get(1)).unwrap_or_default();
+        for parent in definition.lines().filter_map(|line| parent_of(line, &child.database)) {
+            match parents.iter_mut().find(|known| known.place == parent.place) {
                 Some(known) => {
-                    known.on_update |= found.on_update;
-                    known.on_delete |= found.on_delete;
+                    known.on_update |= parent.on_update;
+                    known.on_delete |= parent.on_delete;
                 }
                 None => {
-                    children.push(found.place.clone());
-                    parents.push(found);
+                    children.push(parent.place.clone());
+                    parents.push(parent);
                 }
             }
         }
     }
     Ok(parents)
+}
+
+/// Returns the referenced table of a line of a table's definition, if the line is a foreign key with an action. The rules are in no
+/// catalog that a user who only reads can see.
+fn parent_of(line: &str, database: &str) -> Option<Parent> {
+    let key = line.trim_start();
+    let (_, mut rest) = key.split_once(" REFERENCES ").filter(|_| key.starts_with("CONSTRAINT "))?;
+    let mut place = TablePlace { database: database.to_string(), table: quoted(&mut rest, '`') };
+    if let Some(second) = rest.strip_prefix('.') {
+        rest = second;
+        place = TablePlace { database: place.table, table: quoted(&mut rest, '`') };
+    }
+    let acts = |event: &str| {
+        ["CASCADE", "SET NULL", "SET DEFAULT"].iter().any(|action| rest.contains(&format!("{event} {action}")))
+    };
+    let (on_update, on_delete) = (acts("ON UPDATE"), acts("ON DELETE"));
+    (on_update || on_delete).then_some(Parent { place, on_update, on_delete })
 }
 
 /// Returns the place up to which the open transaction shows everything, and nothing after it. Without a transaction, that of the last
@@ -248,5 +261,27 @@ pub(super) fn code_of(error: &MyError) -> Option<u16> {
     match error {
         MyError::Server(refusal) => Some(refusal.code),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_keys_with_actions_are_found() {
+        let parent = |line: &str| {
+            parent_of(line, "shop")
+                .map(|parent| (parent.place.database, parent.place.table, parent.on_update, parent.on_delete))
+        };
+        let found = |database: &str, table: &str, on_update, on_delete| {
+            Some((database.into(), table.into(), on_update, on_delete))
+        };
+        let line = "  CONSTRAINT `a` FOREIGN KEY (`p`) REFERENCES `parents` (`id`) ON DELETE CASCADE,";
+        assert_eq!(parent(line), found("shop", "parents", false, true));
+        let line = "  CONSTRAINT `a` FOREIGN KEY (`p`, `q`) REFERENCES `other`.`p``s` (`id`, `x`) ON DELETE NO ACTION ON UPDATE SET NULL";
+        assert_eq!(parent(line), found("other", "p`s", true, false));
+        assert_eq!(parent("  CONSTRAINT `a` FOREIGN KEY (`p`) REFERENCES `parents` (`id`)"), None);
+        assert_eq!(parent("  `x` int(11) COMMENT ' REFERENCES `t` (`id`) ON DELETE CASCADE',"), None);
     }
 }

@@ -390,11 +390,13 @@ async fn changes_that_are_not_logged_as_rows_are_found() {
         CREATE TABLE parents (id INTEGER PRIMARY KEY, above INTEGER, FOREIGN KEY (above) REFERENCES grandparents (id) ON DELETE CASCADE ON UPDATE CASCADE);
         INSERT INTO parents VALUES (1, 1), (2, 2), (3, 3);
         ALTER TABLE t ADD COLUMN parent INTEGER, ADD FOREIGN KEY (parent) REFERENCES parents (id) ON DELETE CASCADE;
-        UPDATE t SET parent = 1 + id % 3;"
+        UPDATE t SET parent = 1 + id % 3;
+        CREATE USER reader@'127.0.0.1' IDENTIFIED BY 'reading-only'; GRANT SELECT ON shop.* TO reader@'127.0.0.1';
+        GRANT REPLICATION SLAVE, BINLOG MONITOR ON *.* TO reader@'127.0.0.1';"
     )) else {
         return;
     };
-    let followed = follow(&fixture.url(), "t").await;
+    let followed = follow(&fixture.url().replace("root:diorama@", "reader:reading-only@"), "t").await;
     followed.connected().await;
     let lists = followed.lists();
     fixture.sql("UPDATE parents SET above = 2 WHERE id = 1");
@@ -544,5 +546,71 @@ async fn nothing_waits_for_a_quiet_feed() {
     };
     tokio::time::timeout(PATIENCE, read).await.expect("reads go on after a restart of the server");
     followed.equals(&fixture, "t").await;
+    followed.close().await;
+}
+
+/// Rows never become older, whatever is read and written while changes arrive.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_and_writes_never_bring_an_older_row_back() {
+    let Some(fixture) = Fixture::with(&["innodb-flush-log-at-trx-commit=1", "sync-binlog=1"], TABLE) else { return };
+    let fixture = Arc::new(fixture);
+    let followed = follow(&fixture.url(), "t").await;
+    followed.connected().await;
+    let writers: Vec<_> = (0..3)
+        .map(|writer| {
+            let fixture = Arc::clone(&fixture);
+            let sql = (0..400).map(|_| format!("UPDATE t SET n = n + 1 WHERE id % 3 = {writer} AND id < 12;\n"));
+            let sql: String = sql.collect();
+            std::thread::spawn(move || fixture.sql(&sql))
+        })
+        .collect();
+    let mut events = followed.dio.subscribe_events();
+    let watching = async {
+        let mut last = BTreeMap::new();
+        while let Ok(event) = events.recv().await {
+            let DioEvent::RecordChanged { id, .. } = event else { continue };
+            let row = followed.dio.held_row(&id).unwrap();
+            let now = i128::from(row["n"].as_integer().unwrap());
+            let before = last.insert(id.to_string(), now).unwrap_or_default();
+            assert!(now >= before, "row {id} was {before} and is {now}");
+        }
+    };
+    let reading = async {
+        let facade = followed.dio.vista();
+        let mut round = 0;
+        while writers.iter().any(|writer| !writer.is_finished()) {
+            round += 1;
+            followed.dio.refresh_from_now().await.unwrap();
+            facade.patch_value("1", &record([("large", format!("{round}").into())])).await.unwrap();
+            followed.dio.invalidate_record((1 + round % 11).to_string());
+        }
+        assert!(round > 5, "{round}");
+    };
+    tokio::select! {
+        () = watching => panic!("the events have ended"),
+        () = reading => {}
+    }
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    followed.until("the writes are applied", || followed.dio.status().queued == 0).await;
+    followed.equals(&fixture, "t").await;
+    followed.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lag_is_what_the_server_has_and_the_dio_has_not() {
+    let Some(fixture) = Fixture::new(TABLE) else { return };
+    let followed = follow(&fixture.url(), "t").await;
+    followed.connected().await;
+    let lag = || followed.dio.status().feeds[0].lag;
+    for n in 0..20 {
+        fixture.sql(&format!(
+            "INSERT INTO t (id, n, large) SELECT seq + 10000 * ({n} + 1), seq, repeat('y', 1000) FROM seq_1_to_2000"
+        ));
+    }
+    followed.until("it is behind", || lag().is_some_and(|lag| lag.bytes > 0)).await;
+    followed.equals(&fixture, "t").await;
+    followed.until("it has caught up", || lag().is_some_and(|lag| lag.bytes == 0 && lag.time.is_zero())).await;
     followed.close().await;
 }

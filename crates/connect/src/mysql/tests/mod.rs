@@ -8,6 +8,7 @@ use crate::contract;
 use diorama_core::record::CborValue;
 use diorama_core::vista::{Column, ColumnType, ErrorKind, Flag};
 
+mod faults;
 mod feed;
 mod plans;
 mod types;
@@ -50,6 +51,12 @@ impl Fixture {
 
     async fn query(&self, sql: &str) -> Result<Vista> {
         MySql::open("products", &self.url(), MySqlRelation::Query(sql.into()), MySqlOptions::default()).await
+    }
+
+    /// Opens a table through a proxy.
+    async fn shell_behind(&self, proxy: &CutProxy, table: &str) -> MySql {
+        let url = self.url().replace(&format!(":{}/", self.server.port()), &format!(":{}/", proxy.port()));
+        self.shell_at(&url, table).await
     }
 
     async fn shell(&self, table: &str) -> MySql {

@@ -165,7 +165,7 @@ async fn nothing_is_lost_or_repeated_while_a_feed_begins() {
         move || {
             let mut sql = String::new();
             for n in 1..=5_000 {
-                sql += &format!("UPDATE t SET n = {n} WHERE id = 1;\n");
+                sql += &format!("UPDATE t SET n = {n} WHERE id = 1; INSERT INTO t (id, n) VALUES (1000 + {n}, {n});\n");
             }
             fixture.sql(&sql);
         }
@@ -447,21 +447,26 @@ async fn a_large_transaction_is_applied_once() {
     let folder = tempfile::tempdir().unwrap();
     let followed = follow_in(lens_in(folder.path()), &url, "t").await;
     followed.connected().await;
-    let mut events = followed.dio.subscribe_events();
     fixture.sql("INSERT INTO t (id, n) SELECT seq + 1000, seq FROM seq_1_to_100000");
-    let mut inserted = 0;
-    let mut cuts = 0;
-    while inserted < 100_000 {
-        match tokio::time::timeout(PATIENCE, events.recv()).await.expect("all rows arrive") {
-            Ok(DioEvent::RecordInserted { .. }) => inserted += 1,
-            Ok(_) => {}
-            Err(error) => panic!("{error}"),
-        }
-        if inserted / 30_000 > cuts {
+    followed.until("a part arrives", || rows(&followed.dio).len() > 1_000).await;
+    proxy.cut_all();
+    followed.equals(&fixture, "t").await;
+
+    let mut events = followed.dio.subscribe_events();
+    let updates = "UPDATE t SET n = n + 1 WHERE id = 1;\n".repeat(20_000);
+    fixture.sql(&format!("BEGIN; {updates} COMMIT"));
+    let (mut last, mut cuts) = (0, 0);
+    while last < 20_001 {
+        tokio::time::timeout(PATIENCE, events.recv()).await.expect("all changes arrive").unwrap();
+        let now = n_of(&followed.dio);
+        assert!(now >= last, "{now} after {last}");
+        last = now;
+        if last / 5_000 > cuts {
             cuts += 1;
             proxy.cut_all();
         }
     }
+    assert!(cuts > 1, "{cuts}");
     followed.equals(&fixture, "t").await;
     followed.close().await;
 }
@@ -613,4 +618,72 @@ async fn the_lag_is_what_the_server_has_and_the_dio_has_not() {
     followed.equals(&fixture, "t").await;
     followed.until("it has caught up", || lag().is_some_and(|lag| lag.bytes == 0 && lag.time.is_zero())).await;
     followed.close().await;
+}
+
+/// A source whose feed is driven by the test.
+async fn driven(fixture: &Fixture) -> (Arc<Shared>, MySql, Place) {
+    let address = Address::parse(&fixture.url(), None, None).unwrap();
+    let shared = Shared::new(address, MySqlRelation::Table("t".into()));
+    let shell = MySql::connect(Arc::clone(&shared), MySqlOptions::default()).await.unwrap();
+    let mut session = Session::new(shared.address.connect().await.unwrap());
+    let end = server::end_of_log(&mut session).await.unwrap();
+    shared.progress.set_following(true);
+    shared.progress.reach(&end, true);
+    (shared, shell, end)
+}
+
+/// Runs `call` until it waits for the feed, which then reaches everything.
+async fn waits<T: Send + 'static>(
+    fixture: &Fixture,
+    shared: &Shared,
+    call: impl Future<Output = T> + Send + 'static,
+    is_whole: bool,
+) -> T {
+    fixture.sql("UPDATE t SET d = d + 1");
+    let running = tokio::spawn(call);
+    fixture.sql("SELECT count(*) FROM t a JOIN t b");
+    assert!(!running.is_finished(), "it waits for the feed");
+    let end = Place { file: "binlog.999999".into(), offset: 4 };
+    shared.progress.reach(&end, is_whole);
+    running.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_and_writes_end_when_the_feed_has_passed_them() {
+    let Some(fixture) = Fixture::new(TABLE) else { return };
+    let (shared, shell, begin) = driven(&fixture).await;
+    let again = || shared.progress.reach(&begin, true);
+    let own = shell.clone();
+    assert!(waits(&fixture, &shared, async move { own.get("1").await }, true).await.unwrap().is_some());
+    again();
+    let own = shell.clone();
+    assert_eq!(
+        waits(&fixture, &shared, async move { own.list(&Query::default()).await }, false).await.unwrap().len(),
+        100
+    );
+    for is_whole in [true, false] {
+        again();
+        let (own, op) = (shell.clone(), WriteOp::Patch { id: "1".into(), record: record([("n", 5.into())]) });
+        let operation = format!("op_{is_whole}");
+        let written =
+            waits(&fixture, &shared, async move { own.write_once(&operation, &op).await }, is_whole).await.unwrap();
+        assert_eq!((written.reported, written.record.is_some()), (is_whole, is_whole));
+    }
+}
+
+/// The server sends a transaction a moment before it shows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_show_what_the_feed_has_applied() {
+    let Some(fixture) = Fixture::new(TABLE) else { return };
+    let (shared, shell, end) = driven(&fixture).await;
+    shared.progress.reach(&Place { file: "binlog.999999".into(), offset: 4 }, true);
+    shared.progress.note_begun(end);
+    let own = shell.clone();
+    let get = tokio::spawn(async move { own.get("1").await });
+    let list = tokio::spawn(async move { shell.list(&Query::default()).await });
+    fixture.sql("SELECT count(*) FROM t a JOIN t b");
+    assert!(!get.is_finished() && !list.is_finished(), "they wait until the transaction shows");
+    fixture.sql("UPDATE t SET n = 77 WHERE id = 1");
+    assert_eq!(get.await.unwrap().unwrap().unwrap()["n"], 77.into());
+    assert_eq!(list.await.unwrap().unwrap().get("1").unwrap()["n"], 77.into());
 }

@@ -171,7 +171,7 @@ impl Batch {
     ) -> Result<(), String> {
         match ty {
             EventType::ROTATE_EVENT => {
-                let rotation = event.read_event::<RotateEvent<'_>>().map_err(unreadable)?;
+                let rotation = event.read_event::<RotateEvent<'_>>().map_err(|error| unreadable(&error))?;
                 let (file, offset) = (rotation.name().into_owned(), rotation.position());
                 self.base.advance(Place { file, offset });
             }
@@ -188,7 +188,7 @@ impl Batch {
             EventType::QUERY_EVENT => self.query(event, place, intake)?,
             EventType::XID_EVENT | EventType::XA_PREPARE_LOG_EVENT => self.end(event, place),
             EventType::TABLE_MAP_EVENT => {
-                self.map(&event.read_event::<TableMapEvent<'_>>().map_err(unreadable)?, intake);
+                self.map(&event.read_event::<TableMapEvent<'_>>().map_err(|error| unreadable(&error))?, intake);
             }
             EventType::PARTIAL_UPDATE_ROWS_EVENT
             | EventType::WRITE_ROWS_EVENT
@@ -197,7 +197,7 @@ impl Batch {
             | EventType::UPDATE_ROWS_EVENT_V1
             | EventType::DELETE_ROWS_EVENT
             | EventType::DELETE_ROWS_EVENT_V1 => {
-                if let Some(EventData::RowsEvent(rows)) = event.read_data().map_err(unreadable)? {
+                if let Some(EventData::RowsEvent(rows)) = event.read_data().map_err(|error| unreadable(&error))? {
                     self.rows_event(&rows, intake);
                 }
             }
@@ -244,7 +244,7 @@ impl Batch {
 
     /// Takes a statement.
     fn query(&mut self, event: &Event, place: Option<Place>, intake: &mut Intake) -> Result<(), String> {
-        let query = event.read_event::<QueryEvent<'_>>().map_err(unreadable)?;
+        let query = event.read_event::<QueryEvent<'_>>().map_err(|error| unreadable(&error))?;
         let Some(table) = &self.table.place else { return Ok(()) };
         let meaning = Meaning::of(&query.query(), &query.schema(), table, self.server.ignores_case);
         if self.transaction.is_none() {
@@ -427,7 +427,7 @@ impl Batch {
     }
 }
 
-fn unreadable(error: std::io::Error) -> String {
+fn unreadable(error: &std::io::Error) -> String {
     format!("the binary log cannot be read: {error}")
 }
 

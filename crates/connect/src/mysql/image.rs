@@ -276,7 +276,7 @@ fn decimal(raw: &[u8], digits: usize, scale: usize, is_zerofill: bool) -> Option
     };
     let whole = digits - scale;
     let mut text = String::new();
-    if whole % GROUP > 0 {
+    if !whole.is_multiple_of(GROUP) {
         text += &group(whole % GROUP)?;
     }
     for _ in 0..whole / GROUP {
@@ -296,7 +296,7 @@ fn decimal(raw: &[u8], digits: usize, scale: usize, is_zerofill: bool) -> Option
         for _ in 0..scale / GROUP {
             text += &group(GROUP)?;
         }
-        if scale % GROUP > 0 {
+        if !scale.is_multiple_of(GROUP) {
             text += &group(scale % GROUP)?;
         }
     }

@@ -41,7 +41,7 @@ impl Server {
     /// The missing part, and what to do about it.
     pub(super) async fn check(session: &mut Session, table: &Table, user: &str) -> std::result::Result<Server, String> {
         let place = check_table(table)?;
-        let settings = settings(session).await.map_err(plain)?;
+        let settings = settings(session).await.map_err(|error| error.to_string())?;
         let has = |name: &str| settings.iter().find(|row| row[0] == name).map_or("", |row| row[1].as_str());
         if has("log_bin") != "ON" {
             return Err("the server has no binary log: start it with log_bin (--log-bin)".into());
@@ -57,14 +57,14 @@ impl Server {
             return Err("the server's log_bin_compress is ON: SET GLOBAL log_bin_compress = OFF".into());
         }
         check_filters(session, place, user).await?;
-        if shown_place(session).await.map_err(plain)?.is_none() {
+        if shown_place(session).await.map_err(|error| error.to_string())?.is_none() {
             return Err(
                 "the server does not tell the place in its binary log up to which a read shows everything, as MariaDB \
                         does: use refresh_every"
                     .into(),
             );
         }
-        let parents = parents(session, place).await.map_err(plain)?;
+        let parents = parents(session, place).await.map_err(|error| error.to_string())?;
         let id = has("server_id").parse().map_err(|_| "the server has no server_id: set one and restart it")?;
         Ok(Server { id, ignores_case: has("lower_case_table_names") != "0", parents })
     }
@@ -134,10 +134,6 @@ pub(super) fn plain_error(error: &MyError) -> String {
         MyError::Server(refusal) => refusal.message.clone(),
         error => error.to_string(),
     }
-}
-
-fn plain(error: Error) -> String {
-    error.to_string()
 }
 
 /// Returns the tables whose changes reach rows of the table at `place` by actions of foreign keys, over any number of tables that the

@@ -8,6 +8,7 @@ use diorama_core::dio::DioEvent;
 use diorama_core::lens::Lens;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::{Config, TestRunner};
+use tokio::task::JoinSet;
 
 use super::*;
 use crate::connector::{Feed as _, FollowMode};
@@ -640,12 +641,13 @@ async fn waits<T: Send + 'static>(
     is_whole: bool,
 ) -> T {
     fixture.sql("UPDATE t SET d = d + 1");
-    let running = tokio::spawn(call);
+    let mut running = JoinSet::new();
+    running.spawn(call);
     fixture.sql("SELECT count(*) FROM t a JOIN t b");
-    assert!(!running.is_finished(), "it waits for the feed");
+    assert!(running.try_join_next().is_none(), "it waits for the feed");
     let end = Place { file: "binlog.999999".into(), offset: 4 };
     shared.progress.reach(&end, is_whole);
-    running.await.unwrap()
+    running.join_next().await.unwrap().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -679,11 +681,13 @@ async fn reads_show_what_the_feed_has_applied() {
     shared.progress.reach(&Place { file: "binlog.999999".into(), offset: 4 }, true);
     shared.progress.note_begun(end);
     let own = shell.clone();
-    let get = tokio::spawn(async move { own.get("1").await });
-    let list = tokio::spawn(async move { shell.list(&Query::default()).await });
+    let mut reads = JoinSet::new();
+    reads.spawn(async move { own.get("1").await });
+    reads.spawn(async move { Ok(shell.list(&Query::default()).await?.get("1")) });
     fixture.sql("SELECT count(*) FROM t a JOIN t b");
-    assert!(!get.is_finished() && !list.is_finished(), "they wait until the transaction shows");
+    assert!(reads.try_join_next().is_none(), "they wait until the transaction shows");
     fixture.sql("UPDATE t SET n = 77 WHERE id = 1");
-    assert_eq!(get.await.unwrap().unwrap().unwrap()["n"], 77.into());
-    assert_eq!(list.await.unwrap().unwrap().get("1").unwrap()["n"], 77.into());
+    for row in reads.join_all().await {
+        assert_eq!(row.unwrap().unwrap()["n"], 77.into());
+    }
 }

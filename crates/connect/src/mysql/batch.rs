@@ -42,6 +42,8 @@ pub(super) struct Batch {
     table: Arc<Table>,
     server: Server,
     rows: Vec<Row>,
+    /// Number of their changes.
+    size: usize,
     /// Position before the open transaction, which becomes that after it when it ends.
     base: Position,
     transaction: Option<Transaction>,
@@ -96,6 +98,7 @@ impl Batch {
             table,
             server,
             rows: Vec::new(),
+            size: 0,
             base,
             transaction: None,
             logged: None,
@@ -110,7 +113,7 @@ impl Batch {
 
     /// Returns true if there is enough for an append.
     pub(super) fn is_full(&self) -> bool {
-        self.rows.len() >= BATCH / 2
+        self.size + 1 >= BATCH
     }
 
     /// The position behind everything that was taken.
@@ -383,6 +386,7 @@ impl Batch {
         if open.count > open.known && open.prepared.is_none() {
             let position = Some((Arc::clone(&open.base), open.count));
             self.begun = Some(open.begin.clone());
+            self.size += changes.len();
             self.rows.push(Row { changes, position });
         }
     }
@@ -403,6 +407,7 @@ impl Batch {
             progress.note_begun(begun);
         }
         let mut rows = std::mem::take(&mut self.rows).into_iter().peekable();
+        self.size = 0;
         loop {
             let (mut changes, mut behind) = (Vec::new(), None);
             while let Some(row) = rows.next_if(|row| changes.len() + row.changes.len() <= BATCH) {

@@ -1,4 +1,4 @@
-//! What a feed needs to know about its server: settings, rights, and places in the binary log.
+//! Server of a feed: its settings, the rights of the user, and places in its binary log.
 
 use mysql_async::{Error as MyError, Row};
 

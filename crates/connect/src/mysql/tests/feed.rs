@@ -15,14 +15,14 @@ use crate::connector::{Feed as _, FollowMode};
 use crate::feed::FeedFormat;
 use crate::mysql::follow::MySqlFeed;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Options of a server that loses nothing when it is killed.
-const DURABLE: [&str; 2] = ["innodb-flush-log-at-trx-commit=2", "sync-binlog=0"];
+pub(super) const DURABLE: [&str; 2] = ["innodb-flush-log-at-trx-commit=2", "sync-binlog=0"];
 
 /// A Dio of a table that follows its changes.
-struct Followed {
-    dio: Dio,
+pub(super) struct Followed {
+    pub(super) dio: Dio,
     lens: Lens,
 }
 
@@ -32,7 +32,7 @@ fn lens() -> Lens {
 }
 
 /// A Lens with files in `folder`.
-fn lens_in(folder: &std::path::Path) -> Lens {
+pub(super) fn lens_in(folder: &std::path::Path) -> Lens {
     let lens = Lens::new().on_start(|dio| list(dio.clone())).on_refresh(|dio| list(dio.clone()));
     lens.cache_at(folder.join("cache.redb")).build().unwrap()
 }
@@ -41,7 +41,7 @@ async fn follow(url: &str, table: &str) -> Followed {
     follow_in(lens(), url, table).await
 }
 
-async fn follow_in(lens: Lens, url: &str, table: &str) -> Followed {
+pub(super) async fn follow_in(lens: Lens, url: &str, table: &str) -> Followed {
     let address = Address::parse(url, None, None).unwrap();
     let shared = Shared::new(address, MySqlRelation::Table(table.into()));
     let feed = MySqlFeed { shared: Arc::clone(&shared), mode: FollowMode::Auto };
@@ -58,11 +58,11 @@ async fn list(dio: Dio) -> Result<()> {
 }
 
 impl Followed {
-    async fn connected(&self) {
+    pub(super) async fn connected(&self) {
         self.until("the feed is connected", || self.dio.status().feeds.iter().any(|feed| feed.connected)).await;
     }
 
-    async fn until(&self, what: &str, holds: impl Fn() -> bool) {
+    pub(super) async fn until(&self, what: &str, holds: impl Fn() -> bool) {
         let waiting = async {
             while !holds() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -73,7 +73,7 @@ impl Followed {
     }
 
     /// Waits until the rows are those of the table.
-    async fn equals(&self, fixture: &Fixture, table: &str) {
+    pub(super) async fn equals(&self, fixture: &Fixture, table: &str) {
         let expected = fixture.rows(table).await;
         let waiting = async {
             while rows(&self.dio) != expected {
@@ -100,7 +100,7 @@ impl Followed {
         self.dio.counters().refreshed.count
     }
 
-    async fn close(self) {
+    pub(super) async fn close(self) {
         self.dio.close().await;
         self.lens.close().await;
     }
@@ -111,7 +111,7 @@ fn shown(record: Record) -> String {
     format!("{:?}", record.into_iter().collect::<BTreeMap<_, _>>())
 }
 
-fn rows(dio: &Dio) -> BTreeMap<String, String> {
+pub(super) fn rows(dio: &Dio) -> BTreeMap<String, String> {
     let state = dio.state();
     let row = |row: diorama_core::table::RowRef<'_>| (row.id().to_string(), shown(row.body().decode().unwrap()));
     state.table().natural(0).map(row).collect()
@@ -383,7 +383,7 @@ async fn columns_that_change_need_no_restart() {
     followed.close().await;
 }
 
-/// What changes rows without a word about them in the log is found by a list.
+/// Changes of rows that the log does not have are found by a list.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_that_are_not_logged_as_rows_are_found() {
     let Some(fixture) = Fixture::new(&format!(

@@ -11,6 +11,7 @@ use diorama_core::vista::{Column, ColumnType, ErrorKind, Flag};
 mod faults;
 mod feed;
 mod plans;
+mod storm;
 mod types;
 mod writes;
 

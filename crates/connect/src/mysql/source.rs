@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use mysql_async::{Row, Value};
 
 use super::address::Address;
-use super::errors::failed;
+use super::errors::{failed, is_other_shape};
 use super::ops;
 use super::options::MySqlOptions;
 use super::pool::{Lease, Pool, Session};
@@ -93,7 +93,9 @@ impl MySql {
         let turn = self.0.shared.progress.turn().await?;
         let mut lease = self.lease().await?;
         let place = begin_read(lease.session(), turn.as_ref(), turn.is_some()).await?;
-        let rows = select(lease.session(), table, sql, params).await?;
+        let rows = select(lease.session(), table, sql, params).await;
+        self.describe_if_other(lease.session(), rows.as_ref().err()).await;
+        let rows = rows?;
         lease.give_back();
         self.await_feed(turn.and(place), PASSING).await?;
         Ok(rows)
@@ -116,6 +118,15 @@ impl MySql {
         };
         self.await_feed(place.filter(|_| waits), PASSING_OF_LIST).await?;
         Ok(rows)
+    }
+
+    /// Describes the table again if `error` says that it has other columns. The caller tries again.
+    async fn describe_if_other(&self, session: &mut Session, error: Option<&Error>) {
+        if error.is_some_and(is_other_shape)
+            && let Err(error) = self.0.shared.describe_again(session).await
+        {
+            tracing::debug!(%error, "the table cannot be described again");
+        }
     }
 
     /// Waits until the Dio's feed has passed everything that a read shows, up to a place in the binary log.
@@ -169,6 +180,8 @@ impl MySql {
             Err(error) => return vec![Err(error)],
         };
         let mut results = write::execute_all(lease.session(), &self.table(), writes).await;
+        let error = results.iter().filter_map(|result| result.as_ref().err()).find(|error| is_other_shape(error));
+        self.describe_if_other(lease.session(), error).await;
         self.tidy(lease.session(), writes).await;
         if turn.is_some() && results.iter().any(Result::is_ok) {
             settle_reported(&mut results, self.passed(lease.session()).await);
@@ -230,7 +243,9 @@ impl TableShell for MySql {
         if turn.is_some() {
             place = begin_read(lease.session(), turn.as_ref(), true).await?;
         }
-        let found = lease.session().rows(&sql).await.map_err(failed)?;
+        let found = lease.session().rows(&sql).await.map_err(failed);
+        self.describe_if_other(lease.session(), found.as_ref().err()).await;
+        let found = found?;
         if turn.is_some() {
             lease.session().run("COMMIT").await.map_err(failed)?;
         }

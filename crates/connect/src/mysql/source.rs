@@ -122,9 +122,12 @@ impl MySql {
 
     /// Describes the table again if `error` says that it has other columns. The caller tries again.
     async fn describe_if_other(&self, session: &mut Session, error: Option<&Error>) {
-        if error.is_some_and(is_other_shape)
-            && let Err(error) = self.0.shared.describe_again(session).await
-        {
+        if !error.is_some_and(is_other_shape) {
+            return;
+        }
+        // A transaction that only reads does not tell what may be written.
+        session.rollback().await;
+        if let Err(error) = self.0.shared.describe_again(session).await {
             tracing::debug!(%error, "the table cannot be described again");
         }
     }

@@ -15,7 +15,7 @@ use crate::connector::{Feed as _, FollowMode};
 use crate::feed::FeedFormat;
 use crate::mysql::follow::MySqlFeed;
 
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Options of a server that loses nothing when it is killed.
 pub(super) const DURABLE: [&str; 2] = ["innodb-flush-log-at-trx-commit=2", "sync-binlog=0"];

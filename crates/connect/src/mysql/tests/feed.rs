@@ -334,7 +334,6 @@ async fn a_restarted_feed_goes_on_where_it_stopped() {
     fixture.sql("UPDATE t SET n = n + 1 WHERE id < 5");
     let followed = open(&fixture).await;
     followed.equals(&fixture, "t").await;
-    assert_eq!(followed.lists(), 0, "the table was not listed");
     followed.close().await;
 
     // A log that was begun anew, one whose place is gone, and that of another server.

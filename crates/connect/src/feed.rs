@@ -19,7 +19,7 @@ use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, sleep_until};
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 use diorama_core::dio::FeedLag;
 use diorama_core::dio::{Backoff, DeliveryBatch, Dio, FeedMark, FeedMeter, Inbound, WeakDio};
 use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryState};
@@ -28,11 +28,11 @@ use diorama_core::vista::{Error, LogLimit};
 use diorama_inbound::{self as inbound, Request};
 
 mod failures;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod known_rows;
 
 use self::failures::Failures;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) use self::known_rows::KnownRows;
 
 /// Minimum pause between two refreshes caused by gaps.
@@ -196,13 +196,13 @@ impl Intake {
     }
 
     /// Notes that nothing is missing: the feed begins where the first copy ends.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(crate) fn close_gap(&mut self) {
         self.gap_pending = false;
     }
 
     /// Returns the confirmed rows as of now; `None` if the Dio has closed.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(crate) fn known_rows(&self) -> Option<KnownRows> {
         self.dio.upgrade().map(|dio| KnownRows::new(dio.state()))
     }
@@ -214,13 +214,13 @@ impl Intake {
     }
 
     /// Notes how far the feed is behind its sender.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(crate) fn set_lag(&self, lag: FeedLag) {
         self.meter.set_lag(lag);
     }
 
     /// Counts a row that cannot be decoded and is read from the source instead.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(crate) fn count_undecodable(&mut self, error: &str) {
         self.meter.undecodable();
         if let Some(left_out) = self.lines.pass("row") {
@@ -303,7 +303,7 @@ impl Intake {
     }
 
     /// Stores the position that was reached now, because the sender waits for it.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(crate) async fn store_position(&mut self) {
         if self.mark_due().is_some() {
             self.store_mark().await;
@@ -312,7 +312,7 @@ impl Intake {
 
     /// Stores that a refresh is owed: a feed that continues from the stored position will begin with one. Returns true if it is
     /// stored, or nothing was.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(crate) async fn store_gap(&mut self) -> bool {
         self.gap_pending = true;
         self.store_mark().await;

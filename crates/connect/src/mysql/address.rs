@@ -19,6 +19,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Maximum number of prepared statements of a connection.
 const MAX_STATEMENTS: usize = 256;
 
+/// Maximum size of an event of the binary log in bytes, which has one row at least.
+const MAX_EVENT: usize = 1 << 30;
+
 /// Settings of each session: they fix the meaning of values, and make the server refuse a value that does not fit instead of
 /// cutting it.
 const SESSION: &str = "SET NAMES utf8mb4; SET time_zone = '+00:00', autocommit = 1, sql_safe_updates = 0, max_sort_length = 1024, \
@@ -111,36 +114,51 @@ impl Address {
     /// # Errors
     /// [`Error::Source`] that says what to do.
     pub(super) async fn connect(&self) -> Result<Conn> {
-        let opened = timeout(CONNECT, self.open()).await;
-        let mut conn = opened.map_err(|_| {
-            Error::transient(format!("cannot connect to {self}: no answer within {} s", CONNECT.as_secs()))
-        })??;
+        let mut conn = self.opened(None).await?;
         conn.query_drop(SESSION).await.map_err(failed)?;
         Ok(conn)
     }
 
-    async fn open(&self) -> Result<Conn> {
+    /// Opens a connection for the binary log, whose events can be larger than any other answer.
+    ///
+    /// # Errors
+    /// As [`Address::connect`].
+    pub(super) async fn connect_to_log(&self) -> Result<Conn> {
+        self.opened(Some(MAX_EVENT)).await
+    }
+
+    async fn opened(&self, max_packet: Option<usize>) -> Result<Conn> {
+        let opened = timeout(CONNECT, self.open(max_packet)).await;
+        opened.map_err(|_| {
+            Error::transient(format!("cannot connect to {self}: no answer within {} s", CONNECT.as_secs()))
+        })?
+    }
+
+    async fn open(&self, max_packet: Option<usize>) -> Result<Conn> {
         let failed = |error| not_connected(&self.shown, error);
+        let options = |encryption| match max_packet {
+            Some(size) => self.options(encryption).max_allowed_packet(Some(size)),
+            None => self.options(encryption),
+        };
         if self.tls == MySqlTls::Off || self.is_plain.load(Ordering::Relaxed) {
-            return Conn::new(self.options(None)).await.map_err(failed);
+            return Conn::new(options(None)).await.map_err(failed);
         }
-        match Conn::new(self.options(Some(self.encryption()?))).await {
+        match Conn::new(options(Some(self.encryption()?))).await {
             Err(MyError::Driver(DriverError::NoClientSslFlagFromServer)) if self.tls == MySqlTls::Prefer => {
                 self.is_plain.store(true, Ordering::Relaxed);
-                Conn::new(self.options(None)).await.map_err(failed)
+                Conn::new(options(None)).await.map_err(failed)
             }
             opened => opened.map_err(failed),
         }
     }
 
-    fn options(&self, encryption: Option<SslOpts>) -> Opts {
+    fn options(&self, encryption: Option<SslOpts>) -> OptsBuilder {
         OptsBuilder::from_opts(self.opts.clone())
             .ssl_opts(encryption)
             .prefer_socket(false)
             .stmt_cache_size(MAX_STATEMENTS)
             .client_found_rows(true)
             .tcp_keepalive(Some(Duration::from_secs(30)))
-            .into()
     }
 
     fn encryption(&self) -> Result<SslOpts> {

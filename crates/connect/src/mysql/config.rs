@@ -5,10 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::address::{Address, MySqlTls};
+use super::follow::MySqlFeed;
 use super::options::MySqlOptions;
+use super::shared::Shared;
 use super::source::MySql;
 use super::table::MySqlRelation;
-use crate::connector::{Connector, Key, Route, Settings, Source, SourceRequest};
+use crate::connector::{Connector, Feed, FollowMode, Key, Route, Settings, Source, SourceRequest};
 use diorama_core::vista::{Result, Vista};
 
 /// Connector for MariaDB and MySQL databases.
@@ -63,8 +65,7 @@ impl Connector for MySqlConnector {
 /// A table, view or query of a database.
 #[derive(Clone, Debug)]
 struct MySqlSource {
-    address: Address,
-    relation: MySqlRelation,
+    shared: Arc<Shared>,
 }
 
 impl MySqlSource {
@@ -79,18 +80,18 @@ impl MySqlSource {
                 None
             }
         };
-        Some(MySqlSource { address: address?, relation: relation? })
+        Some(MySqlSource { shared: Shared::new(address?, relation?) })
     }
 
     async fn open_with(&self, name: &str, options: MySqlOptions) -> Result<Vista> {
-        Ok(Vista::new(name, MySql::connect(&self.address, &self.relation, &options).await?))
+        Ok(Vista::new(name, MySql::connect(Arc::clone(&self.shared), options).await?))
     }
 }
 
 #[async_trait]
 impl Source for MySqlSource {
     fn describe(&self) -> String {
-        format!("{} {}", self.address, self.relation)
+        format!("{} {}", self.shared.address, self.shared.relation)
     }
 
     async fn open(&self, request: SourceRequest) -> Result<Vista> {
@@ -100,6 +101,10 @@ impl Source for MySqlSource {
 
     fn has_fixed_columns(&self) -> bool {
         true
+    }
+
+    fn follow(&self, _: &str, mode: FollowMode) -> Option<Arc<dyn Feed>> {
+        Some(Arc::new(MySqlFeed { shared: Arc::clone(&self.shared), mode }))
     }
 }
 

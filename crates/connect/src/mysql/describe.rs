@@ -1,13 +1,16 @@
 //! Description of a table, view or query by the server: columns, keys, references, rights.
 
+use std::collections::HashMap;
+
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Row, Value};
 
 use super::address::Address;
+use super::charset::{Charset, words_of};
 use super::errors::{failed, is_denied};
 use super::options::MySqlOptions;
 use super::pool::Session;
-use super::table::{Field, MySqlRelation, Place, Rights, Table, quote};
+use super::table::{Field, MySqlRelation, Place, Rights, Stored, Table, quote};
 use super::value::Codec;
 use crate::rows::declare;
 use crate::sql::key;
@@ -26,22 +29,23 @@ impl Table {
         options: &MySqlOptions,
     ) -> Result<Table> {
         let name = relation.to_string();
-        let (place, is_table, from) = match relation {
+        let (place, kind, from) = match relation {
             MySqlRelation::Table(name) => {
-                let (place, is_table) = find(session, address, name).await?;
+                let (place, kind) = find(session, address, name).await?;
                 let from = format!("{}.{}", quote(&place.database), quote(&place.table));
-                (Some(place), is_table, from)
+                (Some(place), kind, from)
             }
             MySqlRelation::Query(sql) => {
                 let sql = sql.trim().trim_end_matches(';');
                 // A line break ends a comment at the end of the query.
-                (None, false, format!("({sql}\n) AS diorama_source"))
+                (None, Kind::Other, format!("({sql}\n) AS diorama_source"))
             }
         };
+        let is_table = kind != Kind::Other;
         let mut fields = fields(session, &from, place.as_ref(), address).await?;
-        let (mut keys, mut references) = (Vec::new(), Vec::new());
+        let (mut keys, mut references, mut stored_columns) = (Vec::new(), Vec::new(), Vec::new());
         if let Some(place) = &place {
-            add_attributes(session, place, &mut fields).await?;
+            stored_columns = add_attributes(session, place, &mut fields).await?;
             keys = unique_keys(session, place, &fields).await?;
             references = foreign_keys(session, place).await?;
         }
@@ -69,12 +73,37 @@ impl Table {
         let schema = std::sync::Arc::new(Schema::new(&id, columns).with_references(references));
         let selected: Vec<String> = fields.iter().map(|field| field.codec.select(&field.quoted)).collect();
         let selected = selected.join(", ");
-        Ok(Table { name, from, place, schema, fields, key, is_unique, rights, selected })
+        let is_versioned = kind == Kind::Versioned;
+        let columns = stored_columns;
+        Ok(Table {
+            name,
+            from,
+            place,
+            schema,
+            fields,
+            key,
+            is_unique,
+            is_table,
+            is_versioned,
+            columns,
+            rights,
+            selected,
+        })
     }
 }
 
+/// Kind of a relation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A table whose rows are changed in transactions.
+    Table,
+    /// Such a table that keeps former rows.
+    Versioned,
+    Other,
+}
+
 /// Returns the rows of a query of the catalog as texts; null is empty.
-async fn catalog(session: &mut Session, sql: &str, params: &[&str]) -> Result<Vec<Vec<String>>> {
+pub(super) async fn catalog(session: &mut Session, sql: &str, params: &[&str]) -> Result<Vec<Vec<String>>> {
     let params: Vec<Value> = params.iter().map(|param| Value::from(*param)).collect();
     let mut rows = Vec::new();
     let text = |value: Option<Value>| match value {
@@ -88,9 +117,8 @@ async fn catalog(session: &mut Session, sql: &str, params: &[&str]) -> Result<Ve
     Ok(rows)
 }
 
-/// Finds a table or view by name, which may include its database. Returns true with it if it is a table whose rows can be written
-/// in transactions.
-async fn find(session: &mut Session, address: &Address, name: &str) -> Result<(Place, bool)> {
+/// Finds a table or view by name, which may include its database.
+async fn find(session: &mut Session, address: &Address, name: &str) -> Result<(Place, Kind)> {
     let sql =
         "SELECT t.TABLE_SCHEMA, t.TABLE_NAME, t.TABLE_TYPE, coalesce(t.ENGINE, ''), coalesce(e.TRANSACTIONS, 'NO')
         FROM information_schema.TABLES t LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE
@@ -101,8 +129,13 @@ async fn find(session: &mut Session, address: &Address, name: &str) -> Result<(P
         // Names may differ in case only.
         let exact = found.iter().position(|row| row[1] == table).unwrap_or(0);
         let Some([database, table, kind, engine, transactions]) = found.get(exact).map(Vec::as_slice) else { continue };
-        let is_table = kind == "BASE TABLE" || kind == "SYSTEM VERSIONED";
         let is_transactional = transactions == "YES";
+        let (kind, is_table) = match kind.as_str() {
+            "BASE TABLE" => (Kind::Table, true),
+            "SYSTEM VERSIONED" => (Kind::Versioned, true),
+            _ => (Kind::Other, false),
+        };
+        let kind = if is_transactional { kind } else { Kind::Other };
         if is_table && !is_transactional {
             tracing::warn!(
                 table = name,
@@ -111,7 +144,7 @@ async fn find(session: &mut Session, address: &Address, name: &str) -> Result<(P
             );
         }
         let place = Place { database: database.clone(), table: table.clone() };
-        return Ok((place, is_table && is_transactional));
+        return Ok((place, kind));
     }
     let (database, table) = split.unwrap_or((address.database(), name));
     let probe = format!("SELECT 1 FROM {}.{} LIMIT 0", quote(database), quote(table));
@@ -157,6 +190,7 @@ async fn fields(session: &mut Session, from: &str, place: Option<&Place>, addres
         is_automatic: false,
         is_generated: false,
         is_mandatory: false,
+        stored: Stored::default(),
     };
     let fields: Vec<Field> = statement.columns().iter().map(field).collect();
     session.conn.close(statement).await.map_err(failed)?;
@@ -166,14 +200,20 @@ async fn fields(session: &mut Session, from: &str, place: Option<&Place>, addres
     }
 }
 
-/// Adds what the catalog says about the columns of a table: declared types, defaults, constraints.
-async fn add_attributes(session: &mut Session, place: &Place, fields: &mut [Field]) -> Result<()> {
+/// Adds what the catalog says about the columns of a table: declared types, defaults, constraints. Returns the names of all columns,
+/// in their order.
+async fn add_attributes(session: &mut Session, place: &Place, fields: &mut [Field]) -> Result<Vec<String>> {
     let sql = "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE, coalesce(COLUMN_DEFAULT, 'NULL'), EXTRA,
-            coalesce(GENERATION_EXPRESSION, '')
-        FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
+            coalesce(GENERATION_EXPRESSION, ''), coalesce(CHARACTER_SET_NAME, '')
+        FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION";
     let checks = json_checks(session, place).await?;
+    let mut charsets: HashMap<String, Charset> = HashMap::new();
+    let mut names = Vec::new();
     for row in catalog(session, sql, &[&place.database, &place.table]).await? {
-        let [name, data_type, original, nullable, default, extra, generation] = row.as_slice() else { continue };
+        let [name, data_type, original, nullable, default, extra, generation, charset] = row.as_slice() else {
+            continue;
+        };
+        names.push(name.clone());
         let Some(field) = fields.iter_mut().find(|field| field.name == *name) else { continue };
         let extra = extra.to_ascii_lowercase();
         let is_json = checks.iter().any(|check| check.contains(&format!("json_valid({})", field.quoted)));
@@ -183,8 +223,24 @@ async fn add_attributes(session: &mut Session, place: &Place, fields: &mut [Fiel
         field.is_generated = !generation.is_empty();
         field.has_default = default != "NULL" || field.is_automatic || extra.contains("default_generated");
         field.is_mandatory = nullable == "NO" && !field.has_default && !field.is_generated;
+        let charset = match charsets.get(charset) {
+            Some(known) => known.clone(),
+            None => {
+                let found = Charset::of(session, charset).await?;
+                charsets.entry(charset.clone()).or_insert(found).clone()
+            }
+        };
+        let type_name = data_type.to_ascii_lowercase();
+        let is_word = matches!(type_name.as_str(), "enum" | "set");
+        field.stored = Stored {
+            type_name,
+            is_unsigned: original.contains(" unsigned"),
+            is_zerofill: original.contains(" zerofill"),
+            words: if is_word { words_of(original) } else { Vec::new() },
+            charset,
+        };
     }
-    Ok(())
+    Ok(names)
 }
 
 /// Returns the check constraints of a table of MariaDB, whose JSON columns are text with a check.

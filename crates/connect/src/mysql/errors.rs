@@ -10,6 +10,9 @@ use diorama_core::vista::{Error, ErrorKind};
 /// Number for a value that a unique key has already.
 pub(super) const DUPLICATE: u16 = 1062;
 
+/// Number for a column that the table does not have any more: the columns of a request are checked before.
+const UNKNOWN_COLUMN: u16 = 1054;
+
 /// Numbers for a statement that the user may not execute.
 const DENIED: [u16; 7] = [1044, 1045, 1142, 1143, 1227, 1370, 1698];
 
@@ -95,6 +98,12 @@ fn column_of(message: &str) -> Option<&str> {
 /// Returns true if the server does not let the user execute the statement.
 pub(super) fn is_denied(error: &MyError) -> bool {
     matches!(error, MyError::Server(refusal) if DENIED.contains(&refusal.code))
+}
+
+/// Returns true if the table does not have the columns any more that it was described with.
+pub(super) fn is_other_shape(error: &Error) -> bool {
+    let Error::Source { cause: Some(cause), .. } = error else { return false };
+    matches!(cause.downcast_ref::<MyError>(), Some(MyError::Server(refusal)) if refusal.code == UNKNOWN_COLUMN)
 }
 
 /// Returns true if a unique key has the value already.
@@ -198,8 +207,8 @@ fn kind_of_refusal(refusal: &ServerError) -> ErrorKind {
         | 4031 => ErrorKind::Transient,
         // Full disks are emptied, and a read-only server may become the primary.
         1021 | 1114 | 1290 | 1792 | 1836 => ErrorKind::Transient,
-        // Rights and tables may be restored; the waiting writes are not at fault.
-        1049 | 1146 => ErrorKind::Transient,
+        // Rights and tables may be restored, and columns that have changed are described again; the waiting writes are not at fault.
+        1049 | 1146 | UNKNOWN_COLUMN => ErrorKind::Transient,
         code if DENIED.contains(&code) => ErrorKind::Transient,
         _ => ErrorKind::Permanent,
     }

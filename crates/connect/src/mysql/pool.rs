@@ -58,7 +58,7 @@ impl Pool {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Error::Closed)?;
         let session = match self.idle_session().await {
             Some(session) => session,
-            None => Session { conn: self.address.connect().await?, is_broken: false },
+            None => Session::new(self.address.connect().await?),
         };
         Ok(Lease { session, pool: Arc::clone(self), _permit: permit })
     }
@@ -87,6 +87,10 @@ impl Lease {
 }
 
 impl Session {
+    pub(super) fn new(conn: Conn) -> Session {
+        Session { conn, is_broken: false }
+    }
+
     pub(super) fn is_broken(&self) -> bool {
         self.is_broken || self.conn.is_disconnected()
     }
@@ -107,6 +111,18 @@ impl Session {
     pub(super) async fn rows(&mut self, sql: &str) -> Result<Vec<Row>, MyError> {
         let rows = self.conn.query(sql).await;
         self.note(rows)
+    }
+
+    /// Returns the rows of each of two statements, separated by `;`, in one round trip.
+    pub(super) async fn two(&mut self, statements: &str) -> Result<[Vec<Row>; 2], MyError> {
+        let both = async {
+            let mut result = self.conn.query_iter(statements).await?;
+            let both = [result.collect::<Row>().await?, result.collect::<Row>().await?];
+            result.drop_result().await?;
+            Ok(both)
+        };
+        let both = both.await;
+        self.note(both)
     }
 
     /// Gives the rows of a prepared statement to `take`.

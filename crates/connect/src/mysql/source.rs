@@ -9,24 +9,32 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use mysql_async::{Row, Value};
 
 use super::address::Address;
-use super::errors::failed;
+use super::errors::{failed, is_other_shape};
 use super::ops;
 use super::options::MySqlOptions;
 use super::pool::{Lease, Pool, Session};
+use super::position::Place;
+use super::progress::{PASSING, PASSING_OF_LIST, Turn};
+use super::server::{self, SNAPSHOT};
+use super::shared::Shared;
 use super::table::{MySqlRelation, Table};
 use super::write::{self, Write};
 use crate::rows::{apply, count, first_rows, foreign_token, page_after, sorted_page};
 use crate::sql::Plan;
-use crate::sql::operations::TIDY_EVERY;
+use crate::sql::operations::{TIDY_EVERY, settle_reported};
 use diorama_core::record::{Record, Rows};
 use diorama_core::vista::{
-    Capabilities, Error, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
+    Capabilities, Error, Inferred, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
 };
+
+/// Pause between two looks for changes that the server does not show yet.
+const INVISIBLE: Duration = Duration::from_millis(5);
 
 /// Maximum number of writes in one batch.
 const BATCH: usize = 256;
@@ -38,7 +46,9 @@ pub struct MySql(Arc<Inner>);
 /// State that the clones of a [`MySql`] share.
 #[derive(Debug)]
 struct Inner {
-    table: Table,
+    /// The table as it was when the source was opened, which determines the schema.
+    first: Arc<Table>,
+    shared: Arc<Shared>,
     pool: Arc<Pool>,
     /// Number of operations written under their ids.
     written: AtomicU64,
@@ -52,56 +62,133 @@ impl MySql {
     /// server cannot be reached.
     pub async fn open(name: &str, url: &str, relation: MySqlRelation, options: MySqlOptions) -> Result<Vista> {
         let address = Address::parse(url, options.tls, options.ca.clone()).map_err(Error::Config)?;
-        let shell = MySql::connect(&address, &relation, &options).await?;
+        let shell = MySql::connect(Shared::new(address, relation), options).await?;
         Ok(Vista::new(name, shell))
     }
 
-    /// Opens `relation` of the database at `address`.
-    pub(super) async fn connect(address: &Address, relation: &MySqlRelation, options: &MySqlOptions) -> Result<MySql> {
-        let pool = Pool::new(address.clone());
+    /// Opens the source that `shared` names.
+    pub(super) async fn connect(shared: Arc<Shared>, options: MySqlOptions) -> Result<MySql> {
+        let pool = Pool::new(shared.address.clone());
         let mut lease = pool.lease().await?;
         let session = lease.session();
-        let table = Table::describe(session, address, relation, options).await?;
-        if table.rights.any() {
-            ops::prepare(session, &table, address.user()).await?;
+        let first = shared.describe(session, options).await?;
+        if first.rights.any() {
+            ops::prepare(session, &first, shared.address.user()).await?;
         }
         lease.give_back();
-        Ok(MySql(Arc::new(Inner { table, pool, written: AtomicU64::new(0) })))
+        Ok(MySql(Arc::new(Inner { first, shared, pool, written: AtomicU64::new(0) })))
     }
 
-    fn table(&self) -> &Table {
-        &self.0.table
+    /// The table as it was last described.
+    fn table(&self) -> Arc<Table> {
+        self.0.shared.table().unwrap_or_else(|| Arc::clone(&self.0.first))
     }
 
     async fn lease(&self) -> Result<Lease> {
         self.0.pool.lease().await
     }
 
-    /// Returns the rows that a statement selects.
-    async fn select(&self, sql: &str, params: Vec<Value>) -> Result<Rows> {
+    /// Returns the rows that a statement selects. The Dio's feed has passed the changes that they show, unless it is too slow.
+    async fn select(&self, table: &Table, sql: &str, params: Vec<Value>) -> Result<Rows> {
+        let turn = self.0.shared.progress.turn().await?;
         let mut lease = self.lease().await?;
-        let rows = select(lease.session(), self.table(), sql, params).await?;
+        let place = begin_read(lease.session(), turn.as_ref(), turn.is_some()).await?;
+        let rows = select(lease.session(), table, sql, params).await;
+        self.describe_if_other(lease.session(), rows.as_ref().err()).await;
+        let rows = rows?;
         lease.give_back();
+        self.await_feed(turn.and(place), PASSING).await?;
         Ok(rows)
     }
 
+    /// Returns all rows. If the table has other columns than before, they are read with their new types.
+    async fn list_whole(&self) -> Result<Rows> {
+        let progress = &self.0.shared.progress;
+        let turn = progress.turn_of_list().await?;
+        let mut lease = self.lease().await?;
+        self.0.shared.describe_again(lease.session()).await?;
+        let table = self.table();
+        let place = begin_read(lease.session(), turn.as_ref(), progress.is_expected()).await?;
+        let sql = format!("SELECT {} FROM {}{}", table.selected, table.from, table.natural_order());
+        let rows = select(lease.session(), &table, &sql, Vec::new()).await?;
+        lease.give_back();
+        let waits = match turn {
+            None => !progress.note_listed(place.as_ref()) && progress.turn().await?.is_some(),
+            Some(_) => true,
+        };
+        self.await_feed(place.filter(|_| waits), PASSING_OF_LIST).await?;
+        Ok(rows)
+    }
+
+    /// Describes the table again if `error` says that it has other columns. The caller tries again.
+    async fn describe_if_other(&self, session: &mut Session, error: Option<&Error>) {
+        if !error.is_some_and(is_other_shape) {
+            return;
+        }
+        // A transaction that only reads does not tell what may be written.
+        session.rollback().await;
+        if let Err(error) = self.0.shared.describe_again(session).await {
+            tracing::debug!(%error, "the table cannot be described again");
+        }
+    }
+
+    /// Waits until the Dio's feed has passed everything that a read shows, up to a place in the binary log.
+    ///
+    /// # Errors
+    /// A transient error if the feed does not in time.
+    async fn await_feed(&self, place: Option<Place>, patience: Duration) -> Result<()> {
+        let Some(place) = place else { return Ok(()) };
+        match self.0.shared.progress.passed(&place, patience).await {
+            Some(_) => Ok(()),
+            None => Err(Error::transient("the feed of the source's changes is behind what was read")),
+        }
+    }
+
+    /// Waits until the Dio's feed has passed a write on this connection, which cannot be repeated.
+    async fn await_feed_or_stray(&self, session: &mut Session, turn: Option<Turn>) {
+        if turn.is_some() && self.passed(session).await.is_none() {
+            self.0.shared.progress.stray();
+        }
+    }
+
+    /// Waits until the Dio's feed has passed everything that this connection has committed. Returns what [`Progress::passed`] does.
+    ///
+    /// [`Progress::passed`]: super::progress::Progress::passed
+    async fn passed(&self, session: &mut Session) -> Option<bool> {
+        match server::end_of_log(session).await {
+            Ok(place) => self.0.shared.progress.passed(&place, PASSING).await,
+            Err(error) => {
+                tracing::debug!(%error, "the place of a write in the binary log is not known");
+                None
+            }
+        }
+    }
+
     fn check_writes(&self) -> Result<()> {
-        match self.table().rights.any() {
+        let first = &self.0.first;
+        match first.rights.any() {
             true => Ok(()),
-            false => Err(Error::Unsupported { vista: self.table().name.as_str().into(), what: "write" }),
+            false => Err(Error::Unsupported { vista: first.name.as_str().into(), what: "write" }),
         }
     }
 
     async fn execute(&self, writes: &[Write]) -> Vec<Result<Written>> {
-        let mut lease = match self.check_writes() {
-            Ok(()) => match self.lease().await {
-                Ok(lease) => lease,
-                Err(error) => return vec![Err(error)],
-            },
+        let prepared = async {
+            self.check_writes()?;
+            let turn = self.0.shared.progress.turn().await?;
+            Ok((turn, self.lease().await?))
+        };
+        let (turn, mut lease) = match prepared.await {
+            Ok(prepared) => prepared,
             Err(error) => return vec![Err(error)],
         };
-        let results = write::execute_all(lease.session(), self.table(), writes).await;
+        let mut results = write::execute_all(lease.session(), &self.table(), writes).await;
+        let error = results.iter().filter_map(|result| result.as_ref().err()).find(|error| is_other_shape(error));
+        self.describe_if_other(lease.session(), error).await;
         self.tidy(lease.session(), writes).await;
+        if turn.is_some() && results.iter().any(Result::is_ok) {
+            settle_reported(&mut results, self.passed(lease.session()).await);
+        }
         lease.give_back();
         results
     }
@@ -110,12 +197,13 @@ impl MySql {
     async fn tidy(&self, session: &mut Session, writes: &[Write]) {
         let noted = writes.iter().filter(|write| write.operation.is_some()).count() as u64;
         let before = self.0.written.fetch_add(noted, Ordering::Relaxed);
-        let Some(place) = &self.table().place else { return };
+        let table = self.table();
+        let Some(place) = &table.place else { return };
         if noted > 0
             && (before == 0 || before / TIDY_EVERY != (before + noted) / TIDY_EVERY)
             && let Err(error) = ops::tidy(session, place).await
         {
-            tracing::warn!(table = self.table().name, %error, "old ids of operations cannot be deleted");
+            tracing::warn!(table = table.name, %error, "old ids of operations cannot be deleted");
         }
     }
 
@@ -128,11 +216,11 @@ impl MySql {
 #[async_trait]
 impl TableShell for MySql {
     fn schema(&self) -> Arc<Schema> {
-        Arc::clone(&self.table().schema)
+        Arc::clone(&self.0.first.schema)
     }
 
     fn capabilities(&self) -> Capabilities {
-        let (rights, mut can) = (self.table().rights, Capabilities::reads());
+        let (rights, mut can) = (self.0.first.rights, Capabilities::reads());
         can.can_insert = rights.insert;
         can.can_update = rights.update;
         (can.can_delete, can.can_delete_all) = (rights.delete, rights.delete);
@@ -140,21 +228,42 @@ impl TableShell for MySql {
     }
 
     async fn list(&self, query: &Query) -> Result<Rows> {
+        if *query == Query::default() {
+            return self.list_whole().await;
+        }
         let table = self.table();
-        let plan = Plan::new(table, query);
-        let rows = self.select(&plan.select(&table.selected, &table.from), plan.params()).await?;
+        let plan = Plan::new(&*table, query);
+        let rows = self.select(&table, &plan.select(&table.selected, &table.from), plan.params()).await?;
         Ok(if plan.is_exact { rows } else { apply(query, &table.schema, rows) })
     }
 
     async fn get(&self, id: &str) -> Result<Option<Record>> {
         let table = self.table();
         let Some(sql) = table.select_one(id) else { return Ok(None) };
+        let turn = self.0.shared.progress.turn().await?;
         let mut lease = self.lease().await?;
-        let found = lease.session().rows(&sql).await.map_err(failed)?;
+        let mut place = None;
+        if turn.is_some() {
+            place = begin_read(lease.session(), turn.as_ref(), true).await?;
+        }
+        let found = lease.session().rows(&sql).await.map_err(failed);
+        self.describe_if_other(lease.session(), found.as_ref().err()).await;
+        let found = found?;
+        if turn.is_some() {
+            lease.session().run("COMMIT").await.map_err(failed)?;
+        }
         lease.give_back();
+        self.await_feed(place, PASSING).await?;
         let row = found.into_iter().next().map(|row| table.row(row)).transpose()?;
         // The server may take another spelling for the same key.
         Ok(row.filter(|(own, _)| table.schema.is_same_id(own, id)).map(|(_, record)| record))
+    }
+
+    fn inferred(&self) -> Vec<Inferred> {
+        let changes = self.0.first.differences(&self.table());
+        let because = "the database was changed while the source was open; the schema has it after a restart";
+        let change = |(column, value)| Inferred::new(format!("column {column:?}"), value, because, "source").doubtful();
+        changes.into_iter().map(change).collect()
     }
 
     fn reads_one(&self) -> bool {
@@ -164,9 +273,9 @@ impl TableShell for MySql {
     async fn count(&self, query: &Query) -> Result<u64> {
         let table = self.table();
         let query = Query { limit: None, offset: 0, order: Vec::new(), ..query.clone() };
-        let plan = Plan::new(table, &query);
+        let plan = Plan::new(&*table, &query);
         if !plan.is_exact {
-            let rows = self.select(&plan.select(&table.selected, &table.from), plan.params()).await?;
+            let rows = self.select(&table, &plan.select(&table.selected, &table.from), plan.params()).await?;
             return Ok(count(&query, &table.schema, &rows));
         }
         let sql = format!("SELECT count(*) FROM {}{}", table.from, plan.filter());
@@ -181,9 +290,9 @@ impl TableShell for MySql {
     async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
         let table = self.table();
         let all = Query { order: Vec::new(), limit: None, offset: 0, ..query.clone() };
-        let plan = Plan::new(table, &all);
+        let plan = Plan::new(&*table, &all);
         if !query.order.is_empty() || !plan.is_exact {
-            let rows = self.select(&plan.select(&table.selected, &table.from), plan.params()).await?;
+            let rows = self.select(&table, &plan.select(&table.selected, &table.from), plan.params()).await?;
             if query.order.is_empty() {
                 return Ok(page_after(query, &table.schema, rows, token));
             }
@@ -199,11 +308,15 @@ impl TableShell for MySql {
     /// Checks and writes in one transaction.
     async fn write_within(&self, op: &WriteOp, within: &Query) -> Result<Written> {
         self.check_writes()?;
-        let within = Narrowing::new(within, &self.table().schema);
+        let within = Narrowing::new(within, &self.0.first.schema);
         if op.id().is_some() {
+            let turn = self.0.shared.progress.turn().await?;
             let mut lease = self.lease().await?;
             let write = Write { operation: None, op: op.clone() };
-            let written = write::execute_within(lease.session(), self.table(), &write, &within).await;
+            let written = write::execute_within(lease.session(), &self.table(), &write, &within).await;
+            if written.is_ok() {
+                self.await_feed_or_stray(lease.session(), turn).await;
+            }
             lease.give_back();
             return written;
         }
@@ -221,7 +334,7 @@ impl TableShell for MySql {
     }
 
     fn batch_size(&self) -> usize {
-        if self.table().rights.any() { BATCH } else { 1 }
+        if self.0.first.rights.any() { BATCH } else { 1 }
     }
 
     async fn write_batch(&self, writes: &[(String, WriteOp)]) -> Vec<Result<Written>> {
@@ -230,12 +343,12 @@ impl TableShell for MySql {
     }
 
     fn writes_once(&self) -> bool {
-        self.table().rights.any()
+        self.0.first.rights.any()
     }
 
     async fn knows(&self, operation: &str) -> Result<bool> {
-        let Some(place) = &self.table().place else { return Ok(false) };
-        if !self.table().rights.any() {
+        let Some(place) = &self.0.first.place else { return Ok(false) };
+        if !self.0.first.rights.any() {
             return Ok(false);
         }
         let mut lease = self.lease().await?;
@@ -246,8 +359,12 @@ impl TableShell for MySql {
 
     async fn insert_return_id(&self, record: &Record) -> Result<Written> {
         self.check_writes()?;
+        let turn = self.0.shared.progress.turn().await?;
         let mut lease = self.lease().await?;
-        let written = write::insert_return_id(lease.session(), self.table(), record).await;
+        let written = write::insert_return_id(lease.session(), &self.table(), record).await;
+        if written.is_ok() {
+            self.await_feed_or_stray(lease.session(), turn).await;
+        }
         lease.give_back();
         written
     }
@@ -271,14 +388,36 @@ impl MySql {
         let page = limit.map(|limit| format!(" LIMIT {}", limit.saturating_add(1))).unwrap_or_default();
         let order = table.natural_order();
         let sql = format!("SELECT {} FROM {}{filter}{order}{page}", table.selected, table.from);
-        let rows = self.select(&sql, plan.values().to_vec()).await?;
+        let rows = self.select(&table, &sql, plan.values().to_vec()).await?;
         Ok(first_rows(&table.schema, &rows, 0, most))
     }
 }
 
-/// Returns all rows that `sql` selects, as of one moment.
+/// Begins a transaction whose reads show one moment, and everything that the Dio's feed has applied before. Returns the place in the
+/// binary log up to which they show everything, if that is needed and the server tells it.
+///
+/// # Errors
+/// A transient error if the server does not show in time what it has reported.
+async fn begin_read(session: &mut Session, turn: Option<&Turn>, needs_place: bool) -> Result<Option<Place>> {
+    let shown = async {
+        loop {
+            session.run(SNAPSHOT).await.map_err(failed)?;
+            let place = if needs_place { server::shown_place(session).await? } else { None };
+            match (turn, &place) {
+                (None, _) => return Ok(place),
+                (Some(turn), Some(shown)) if turn.is_shown_at(shown) => return Ok(place),
+                (Some(_), _) => {}
+            }
+            session.run("COMMIT").await.map_err(failed)?;
+            tokio::time::sleep(INVISIBLE).await;
+        }
+    };
+    let late = |_| Error::transient("the server does not show changes yet that it has reported already");
+    tokio::time::timeout(PASSING, shown).await.map_err(late)?
+}
+
+/// Returns all rows that `sql` selects in the open transaction, and ends it.
 async fn select(session: &mut Session, table: &Table, sql: &str, params: Vec<Value>) -> Result<Rows> {
-    session.run("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await.map_err(failed)?;
     let mut rows = Rows::with_layout(Arc::clone(table.schema.layout()));
     let mut pushed = Ok(());
     let take = |row: Row| {

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mysql_async::{Row, Value};
 
+use super::charset::Charset;
 use super::value::Codec;
 use crate::sql::key;
 use diorama_core::record::{CborValue, Record, id_from_value};
@@ -45,6 +46,12 @@ pub(super) struct Table {
     pub(super) key: Vec<usize>,
     /// True if a unique index has exactly these fields.
     pub(super) is_unique: bool,
+    /// True if it is a table whose rows are changed in transactions.
+    pub(super) is_table: bool,
+    /// True if it keeps former rows.
+    pub(super) is_versioned: bool,
+    /// Names of all columns that are stored, of which the server may hide some.
+    pub(super) columns: Vec<String>,
     pub(super) rights: Rights,
     /// Result columns of a SELECT: the fields.
     pub(super) selected: String,
@@ -88,6 +95,19 @@ pub(super) struct Field {
     pub(super) is_automatic: bool,
     pub(super) is_generated: bool,
     pub(super) is_mandatory: bool,
+    pub(super) stored: Stored,
+}
+
+/// Meaning of a column's values in the binary log.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Stored {
+    /// Name of the type: `int`, `varchar`.
+    pub(super) type_name: String,
+    pub(super) is_unsigned: bool,
+    pub(super) is_zerofill: bool,
+    /// Words of an enum or set.
+    pub(super) words: Vec<String>,
+    pub(super) charset: Charset,
 }
 
 impl Field {
@@ -118,6 +138,38 @@ pub(super) fn binary(text: &str) -> String {
 }
 
 impl Table {
+    /// Returns true if rows and statements for `other` have the same meaning for this table.
+    pub(super) fn is_like(&self, other: &Table) -> bool {
+        (&self.fields, &self.key, &self.columns) == (&other.fields, &other.key, &other.columns)
+    }
+
+    /// Returns this description with the schema of `first`, by which the resource was built. Other columns are in the rows only.
+    ///
+    /// # Errors
+    /// [`Error::Source`] if rows are identified in another way.
+    pub(super) fn under(self, first: &Table) -> Result<Table> {
+        let key = |table: &Table| table.key_columns().join(", ");
+        if key(&self) != key(first) {
+            let detail = format!("{} is now identified by {}: restart to serve it so", self.name, key(&self));
+            return Err(Error::transient(detail));
+        }
+        Ok(Table { schema: Arc::clone(&first.schema), rights: first.rights, ..self })
+    }
+
+    /// Returns the columns of `now` that differ from those of this table, with what happened to them.
+    pub(super) fn differences(&self, now: &Table) -> Vec<(String, String)> {
+        let of = |field: &Field| match self.field(&field.name) {
+            None => Some((field.name.clone(), format!("was added with type {}", field.original))),
+            Some(own) if own.original != field.original => {
+                Some((field.name.clone(), format!("is now of type {}", field.original)))
+            }
+            Some(_) => None,
+        };
+        let dropped = self.fields.iter().filter(|field| now.field(&field.name).is_none());
+        let dropped = dropped.map(|field| (field.name.clone(), "was dropped".to_string()));
+        now.fields.iter().filter_map(of).chain(dropped).collect()
+    }
+
     /// Returns a field by its column name.
     pub(super) fn field(&self, column: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == column)
@@ -147,7 +199,7 @@ impl Table {
     }
 
     /// Returns id and record of a row with these cells, one for each field.
-    fn record(&self, cells: Vec<CborValue>) -> Result<(String, Record)> {
+    pub(super) fn record(&self, cells: Vec<CborValue>) -> Result<(String, Record)> {
         let id = self.id_of(&cells).ok_or_else(|| {
             Error::permanent(format!(
                 "{} has a row whose id is null or empty: set id in diorama.toml to columns that identify the rows",
@@ -169,7 +221,7 @@ impl Table {
     }
 
     /// Returns the id of a row with these cells.
-    fn id_of(&self, cells: &[CborValue]) -> Option<String> {
+    pub(super) fn id_of(&self, cells: &[CborValue]) -> Option<String> {
         let part = |at: &usize| match cells.get(*at)? {
             CborValue::Null => None,
             CborValue::Text(text) if self.key.len() == 1 => Some(text.clone()).filter(|text| !text.is_empty()),

@@ -28,7 +28,7 @@ use super::value::Param;
 use super::write::{self, Write};
 use crate::rows::{apply, count, first_rows, foreign_token, page_after, sorted_page};
 use crate::sql::Plan;
-use crate::sql::operations::TIDY_EVERY;
+use crate::sql::operations::{TIDY_EVERY, settle_reported};
 use diorama_core::record::{Record, Rows};
 use diorama_core::vista::{
     Capabilities, Error, Inferred, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
@@ -432,19 +432,11 @@ fn is_refused_value(error: &Error) -> bool {
         if cause.downcast_ref::<tokio_postgres::Error>().is_some_and(is_bad_value))
 }
 
-/// Marks written rows that the Dio's feed has reported, once it has passed them. If it does not in time, the writes are to be
-/// repeated, which does not write them again.
+/// Marks written rows that the Dio's feed has reported, once it has passed them.
 async fn report(results: &mut Vec<Result<Written>>, checkpoint: Option<Checkpoint<'_>>) {
-    let Some((checkpoint, first)) = checkpoint.zip(results.iter().position(Result::is_ok)) else { return };
-    match checkpoint.passed(PASSING).await {
-        Some(true) => return results.iter_mut().flatten().for_each(|written| written.reported = true),
-        // The rows of this answer may be newer than what the feed reports next: what was written is enough until the refresh.
-        Some(false) => return results.iter_mut().flatten().for_each(|written| written.record = None),
-        None => {}
+    if let Some(checkpoint) = checkpoint.filter(|_| results.iter().any(Result::is_ok)) {
+        settle_reported(results, checkpoint.passed(PASSING).await);
     }
-    results.truncate(first);
-    results
-        .push(Err(Error::unknown("the write was sent, but the feed of the source's changes has not reported it yet")));
 }
 
 /// Returns all rows that `sql` selects, as of one moment.

@@ -8,7 +8,10 @@ use crate::contract;
 use diorama_core::record::CborValue;
 use diorama_core::vista::{Column, ColumnType, ErrorKind, Flag};
 
+mod faults;
+mod feed;
 mod plans;
+mod storm;
 mod types;
 mod writes;
 
@@ -20,7 +23,12 @@ struct Fixture {
 impl Fixture {
     /// Returns `None` where no server can be had, which is a failure under CI.
     fn new(sql: &str) -> Option<Fixture> {
-        let server = MariaDbServer::start_with(&["innodb-flush-log-at-trx-commit=0", "sync-binlog=0"])?;
+        Fixture::with(&["innodb-flush-log-at-trx-commit=0", "sync-binlog=0"], sql)
+    }
+
+    /// As [`Fixture::new`], with options of the server.
+    fn with(options: &[&str], sql: &str) -> Option<Fixture> {
+        let server = MariaDbServer::start_with(options)?;
         server.sql(&format!("CREATE DATABASE shop; USE shop; {sql}"));
         Some(Fixture { server })
     }
@@ -46,13 +54,20 @@ impl Fixture {
         MySql::open("products", &self.url(), MySqlRelation::Query(sql.into()), MySqlOptions::default()).await
     }
 
+    /// Opens a table through a proxy.
+    async fn shell_behind(&self, proxy: &CutProxy, table: &str) -> MySql {
+        let url = self.url().replace(&format!(":{}/", self.server.port()), &format!(":{}/", proxy.port()));
+        self.shell_at(&url, table).await
+    }
+
     async fn shell(&self, table: &str) -> MySql {
         self.shell_at(&self.url(), table).await
     }
 
     async fn shell_at(&self, url: &str, table: &str) -> MySql {
         let address = Address::parse(url, None, None).unwrap();
-        MySql::connect(&address, &MySqlRelation::Table(table.into()), &MySqlOptions::default()).await.unwrap()
+        let shared = Shared::new(address, MySqlRelation::Table(table.into()));
+        MySql::connect(shared, MySqlOptions::default()).await.unwrap()
     }
 }
 

@@ -31,7 +31,7 @@ async fn sql_answers_as_the_evaluator_does() {
         let query = contract::queries::query(columns).new_tree(&mut runner).unwrap().current();
         let expected = apply(&query, &shell.table().schema, all.clone());
         let found = shell.list(&query).await.unwrap_or_else(|error| panic!("{query:?}: {error}"));
-        exact += u32::from(Plan::new(shell.table(), &query).is_exact);
+        exact += u32::from(Plan::new(&*shell.table(), &query).is_exact);
         assert_eq!(found.ids().collect::<Vec<_>>(), expected.ids().collect::<Vec<_>>(), "{query:?}");
         assert_eq!(shell.count(&query).await.unwrap(), count(&query, &shell.table().schema, &all), "{query:?}");
     }
@@ -49,7 +49,7 @@ async fn an_equality_of_text_is_answered_by_the_index() {
     };
     let shell = fixture.shell("t").await;
     let filter = diorama_core::vista::Filter::test("name", diorama_core::vista::query::Test::Eq("name 77".into()));
-    let plan = Plan::new(shell.table(), &Query { filter, ..Query::default() });
+    let plan = Plan::new(&*shell.table(), &Query { filter, ..Query::default() });
     let explained = plan.filter().replacen('?', "'name 77'", 2);
     let explained = fixture.sql(&format!("EXPLAIN SELECT * FROM t {explained}"));
     assert!(explained.contains("\tref\t"), "{explained}");

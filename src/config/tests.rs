@@ -286,6 +286,7 @@ fn files_become_resources_of_their_names() {
     assert_eq!(named("my shop (2).csv"), Ok(("my_shop__2_".into(), true)));
     assert_eq!(named("items=my shop.csv"), Ok(("items".into(), false)));
     assert_eq!(named("data/products.csv.gz"), Ok(("products".into(), false)));
+    assert_eq!(named("data/products.ndjson.ZST"), Ok(("products".into(), false)));
     assert!(named("events.csv").is_err());
     assert!(named("a b=x.csv").is_err());
     let files = ["a.csv", "b/a.json", "c.xls"].map(|file| File::parse(file).unwrap());

@@ -38,6 +38,8 @@ impl Registry {
         fill!(registry,
             "csv" => crate::csv::CsvConnector,
             "json" => crate::json::JsonConnector,
+            "parquet" => crate::parquet::ParquetConnector,
+            "spreadsheet" => crate::spreadsheet::SpreadsheetConnector,
             "sqlite" => crate::sqlite::SqliteConnector,
             "http" => crate::http::HttpConnector::default(),
             "postgres" => crate::postgres::PostgresConnector,

@@ -19,6 +19,7 @@ use crate::file::infer::{
 };
 use crate::file::log_inferred;
 use crate::file::number::{Notation, trimmed};
+use crate::file::place::SourcePlace;
 use crate::file::source::{Content, DecodedRows, SourceFile, io_error, open_regular};
 use crate::rows::{apply, declare};
 use diorama_core::record::{Body, CborValue, Id, Record, RowWriter, Rows, id_to_value};
@@ -77,7 +78,12 @@ impl Csv {
     /// # Errors
     /// [`Error::Source`] if the file cannot be read or is not valid CSV, [`Error::Config`] if the options do not match it.
     pub async fn open(name: &str, path: impl Into<PathBuf>, options: CsvOptions) -> Result<Vista> {
-        let (vista, file) = (name.to_string(), Arc::new(SourceFile::new(path.into(), options.settle)));
+        Csv::open_at(name, SourcePlace::new(path), options).await
+    }
+
+    /// [`Csv::open`] for a file at any place.
+    pub(super) async fn open_at(name: &str, place: SourcePlace, options: CsvOptions) -> Result<Vista> {
+        let (vista, file) = (name.to_string(), Arc::new(SourceFile::new(place, options.settle)));
         let source = Arc::clone(&file);
         let csv = file.study(move |content| infer(&vista, &source, content, &options)).await?;
         log_inferred(name, csv.0.file.path(), &csv.0.inferred);

@@ -6,7 +6,7 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use super::place::SourcePlace;
 use super::regular::{Identity, check_regular};
 use crate::blocking::blocking;
 use diorama_core::record::Rows;
@@ -93,6 +94,16 @@ impl Content {
     /// Returns true if the file ends with a line end, or its format marks the end.
     pub(crate) fn is_closed(&self) -> bool {
         self.framed || self.last.is_none_or(|last| matches!(last, b'\n' | b'\r'))
+    }
+
+    /// Hashes the whole file and returns it for reading at any place, for a format that marks its own end.
+    pub(crate) fn whole(&mut self) -> std::io::Result<File> {
+        self.rewind()?;
+        std::io::copy(self, &mut std::io::sink())?;
+        self.set_framed();
+        let mut file = self.file.try_clone()?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok(file)
     }
 
     fn fingerprint(&self) -> Fingerprint {
@@ -192,7 +203,7 @@ struct SourceVersions {
 /// A source file with what is known from earlier readings.
 #[derive(Debug)]
 pub(crate) struct SourceFile {
-    path: PathBuf,
+    place: SourcePlace,
     settle: Duration,
     known: Mutex<SourceVersions>,
 }
@@ -206,20 +217,21 @@ enum ReadOutcome<T> {
 }
 
 impl SourceFile {
-    /// Returns the source for the file at `path`, which is opened on each reading.
-    pub(crate) fn new(path: PathBuf, settle: Option<Duration>) -> SourceFile {
-        SourceFile { path, settle: settle.unwrap_or(SETTLE), known: Mutex::default() }
+    /// Returns the source for the file at `place`, which is opened on each reading.
+    pub(crate) fn new(place: SourcePlace, settle: Option<Duration>) -> SourceFile {
+        SourceFile { place, settle: settle.unwrap_or(SETTLE), known: Mutex::default() }
     }
 
+    /// Returns the path for messages.
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.place.path()
     }
 
     /// Reason why the file is not accepted at present; `None` if it is.
     pub(crate) fn doubt(&self) -> Option<String> {
         let known = self.known.lock();
         let doubt = known.doubt.as_ref()?;
-        let (path, settle) = (self.path.display(), self.settle.as_secs_f32());
+        let (path, settle) = (self.path().display(), self.settle.as_secs_f32());
         Some(format!("{path} {}: it is used once it has stayed unchanged for {settle} s", doubt.why))
     }
 
@@ -256,7 +268,7 @@ impl SourceFile {
         read: impl Fn(&mut Content) -> Result<Rows> + Send + Sync + 'static,
     ) -> Result<Option<Rows>> {
         let file = Arc::clone(self);
-        let metadata = blocking(move || std::fs::metadata(&file.path).map_err(|error| io_error(&file.path, &error)));
+        let metadata = blocking(move || std::fs::metadata(file.path()).map_err(|error| io_error(file.path(), &error)));
         let current = Version::fingerprint(&metadata.await?);
         let is_same = current.as_deref() == Some(fingerprint) && self.known.lock().doubt.is_none();
         if is_same { Ok(None) } else { self.list(read).await.map(Some) }
@@ -279,7 +291,7 @@ impl SourceFile {
                 ReadOutcome::Doubtful(rest) => tokio::time::sleep(rest).await,
             }
         }
-        let why = self.doubt().unwrap_or_else(|| format!("{} is being written", self.path.display()));
+        let why = self.doubt().unwrap_or_else(|| format!("{} is being written", self.path().display()));
         Err(Error::transient(format!("{why}; it has changed in each of {READINGS} readings")))
     }
 
@@ -288,19 +300,19 @@ impl SourceFile {
         read: &impl Fn(&mut Content) -> Result<T>,
         ids: fn(&T) -> Option<Vec<u64>>,
     ) -> Result<ReadOutcome<T>> {
-        let io = |error| io_error(&self.path, &error);
-        let file = open_regular(&self.path)?;
+        let io = |error| io_error(self.path(), &error);
+        let file = open_regular(self.path())?;
         let before = Version::of(&file.metadata().map_err(io)?);
         let mut content = Content::new(file);
         let result = read(&mut content);
-        let metadata = std::fs::metadata(&self.path).map_err(io)?;
+        let metadata = std::fs::metadata(self.path()).map_err(io)?;
         let after = Version::of(&metadata);
         let ids = result.as_ref().ok().and_then(ids);
         let mut known = self.known.lock();
         let doubted = known.doubt.is_some();
         let result = result.map(|result| (result, Version::fingerprint(&metadata)));
         let reading = known.judge(&content, result, ids, self.settle, (&before, &after));
-        let (path, why) = (self.path.display(), known.doubt.as_ref().map(|doubt| &doubt.why));
+        let (path, why) = (self.path().display(), known.doubt.as_ref().map(|doubt| &doubt.why));
         match why {
             Some(why) if !doubted => {
                 tracing::warn!(%path, why, settle = ?self.settle, "the file may be incomplete and will be read again");

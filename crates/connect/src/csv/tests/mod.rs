@@ -33,7 +33,7 @@ impl Fixture {
 
     /// Infers and reads without a runtime.
     fn read(&self) -> (Csv, Rows) {
-        let file = Arc::new(SourceFile::new(self.path(), None));
+        let file = Arc::new(SourceFile::new(SourcePlace::new(self.path()), None));
         let content = || Content::new(open_regular(file.path()).unwrap());
         let csv = infer("x", &file, &mut content(), &CsvOptions::default()).unwrap();
         let rows = csv.0.read(&mut content()).unwrap();

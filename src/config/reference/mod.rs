@@ -17,7 +17,7 @@ use diorama_connect::{Connector, FollowMode, Registry};
 use keys::{KEYS, KeyText, REQUIRED, TABLES};
 
 /// Files that together contain every table and take every branch.
-const SAMPLES: [&str; 6] = [
+const SAMPLES: [&str; 7] = [
     r#"
         [server]
         auth = { tokens = ["env:TOKEN"] }
@@ -63,6 +63,12 @@ const SAMPLES: [&str; 6] = [
         [dio.a]
         source = { connection = "shop", table = "a" }
         write = { connection = "shop", table = "b" }
+    "#,
+    r#"
+        [dio.a]
+        source = { parquet = "s3://bucket/a.parquet", auth = {} }
+        [dio.b]
+        source = { spreadsheet = "a.xlsx" }
     "#,
     r#"
         [dio.a]

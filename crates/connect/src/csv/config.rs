@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::source::{Csv, CsvOptions};
 use crate::connector::{Connector, Key, Settings, Source, SourceRequest};
 use crate::file::place::SourcePlace;
-use crate::file::{ENCODING, SETTLE, WATCH};
+use crate::file::{ENCODING, ENDPOINT, REGION, SETTLE, WATCH};
 use diorama_core::vista::{Result, Vista};
 
 /// Connector for CSV files.
@@ -126,5 +126,7 @@ const KEYS: &[Key] = &[
     ),
     SETTLE,
     WATCH,
+    REGION,
+    ENDPOINT,
     ENCODING,
 ];

@@ -20,7 +20,7 @@ use crate::file::infer::{
 use crate::file::log_inferred;
 use crate::file::number::{Notation, trimmed};
 use crate::file::place::SourcePlace;
-use crate::file::source::{Content, DecodedRows, SourceFile, io_error, open_regular};
+use crate::file::source::{Content, DecodedRows, SourceFile, io_error};
 use crate::rows::{apply, declare};
 use diorama_core::record::{Body, CborValue, Id, Record, RowWriter, Rows, id_to_value};
 use diorama_core::vista::{
@@ -82,7 +82,7 @@ impl Csv {
     }
 
     /// [`Csv::open`] for a file at any place.
-    pub(super) async fn open_at(name: &str, place: SourcePlace, options: CsvOptions) -> Result<Vista> {
+    pub(crate) async fn open_at(name: &str, place: SourcePlace, options: CsvOptions) -> Result<Vista> {
         let (vista, file) = (name.to_string(), Arc::new(SourceFile::new(place, options.settle)));
         let source = Arc::clone(&file);
         let csv = file.study(move |content| infer(&vista, &source, content, &options)).await?;
@@ -415,7 +415,7 @@ impl Inner {
 
     /// Finds the line of the first row with this id by reading the file again; used only for errors.
     fn line_of(&self, id: &str) -> Result<Option<u64>> {
-        let mut content = Content::new(open_regular(self.file.path())?);
+        let mut content = Content::new(self.file.open_again()?);
         reader::read(self.file.path(), &mut content, &self.options, |reader| {
             let header = reader.header()?;
             let sources = self.sources(&header)?;

@@ -9,6 +9,10 @@ pub(crate) mod number;
 #[cfg(feature = "file")]
 pub(crate) mod place;
 pub(crate) mod regular;
+#[cfg(feature = "http")]
+pub(crate) mod remote;
+#[cfg(feature = "http")]
+mod s3;
 #[cfg(feature = "file")]
 #[cfg_attr(not(all(feature = "csv", feature = "parquet")), allow(dead_code, reason = "each format uses its part"))]
 pub(crate) mod source;
@@ -34,6 +38,19 @@ pub(crate) const SETTLE: Key = Key::new(
 /// Key `watch` of the file formats.
 #[cfg(feature = "file")]
 pub(crate) const WATCH: Key = Key::new("source.watch", "false", "Files: `true` reads the file again when it is saved.");
+
+/// Key `region` of the file formats.
+#[cfg(feature = "file")]
+pub(crate) const REGION: Key =
+    Key::new("source.region", "`AWS_REGION`, else `us-east-1`", "Files at `s3://`: the region of the bucket.");
+
+/// Key `endpoint` of the file formats.
+#[cfg(feature = "file")]
+pub(crate) const ENDPOINT: Key = Key::new(
+    "source.endpoint",
+    "`AWS_ENDPOINT_URL`, else that of AWS",
+    "Files at `s3://`: URL of another object store with the same protocol.",
+);
 
 /// Key `encoding` of the file formats.
 #[cfg(feature = "file")]

@@ -38,20 +38,20 @@ pub(super) fn parse(body: &[u8]) -> Result<CborValue, JsonError> {
 
 /// A request.
 #[derive(Clone, Debug)]
-pub(super) struct Call {
-    pub(super) method: Method,
-    pub(super) url: Url,
-    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// JSON.
     pub(super) body: Option<Bytes>,
     /// Media type of the body.
     pub(super) content_type: HeaderValue,
     /// Time for which the request waits for the rate limit.
-    pub(super) patience: Duration,
+    pub(crate) patience: Duration,
 }
 
 impl Call {
-    pub(super) fn new(method: Method, url: Url, patience: Duration) -> Call {
+    pub(crate) fn new(method: Method, url: Url, patience: Duration) -> Call {
         let content_type = HeaderValue::from_static("application/json");
         Call { method, url, headers: Vec::new(), body: None, content_type, patience }
     }
@@ -59,7 +59,7 @@ impl Call {
 
 /// An answer that is not a failure.
 #[derive(Clone, Debug)]
-pub(super) struct Reply {
+pub(crate) struct Reply {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -68,18 +68,18 @@ pub(super) struct Reply {
 }
 
 /// Client of one API.
-pub(super) struct Client {
+pub(crate) struct Client {
     /// Follows redirects, for GET.
-    reading: reqwest::Client,
+    pub(crate) reading: reqwest::Client,
     /// Follows no redirect, which would turn a POST into a GET.
-    writing: reqwest::Client,
-    auth: Authenticator,
-    budget: Arc<Budget>,
-    headers: HeaderMap,
+    pub(crate) writing: reqwest::Client,
+    pub(crate) auth: Authenticator,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) headers: HeaderMap,
     rules: Vec<HttpRule>,
     remaining: Option<String>,
     reset: Option<String>,
-    max_size: u64,
+    pub(crate) max_size: u64,
     public_only: bool,
     /// The URL of the rows, for the origin.
     base: Url,
@@ -92,14 +92,14 @@ impl fmt::Debug for Client {
 }
 
 /// Returns a URL for messages: without user, password and query, which may contain secrets.
-pub(super) fn shown(url: &Url) -> String {
+pub(crate) fn shown(url: &Url) -> String {
     format!("{}{}", url.origin().ascii_serialization(), url.path())
 }
 
 impl Client {
     /// # Errors
     /// [`Error::Config`] if the certificates of the authorities cannot be read.
-    pub(super) fn new(base: Url, options: &HttpOptions, budget: Arc<Budget>) -> Result<Client> {
+    pub(crate) fn new(base: Url, options: &HttpOptions, budget: Arc<Budget>) -> Result<Client> {
         let pem = options
             .ca
             .as_ref()
@@ -178,7 +178,7 @@ impl Client {
         }
     }
 
-    fn unanswered(&self, error: reqwest::Error) -> Failure {
+    pub(crate) fn unanswered(&self, error: reqwest::Error) -> Failure {
         let (is_sent, host) = (!error.is_connect() && !error.is_builder(), self.base.authority());
         let message = format!("{host} gave no answer: {}", plain(error));
         if is_sent { Failure::Unanswered(message) } else { Failure::not_acted(message) }
@@ -195,7 +195,7 @@ impl Client {
         }
     }
 
-    fn judge(&self, call: &Call, status: StatusCode, headers: HeaderMap, body: Bytes) -> Result<Reply, Failure> {
+    pub(crate) fn judge(&self, call: &Call, status: StatusCode, headers: HeaderMap, body: Bytes) -> Result<Reply, Failure> {
         let retry_after = retry_after(&headers);
         let reset = self.reset.as_ref().and_then(|name| headers.get(name)?.to_str().ok()).and_then(reset_in);
         let mut meaning = action(&self.rules, status, &body);
@@ -249,7 +249,7 @@ impl Client {
     }
 
     /// Refuses other origins, because credentials are sent with every request.
-    fn check_origin(&self, url: &Url) -> Result<(), Failure> {
+    pub(crate) fn check_origin(&self, url: &Url) -> Result<(), Failure> {
         let refused = |message| Err(Failure::Refused { status: StatusCode::MISDIRECTED_REQUEST, message });
         if url.origin() != self.base.origin() {
             let origin = self.base.origin().ascii_serialization();
@@ -293,7 +293,7 @@ fn redirects(base: &Url) -> reqwest::redirect::Policy {
 ///
 /// # Errors
 /// The reason: it is larger, or the connection was lost.
-pub(super) async fn read_limited(mut answer: reqwest::Response, most: u64) -> Result<Bytes, String> {
+pub(crate) async fn read_limited(mut answer: reqwest::Response, most: u64) -> Result<Bytes, String> {
     let too_large = || format!("the answer is larger than {most} bytes (max_size)");
     if answer.content_length().is_some_and(|length| length > most) {
         return Err(too_large());

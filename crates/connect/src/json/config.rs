@@ -9,7 +9,7 @@ use super::outline::arrays;
 use super::source::{Json, JsonOptions};
 use crate::connector::{Connector, Key, Settings, Source, SourceRequest};
 use crate::file::place::SourcePlace;
-use crate::file::{ENCODING, SETTLE, WATCH};
+use crate::file::{ENCODING, ENDPOINT, REGION, SETTLE, WATCH};
 use diorama_core::vista::{Result, Vista};
 
 /// Connector for JSON files.
@@ -102,5 +102,7 @@ const KEYS: &[Key] = &[
     ),
     SETTLE,
     WATCH,
+    REGION,
+    ENDPOINT,
     ENCODING,
 ];

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::source::{Parquet, ParquetOptions};
 use crate::connector::{Connector, Key, Settings, Source, SourceRequest};
 use crate::file::place::SourcePlace;
-use crate::file::{SETTLE, WATCH};
+use crate::file::{ENDPOINT, REGION, SETTLE, WATCH};
 use diorama_core::vista::{Result, Vista};
 
 /// Connector for Parquet files.
@@ -74,4 +74,4 @@ impl Source for ParquetFile {
     }
 }
 
-const KEYS: &[Key] = &[Key::new("source.parquet", "", "A Parquet file."), SETTLE, WATCH];
+const KEYS: &[Key] = &[Key::new("source.parquet", "", "A Parquet file."), SETTLE, WATCH, REGION, ENDPOINT];

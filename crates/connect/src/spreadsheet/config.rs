@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::source::{Spreadsheet, SpreadsheetOptions, sheets_with_rows};
 use crate::connector::{Connector, Key, Settings, Source, SourceRequest};
 use crate::file::place::SourcePlace;
-use crate::file::{SETTLE, WATCH};
+use crate::file::{ENDPOINT, REGION, SETTLE, WATCH};
 use diorama_core::vista::{Result, Vista};
 
 /// Connector for spreadsheets.
@@ -107,4 +107,6 @@ const KEYS: &[Key] = &[
     ),
     SETTLE,
     WATCH,
+    REGION,
+    ENDPOINT,
 ];

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::file::source::open_regular;
 use diorama_core::record::value_to_json;
 
 struct Fixture {

@@ -28,10 +28,10 @@ pub mod parquet;
 pub mod postgres;
 mod registry;
 mod rows;
-#[cfg(feature = "sql")]
-mod sql;
 #[cfg(feature = "spreadsheet")]
 pub mod spreadsheet;
+#[cfg(feature = "sql")]
+mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(feature = "tls")]

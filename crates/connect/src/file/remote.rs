@@ -216,7 +216,8 @@ impl RemoteFile {
             let file = tempfile::Builder::new().prefix("diorama-").tempfile();
             file.and_then(|file| Ok((file.reopen()?, file))).map_err(|error| Error::transient(error.to_string()))
         });
-        let (writer, file) = made.await.map_err(|error| Failure::not_acted(format!("{place} cannot be stored: {error}")))?;
+        let (writer, file) =
+            made.await.map_err(|error| Failure::not_acted(format!("{place} cannot be stored: {error}")))?;
         let (mut writer, mut size) = (tokio::fs::File::from_std(writer), 0);
         loop {
             match answer.chunk().await {
@@ -228,7 +229,9 @@ impl RemoteFile {
                     writer.write_all(&chunk).await.map_err(unsaved)?;
                 }
                 Ok(None) => break,
-                Err(error) => return Err(Failure::Unanswered(format!("{place} has not arrived whole: {}", plain(error)))),
+                Err(error) => {
+                    return Err(Failure::Unanswered(format!("{place} has not arrived whole: {}", plain(error))));
+                }
             }
         }
         writer.flush().await.map_err(unsaved)?;
@@ -258,7 +261,7 @@ impl Client {
     }
 }
 
-#[cfg(all(test, feature = "csv"))]
+#[cfg(test)]
 #[path = "remote_tests.rs"]
 mod tests;
 

@@ -1,5 +1,7 @@
 //! Tests of files at URLs, against a server that answers as it is told.
 
+#![cfg(feature = "csv")]
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};

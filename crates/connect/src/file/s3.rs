@@ -66,8 +66,7 @@ impl S3File {
         };
         let url = url.parse().map_err(|error| format!("endpoint: {error}"))?;
         let credentials = env("AWS_ACCESS_KEY_ID").zip(env("AWS_SECRET_ACCESS_KEY"));
-        let credentials =
-            credentials.map(|(id, secret)| Credentials { id, secret, token: env("AWS_SESSION_TOKEN") });
+        let credentials = credentials.map(|(id, secret)| Credentials { id, secret, token: env("AWS_SESSION_TOKEN") });
         Ok((S3File { region, credentials }, url))
     }
 
@@ -99,8 +98,10 @@ impl S3File {
             key = keyed_hash(&key, part);
         }
         let signature = hex(&keyed_hash(&key, &text));
-        let authorization =
-            format!("AWS4-HMAC-SHA256 Credential={}/{scope},SignedHeaders={names},Signature={signature}", credentials.id);
+        let authorization = format!(
+            "AWS4-HMAC-SHA256 Credential={}/{scope},SignedHeaders={names},Signature={signature}",
+            credentials.id
+        );
         own.push((AUTHORIZATION.as_str(), &authorization));
         let header = |(name, value): (&str, &str)| {
             let mut value = HeaderValue::from_str(value).ok()?;
@@ -139,7 +140,12 @@ fn encoded(key: &str) -> String {
 mod tests {
     use super::*;
 
-    fn file(place: &str, region: Option<&str>, endpoint: Option<&str>, env: &[(&str, &str)]) -> Result<(S3File, Url), String> {
+    fn file(
+        place: &str,
+        region: Option<&str>,
+        endpoint: Option<&str>,
+        env: &[(&str, &str)],
+    ) -> Result<(S3File, Url), String> {
         let find = |name: &str| env.iter().find(|(own, _)| *own == name).map(|(_, value)| value.to_string());
         S3File::new(place, region.map(Into::into), endpoint.map(Into::into), &find)
     }
@@ -177,7 +183,10 @@ mod tests {
         let endpoint = Some("http://127.0.0.1:9000/");
         assert_eq!(url("s3://data/a.csv", None, endpoint, &[]).unwrap(), "http://127.0.0.1:9000/data/a.csv");
         for wrong in ["s3://data", "s3://data/", "s3:///a", "s3://da:ta/a"] {
-            assert_eq!(url(wrong, None, None, &[]).unwrap_err(), "a file in an object store is written s3://BUCKET/KEY");
+            assert_eq!(
+                url(wrong, None, None, &[]).unwrap_err(),
+                "a file in an object store is written s3://BUCKET/KEY"
+            );
         }
     }
 
@@ -188,7 +197,9 @@ mod tests {
         let env = [KEYS[0], KEYS[1], ("AWS_SESSION_TOKEN", "token")];
         let (temporary, url) = file("s3://data/a", None, None, &env).unwrap();
         let headers = temporary.sign(&url, Timestamp::UNIX_EPOCH);
-        assert!(authorization(&headers).contains("SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-amz-security-token"));
+        assert!(
+            authorization(&headers).contains("SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-amz-security-token")
+        );
         assert!(!format!("{temporary:?} {headers:?}").contains("wJalr"));
     }
 }

@@ -70,9 +70,15 @@ impl ObjectStore {
 
     /// Sends a request that is not signed, to a service that the header names.
     async fn send(&self, method: &str, path: &str, service: &str, body: &str) -> Option<(u16, String)> {
-        let scope = format!("AWS4-HMAC-SHA256 Credential=x/20200101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=x");
+        let scope = format!(
+            "AWS4-HMAC-SHA256 Credential=x/20200101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=x"
+        );
         let kind = if service == "iam" { "application/x-www-form-urlencoded" } else { "text/csv" };
-        let client = Client::new(self.endpoint.parse().unwrap(), &HttpOptions::default(), Arc::new(Budget::new(&Default::default())));
+        let client = Client::new(
+            self.endpoint.parse().unwrap(),
+            &HttpOptions::default(),
+            Arc::new(Budget::new(&Default::default())),
+        );
         let request = client.unwrap().writing.request(method.parse().unwrap(), format!("{}{path}", self.endpoint));
         let request = request.header("authorization", scope).header("content-type", kind).body(body.to_string());
         let answer = request.send().await.ok()?;

@@ -274,8 +274,7 @@ impl SourceFile {
             return self.list_of(changed, read).await.map(Some);
         }
         let file = Arc::clone(self);
-        let metadata =
-            blocking(move || std::fs::metadata(file.path()).map_err(|error| io_error(file.path(), &error)));
+        let metadata = blocking(move || std::fs::metadata(file.path()).map_err(|error| io_error(file.path(), &error)));
         let current = Version::fingerprint(&metadata.await?);
         let is_same = current.as_deref() == Some(fingerprint) && self.known.lock().doubt.is_none();
         if is_same { Ok(None) } else { self.list(read).await.map(Some) }

@@ -84,7 +84,10 @@ async fn follow(path: PathBuf, mut seen: Option<FileState>, dio: WeakDio) {
         }
         if timeout(LOOK, reports.notified()).await.is_ok() {
             let last = Instant::now() + BURST;
-            while Instant::now() < last && timeout_at(last, timeout(QUIET, reports.notified())).await.is_ok_and(|more| more.is_ok()) {}
+            while Instant::now() < last
+                && timeout_at(last, timeout(QUIET, reports.notified())).await.is_ok_and(|more| more.is_ok())
+            {
+            }
         }
     }
 }
@@ -154,7 +157,8 @@ struct ReportHandler {
 impl EventHandler for ReportHandler {
     fn handle_event(&mut self, event: notify::Result<notify::Event>) {
         // Reading the file is reported too, and would be answered by another look.
-        let is_reading = |kind: EventKind| kind.is_access() && kind != EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let is_reading =
+            |kind: EventKind| kind.is_access() && kind != EventKind::Access(AccessKind::Close(AccessMode::Write));
         if !event.is_ok_and(|event| is_reading(event.kind)) {
             self.reports.notify_one();
         }

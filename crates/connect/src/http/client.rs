@@ -195,7 +195,13 @@ impl Client {
         }
     }
 
-    pub(crate) fn judge(&self, call: &Call, status: StatusCode, headers: HeaderMap, body: Bytes) -> Result<Reply, Failure> {
+    pub(crate) fn judge(
+        &self,
+        call: &Call,
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Reply, Failure> {
         let retry_after = retry_after(&headers);
         let reset = self.reset.as_ref().and_then(|name| headers.get(name)?.to_str().ok()).and_then(reset_in);
         let mut meaning = action(&self.rules, status, &body);

@@ -20,10 +20,15 @@ pub(super) enum Codec {
     Boolean,
     Signed,
     Unsigned,
-    Decimal { scale: i32 },
+    Decimal {
+        scale: i32,
+    },
     Date,
     Time(TimeUnit),
-    Timestamp { unit: TimeUnit, utc: bool },
+    Timestamp {
+        unit: TimeUnit,
+        utc: bool,
+    },
     /// A timestamp of old writers, in nanoseconds.
     Int96,
     Half,
@@ -119,7 +124,7 @@ impl Codec {
     pub(super) fn int64(self, value: i64) -> CborValue {
         match self {
             Codec::Unsigned => value.cast_unsigned().into(),
-            Codec::Decimal { scale } => decimal(value < 0, value.unsigned_abs().to_string(), scale).into(),
+            Codec::Decimal { scale } => decimal(value < 0, &value.unsigned_abs().to_string(), scale).into(),
             Codec::Date => date(value),
             Codec::Time(unit) => time(nanoseconds(value, unit)),
             Codec::Timestamp { unit, utc } => timestamp(nanoseconds(value, unit), utc),
@@ -155,7 +160,7 @@ impl Codec {
             Codec::Json => parse_json(bytes, JsonLimits::default()).unwrap_or_else(|_| text(bytes)),
             Codec::Decimal { scale } => {
                 let (is_negative, digits) = integer(bytes);
-                decimal(is_negative, digits, scale).into()
+                decimal(is_negative, &digits, scale).into()
             }
             Codec::Uuid => match uuid::Uuid::from_slice(bytes) {
                 Ok(uuid) => uuid.to_string().into(),
@@ -245,7 +250,7 @@ fn integer(bytes: &[u8]) -> (bool, String) {
 }
 
 /// Places the decimal point.
-fn decimal(is_negative: bool, digits: String, scale: i32) -> String {
+fn decimal(is_negative: bool, digits: &str, scale: i32) -> String {
     let sign = if is_negative { "-" } else { "" };
     let scale = usize::try_from(scale).unwrap_or_default();
     if scale == 0 {

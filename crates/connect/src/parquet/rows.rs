@@ -87,11 +87,23 @@ pub(super) fn each_row(
 enum Node {
     Leaf(Box<Leaf>),
     /// Present if the definition level is higher than `def`.
-    Optional { def: i16, inner: Box<Node> },
+    Optional {
+        def: i16,
+        inner: Box<Node>,
+    },
     Struct(Vec<(String, Node)>),
     /// Has elements while the definition level is higher than `def` and the repetition level is higher than `rep`.
-    List { def: i16, rep: i16, inner: Box<Node> },
-    Map { def: i16, rep: i16, key: Box<Node>, value: Box<Node> },
+    List {
+        def: i16,
+        rep: i16,
+        inner: Box<Node>,
+    },
+    Map {
+        def: i16,
+        rep: i16,
+        key: Box<Node>,
+        value: Box<Node>,
+    },
 }
 
 /// Builder of the nodes of a row group.
@@ -107,9 +119,7 @@ impl Builder<'_> {
     fn node(&mut self, ty: &Type, def: i16, rep: i16, depth: usize) -> Result<Node> {
         match ty.get_basic_info().repetition() {
             Repetition::REQUIRED => self.bare(ty, def, rep, depth),
-            Repetition::OPTIONAL => {
-                Ok(Node::Optional { def, inner: Box::new(self.bare(ty, def + 1, rep, depth)?) })
-            }
+            Repetition::OPTIONAL => Ok(Node::Optional { def, inner: Box::new(self.bare(ty, def + 1, rep, depth)?) }),
             // A repeated field outside of a list is one by itself.
             Repetition::REPEATED => {
                 Ok(Node::List { def, rep, inner: Box::new(self.bare(ty, def + 1, rep + 1, depth)?) })
@@ -144,9 +154,8 @@ impl Builder<'_> {
             }
             _ if fields.is_empty() => Err(wrong(format!("the group {:?} has no columns", ty.name()))),
             _ => {
-                let member = |field: &std::sync::Arc<Type>| {
-                    Ok((field.name().to_string(), self.node(field, def, rep, depth)?))
-                };
+                let member =
+                    |field: &std::sync::Arc<Type>| Ok((field.name().to_string(), self.node(field, def, rep, depth)?));
                 fields.iter().map(member).collect::<Result<_>>().map(Node::Struct)
             }
         }

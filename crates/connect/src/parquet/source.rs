@@ -135,7 +135,9 @@ fn describe(vista: &str, file: &Arc<SourceFile>, content: &mut Content, options:
             named if named.is_empty() => None,
             named => {
                 let columns_of = uniqueness(file, reader, &fields, &named)?;
-                let is_fit = columns_of.iter().any(|(name, unique)| is_named(vista, &columns, name) && unique.unfit(0).is_none());
+                let is_fit = columns_of
+                    .iter()
+                    .any(|(name, unique)| is_named(vista, &columns, name) && unique.unfit(0).is_none());
                 is_fit.then_some(columns_of)
             }
         };
@@ -222,7 +224,7 @@ impl Inner {
         let mut number = 0_u64;
         let read = each_row(reader, &fields, &mut |cells| {
             number += 1;
-            let (id, body) = match encoder.encode(number, cells) {
+            let (id, body) = match encoder.encode(number, &cells) {
                 Ok(row) => row,
                 Err(error) => {
                     rows.skip(error.to_string());
@@ -292,8 +294,8 @@ impl<'a> RowEncoder<'a> {
     }
 
     /// Returns the id and the encoded row of `cells`, which is row `number` of the file.
-    fn encode(&mut self, number: u64, cells: Vec<CborValue>) -> Result<(Id, Body)> {
-        let id = Id::from(self.id_of(number, &cells)?);
+    fn encode(&mut self, number: u64, cells: &[CborValue]) -> Result<(Id, Body)> {
+        let id = Id::from(self.id_of(number, cells)?);
         for (_, at) in &self.cells {
             match at.and_then(|at| cells.get(at)) {
                 Some(CborValue::Text(text)) => self.writer.text(text),
@@ -305,7 +307,8 @@ impl<'a> RowEncoder<'a> {
         let body = match self.writer.finish() {
             Some(body) => body,
             None => {
-                let cell = |at: Option<usize>| at.and_then(|at| cells.get(at)).cloned().unwrap_or_else(|| number.into());
+                let cell =
+                    |at: Option<usize>| at.and_then(|at| cells.get(at)).cloned().unwrap_or_else(|| number.into());
                 let record: Record = self.cells.iter().map(|(name, at)| (name.to_string(), cell(*at))).collect();
                 Body::encode(&id, &record, layout)
             }

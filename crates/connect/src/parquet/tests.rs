@@ -151,11 +151,30 @@ async fn values_of_all_types_are_exact() {
     let types: Vec<ColumnType> = schema.columns().iter().map(|column| column.ty).collect();
     use ColumnType as T;
     let expected = [
-        T::Integer, T::Boolean, T::Integer, T::Integer, T::Integer, T::Decimal, T::Decimal, T::Date, T::Datetime, T::Datetime,
-        T::String, T::Datetime, T::Number, T::Number, T::Number, T::String, T::Json, T::Bytes, T::Uuid, T::String,
+        T::Integer,
+        T::Boolean,
+        T::Integer,
+        T::Integer,
+        T::Integer,
+        T::Decimal,
+        T::Decimal,
+        T::Date,
+        T::Datetime,
+        T::Datetime,
+        T::String,
+        T::Datetime,
+        T::Number,
+        T::Number,
+        T::Number,
+        T::String,
+        T::Json,
+        T::Bytes,
+        T::Uuid,
+        T::String,
     ];
     assert_eq!(types, expected);
-    let declared = ParquetOptions { columns: vec![Column::new("raw", ColumnType::String)], ..ParquetOptions::default() };
+    let declared =
+        ParquetOptions { columns: vec![Column::new("raw", ColumnType::String)], ..ParquetOptions::default() };
     assert!(fixture.rows(declared).await[0].contains("\"raw\""), "bytes that are not text stay as they are");
 }
 
@@ -251,7 +270,8 @@ async fn row_groups_of_any_codec_are_read_in_order() {
 async fn the_id_is_chosen_as_for_other_files() {
     let fixture = Fixture::new();
     let write = |schema: &str, first: &[i64], second: &[&str]| {
-        let columns = vec![column::<Int64Type>(first.to_vec(), &[], &[]), column::<ByteArrayType>(texts(second), &[], &[])];
+        let columns =
+            vec![column::<Int64Type>(first.to_vec(), &[], &[]), column::<ByteArrayType>(texts(second), &[], &[])];
         fixture.write(schema, Compression::SNAPPY, vec![columns]);
     };
     let named = |first: &str| format!("message m {{ required int64 {first}; required binary code (STRING); }}");

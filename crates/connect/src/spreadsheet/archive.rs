@@ -28,9 +28,8 @@ pub(super) enum Format {
 /// # Errors
 /// The reason why it cannot be read.
 pub(super) fn check(file: &File, most: u64) -> Result<Format, String> {
-    let mut zip = ZipArchive::new(BufReader::new(file)).map_err(|error| {
-        format!("it is not an .xlsx or .ods file ({error}); one with a password cannot be read")
-    })?;
+    let mut zip = ZipArchive::new(BufReader::new(file))
+        .map_err(|error| format!("it is not an .xlsx or .ods file ({error}); one with a password cannot be read"))?;
     if zip.len() > MAX_PARTS {
         return Err(format!("it has more than {MAX_PARTS} parts"));
     }

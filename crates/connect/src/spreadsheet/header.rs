@@ -44,7 +44,8 @@ impl HeaderFinder {
         let mut inferred = Vec::new();
         if declared.is_none() && at > 0 {
             let because = format!("the {at} rows above it have fewer cells");
-            inferred.push(Inferred::new("header", format!("row {}", row.at + 1), because, "header in source").doubtful());
+            inferred
+                .push(Inferred::new("header", format!("row {}", row.at + 1), because, "header in source").doubtful());
         }
         Some(Header { row: row.at, names: names(row, &mut inferred), inferred })
     }

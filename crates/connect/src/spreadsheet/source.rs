@@ -285,7 +285,8 @@ impl FoundColumns {
         for (column, findings) in &mut self.columns {
             findings.see(cells.get(column).copied(), (row.at, *column));
         }
-        let beyond: Vec<u32> = row.cells.iter().map(|(at, _)| *at).filter(|at| !self.columns.contains_key(at)).collect();
+        let beyond: Vec<u32> =
+            row.cells.iter().map(|(at, _)| *at).filter(|at| !self.columns.contains_key(at)).collect();
         for column in beyond {
             // A column without a name whose first cell is below the header.
             self.header.names.insert(column, unnamed(column, &self.header.names));
@@ -328,9 +329,8 @@ fn infer(
         Column::new(name.as_str(), ty)
     });
     let mut columns = declare(vista, typed.collect(), &options.columns)?;
-    let unique = |name: &str| {
-        found.named(name).and_then(|column| column.unique.as_ref()).is_some_and(Uniqueness::holds)
-    };
+    let unique =
+        |name: &str| found.named(name).and_then(|column| column.unique.as_ref()).is_some_and(Uniqueness::holds);
     let unfit = |name: &str| found.named(name).and_then(|column| column.unique.as_ref()?.unfit(0));
     let (id, guess) = choose_id(vista, options.id.as_deref(), &columns, unique, unfit)?;
     let mut inferred: Vec<Inferred> = note.into_iter().chain(found.header.inferred.iter().cloned()).collect();

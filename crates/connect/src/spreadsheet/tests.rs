@@ -53,7 +53,9 @@ impl Fixture {
         );
         let relations = format!(
             r#"<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">{}</Relationships>"#,
-            list(&|at, _| format!(r#"<Relationship Id="rId{at}" Type="{RELATIONS}/worksheet" Target="worksheets/sheet{at}.xml"/>"#))
+            list(&|at, _| format!(
+                r#"<Relationship Id="rId{at}" Type="{RELATIONS}/worksheet" Target="worksheets/sheet{at}.xml"/>"#
+            ))
         );
         let types = r#"<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"/>"#;
         let root = format!(
@@ -78,7 +80,8 @@ impl Fixture {
 
     /// Writes an `.ods` with one sheet of these `<table:table-row>` elements.
     fn ods(&self, rows: &str) {
-        let spaces = ["office", "table", "text", "calcext"].map(|name| format!(r#"xmlns:{name}="urn:{name}""#)).join(" ");
+        let spaces =
+            ["office", "table", "text", "calcext"].map(|name| format!(r#"xmlns:{name}="urn:{name}""#)).join(" ");
         let content = format!(
             r#"<?xml version="1.0"?><office:document-content {spaces}><office:body><office:spreadsheet><table:table table:name="Sheet1">{rows}</table:table></office:spreadsheet></office:body></office:document-content>"#
         );
@@ -211,8 +214,14 @@ async fn each_sheet_with_rows_is_a_source() {
 #[tokio::test]
 async fn files_of_libreoffice_are_read() {
     let fixture = Fixture::new("goods.ods");
-    let text = |text: &str| format!(r#"<table:table-cell office:value-type="string"><text:p>{text}</text:p></table:table-cell>"#);
-    let number = |value: &str| format!(r#"<table:table-cell office:value-type="float" office:value="{value}"><text:p>x</text:p></table:table-cell>"#);
+    let text = |text: &str| {
+        format!(r#"<table:table-cell office:value-type="string"><text:p>{text}</text:p></table:table-cell>"#)
+    };
+    let number = |value: &str| {
+        format!(
+            r#"<table:table-cell office:value-type="float" office:value="{value}"><text:p>x</text:p></table:table-cell>"#
+        )
+    };
     let day = r#"<table:table-cell office:value-type="date" office:date-value="2024-02-29"/>"#;
     let time = r#"<table:table-cell office:value-type="time" office:time-value="PT10H30M00S"/>"#;
     let rest = r#"<table:table-cell table:number-columns-repeated="16380"/>"#;
@@ -233,7 +242,8 @@ async fn files_of_libreoffice_are_read() {
 #[tokio::test]
 async fn a_file_that_unpacks_to_too_much_is_refused() {
     let fixture = Fixture::new("bomb.ods");
-    let cell = r#"<table:table-cell table:number-columns-repeated="16384" office:value-type="float" office:value="1"/>"#;
+    let cell =
+        r#"<table:table-cell table:number-columns-repeated="16384" office:value-type="float" office:value="1"/>"#;
     let row = |cells: &str| format!("<table:table-row>{cells}</table:table-row>");
     let wide = row(cell).repeat(1_300);
     let long = format!(r#"<table:table-row table:number-rows-repeated="1048576">{}</table:table-row>"#, cell);
@@ -279,7 +289,8 @@ async fn a_damaged_file_is_an_error_and_never_a_panic() {
 #[tokio::test]
 async fn a_repeated_or_missing_id_is_named_by_its_row() {
     let fixture = Fixture::new("goods.xlsx");
-    let rows = [row(1, &["id", "name"]), row(2, &["=1", "a"]), row(3, &["", "b"]), row(4, &["=3", "c"]), row(5, &["=4", "d"])];
+    let rows =
+        [row(1, &["id", "name"]), row(2, &["=1", "a"]), row(3, &["", "b"]), row(4, &["=3", "c"]), row(5, &["=4", "d"])];
     fixture.xlsx(&[("Goods", &rows.concat())]);
     let vista = fixture.open(SpreadsheetOptions::default()).await.unwrap();
     let listed = vista.list_values().await.unwrap();

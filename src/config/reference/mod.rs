@@ -66,14 +66,14 @@ const SAMPLES: [&str; 7] = [
     "#,
     r#"
         [dio.a]
-        source = { parquet = "s3://bucket/a.parquet", auth = {} }
-        [dio.b]
-        source = { spreadsheet = "a.xlsx" }
+        source = { http = "https://h", page = {}, auth = {}, rate = {}, since = {}, responses = [{}] }
+        write.http = {}
     "#,
     r#"
         [dio.a]
-        source = { http = "https://h", page = {}, auth = {}, rate = {}, since = {}, responses = [{}] }
-        write.http = {}
+        source = { parquet = "s3://bucket/a.parquet" }
+        [dio.b]
+        source = { spreadsheet = "a.xlsx" }
     "#,
     r#"
         [dio.a]

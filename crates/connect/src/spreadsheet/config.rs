@@ -102,8 +102,7 @@ const KEYS: &[Key] = &[
     Key::new(
         "source.header",
         "detected",
-        "`csv`: the line of the header, from 1. By default the first line after comments (`#`), titles and blank lines. \
-         `spreadsheet`: its row; by default the first one that is about as wide as the widest.",
+        "`spreadsheet`: the row of the header; by default the first one that is about as wide as the widest.",
     ),
     SETTLE,
     WATCH,

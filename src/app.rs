@@ -414,6 +414,8 @@ async fn open_dio(lens: &Lens, spec: &DioSpec, config: &Config) -> VistaResult<D
     if let Some(feed) = &spec.feed {
         feed.feed.prepare();
     }
+    #[cfg(feature = "watch")]
+    let watch = spec.source.watched().map(diorama_connect::FileWatch::new);
     let vista = source::open_or_remember(spec, lens).await?;
     source::check_version(spec, &vista.schema())?;
     let mut builder = lens.dio(vista).settings(|settings| source::settings(spec, config, settings));
@@ -427,6 +429,10 @@ async fn open_dio(lens: &Lens, spec: &DioSpec, config: &Config) -> VistaResult<D
         });
     }
     let dio = builder.make().await?;
+    #[cfg(feature = "watch")]
+    if let Some(watch) = watch {
+        watch.start(&dio);
+    }
     if let Some(feed) = &spec.feed {
         feed.feed.start(&dio, hooks::feed_format(feed)?)?;
     }

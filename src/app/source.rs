@@ -19,7 +19,7 @@ use diorama_core::state::OpId;
 use diorama_core::vista::query::Path;
 use diorama_core::vista::{Column, ColumnType, Error, Flag, Result, Schema, UnknownColumns, Vista, WriteOp};
 
-/// Makes each array of a JSON file like json-server's `db.json` a separate resource, and reports it. This applies to files passed
+/// Makes each array of a JSON file like json-server's `db.json`, and each sheet of a spreadsheet, a separate resource, and reports it. This applies to files passed
 /// without a configuration.
 pub(super) fn spread(dios: Vec<DioSpec>) -> Vec<DioSpec> {
     let mut taken: HashSet<String> = dios.iter().map(|spec| spec.name.clone()).collect();
@@ -40,7 +40,7 @@ pub(super) fn spread(dios: Vec<DioSpec>) -> Vec<DioSpec> {
         });
         let own: Vec<DioSpec> = own.collect();
         let served = own.iter().map(|spec| format!("/{}", spec.name)).collect::<Vec<_>>().join(", ");
-        super::say(format_args!("{} has several arrays, each of which is a resource: {served}", path.display()));
+        super::say(format_args!("{} has several lists, each of which is a resource: {served}", path.display()));
         spread.extend(own);
     }
     spread

@@ -126,7 +126,7 @@ impl File {
             let endings: Vec<String> = endings.map(|ending| format!(".{ending}")).collect();
             let known = endings.split_last().map(|(last, before)| format!("{} or {last}", before.join(", ")));
             format!(
-                "{}: unknown file extension: use {}, optionally with .gz; other files and databases require a diorama.toml",
+                "{}: unknown file extension: use {}, optionally with .gz or .zst; other files and databases require a diorama.toml",
                 self.path.display(),
                 known.unwrap_or_default()
             )
@@ -155,9 +155,10 @@ impl File {
     }
 }
 
-/// Returns the path without `.gz`.
+/// Returns the path without `.gz` or `.zst`.
 fn unpacked(path: &Path) -> PathBuf {
-    let packed = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));
+    let is_packing = |ending: &std::ffi::OsStr| ["gz", "zst"].iter().any(|own| ending.eq_ignore_ascii_case(own));
+    let packed = path.extension().is_some_and(is_packing);
     if packed { path.with_extension("") } else { path.to_path_buf() }
 }
 

@@ -286,11 +286,40 @@ fn files_become_resources_of_their_names() {
     assert_eq!(named("my shop (2).csv"), Ok(("my_shop__2_".into(), true)));
     assert_eq!(named("items=my shop.csv"), Ok(("items".into(), false)));
     assert_eq!(named("data/products.csv.gz"), Ok(("products".into(), false)));
+    assert_eq!(named("data/products.ndjson.ZST"), Ok(("products".into(), false)));
     assert!(named("events.csv").is_err());
     assert!(named("a b=x.csv").is_err());
     let files = ["a.csv", "b/a.json", "c.xls"].map(|file| File::parse(file).unwrap());
     let error = File::config(&files).unwrap_err();
     assert!(error.contains("two files are named \"a\"") && error.contains("c.xls"), "{error}");
+}
+
+#[cfg(all(feature = "http", feature = "watch"))]
+#[test]
+fn files_may_be_at_urls() {
+    let read = |source: &str| parse(&format!("[dio.a]\nsource = {{ {source} }}\n"));
+    let config =
+        read(r#"csv = "https://h/a.csv?key=1", headers = { accept = "text/csv" }, max_size = "2GiB", timeout = "1m""#)
+            .unwrap();
+    let source = &config.dios[0].source;
+    assert_eq!((source.describe().as_str(), source.as_file(), source.missing()), ("https://h/a.csv", None, None));
+    let config =
+        read(r#"json = "s3://bucket/a.json", region = "eu-west-1", endpoint = "https://store.example""#).unwrap();
+    assert_eq!(config.dios[0].source.describe(), "https://store.example/bucket/a.json");
+    for (source, expected) in [
+        (
+            r#"csv = "https://h/a.csv", watch = true"#,
+            "a file at a URL does not report that it is saved: use refresh_every",
+        ),
+        (r#"csv = "https://", watch = false"#, "the URL is not valid"),
+        (r#"csv = "s3://bucket""#, "a file in an object store is written s3://BUCKET/KEY"),
+        (r#"csv = "a.csv", region = "eu-west-1""#, "region"),
+    ] {
+        let error = read(source).unwrap_err().join("\n");
+        assert!(error.contains(expected), "{source}: {error}");
+    }
+    let watched = read(r#"csv = "a.csv", watch = true"#).unwrap();
+    assert!(watched.dios[0].source.watched().is_some_and(|path| path.ends_with("a.csv")));
 }
 
 #[test]

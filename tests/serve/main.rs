@@ -39,6 +39,8 @@ mod storm;
 #[cfg(unix)]
 mod surgery;
 mod values;
+#[cfg(all(feature = "watch", unix))]
+mod watch;
 #[cfg(target_os = "linux")]
 mod webhook_bodies;
 mod webhook_test;

@@ -186,6 +186,11 @@ pub trait Source: Debug + Send + Sync {
         None
     }
 
+    /// Returns the path of the file whose changes refresh the resource: `watch = true`.
+    fn watched(&self) -> Option<&Path> {
+        None
+    }
+
     /// Returns the feed of the source's own changes for the resource `name`: `feed = "auto"`. `None` if it has none. Called
     /// before the source is opened.
     #[cfg(feature = "feed")]

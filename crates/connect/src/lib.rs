@@ -3,7 +3,7 @@
 //! A source is a [`TableShell`](diorama_core::TableShell); a feed reports changes to a Dio. Each system reads its settings in its
 //! `config.rs`. [`Registry`] lists all connectors and accepts others that implement [`Connector`].
 
-#[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
+#[cfg(any(feature = "file", feature = "sqlite", feature = "watch"))]
 mod blocking;
 mod connector;
 #[cfg(test)]
@@ -13,7 +13,7 @@ pub mod csv;
 mod deferred;
 #[cfg(feature = "feed")]
 mod feed;
-#[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
+#[cfg(any(feature = "file", feature = "sqlite", feature = "watch"))]
 mod file;
 #[cfg(feature = "http")]
 pub mod http;
@@ -22,10 +22,14 @@ pub mod json;
 pub mod memory;
 #[cfg(feature = "mysql")]
 pub mod mysql;
+#[cfg(feature = "parquet")]
+pub mod parquet;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod registry;
 mod rows;
+#[cfg(feature = "spreadsheet")]
+pub mod spreadsheet;
 #[cfg(feature = "sql")]
 mod sql;
 #[cfg(feature = "sqlite")]
@@ -43,6 +47,8 @@ pub use self::csv::{Csv, CsvOptions};
 pub use self::deferred::Deferred;
 #[cfg(feature = "feed")]
 pub use self::feed::FeedFormat;
+#[cfg(feature = "watch")]
+pub use self::file::watch::FileWatch;
 #[cfg(feature = "http")]
 pub use self::http::{Http, HttpOptions};
 #[cfg(feature = "json")]
@@ -50,9 +56,13 @@ pub use self::json::{Json, JsonOptions};
 pub use self::memory::MemoryTable;
 #[cfg(feature = "mysql")]
 pub use self::mysql::{MySql, MySqlOptions, MySqlRelation, MySqlTls};
+#[cfg(feature = "parquet")]
+pub use self::parquet::{Parquet, ParquetOptions};
 #[cfg(feature = "postgres")]
 pub use self::postgres::{Postgres, PostgresOptions, PostgresRelation, PostgresTls};
 pub use self::registry::Registry;
+#[cfg(feature = "spreadsheet")]
+pub use self::spreadsheet::{Spreadsheet, SpreadsheetOptions};
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{JournalMode, Sqlite, SqliteOptions};
 #[cfg(feature = "ws")]

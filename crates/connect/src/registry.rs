@@ -40,6 +40,8 @@ impl Registry {
         fill!(registry,
             "csv" => crate::csv::CsvConnector,
             "json" => crate::json::JsonConnector,
+            "parquet" => crate::parquet::ParquetConnector,
+            "spreadsheet" => crate::spreadsheet::SpreadsheetConnector,
             "sqlite" => crate::sqlite::SqliteConnector,
             "http" => crate::http::HttpConnector::default(),
             "http" => crate::http::DioramaConnector,

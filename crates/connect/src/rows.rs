@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use diorama_core::record::{Body, CborValue, Id, Record, Rows, id_from_value, id_to_value};
-#[cfg(any(feature = "csv", feature = "json", feature = "sqlite", feature = "postgres", feature = "mysql"))]
+#[cfg(any(feature = "file", feature = "sqlite", feature = "postgres", feature = "mysql"))]
 use diorama_core::vista::Column;
 use diorama_core::vista::query::Cursor;
 use diorama_core::vista::{Error, Query, Result, Schema, Token};
@@ -114,7 +114,7 @@ pub(crate) fn field_error(column: &str, detail: &str) -> Error {
 ///
 /// # Errors
 /// [`Error::Config`] if a declared column does not exist.
-#[cfg(any(feature = "csv", feature = "json", feature = "sqlite", feature = "postgres", feature = "mysql"))]
+#[cfg(any(feature = "file", feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub(crate) fn declare(vista: &str, mut found: Vec<Column>, declared: &[Column]) -> Result<Vec<Column>> {
     for column in declared {
         match found.iter_mut().find(|own| own.name == column.name) {

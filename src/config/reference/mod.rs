@@ -17,7 +17,7 @@ use diorama_connect::{Connector, FollowMode, Registry};
 use keys::{KEYS, KeyText, REQUIRED, TABLES};
 
 /// Files that together contain every table and take every branch.
-const SAMPLES: [&str; 6] = [
+const SAMPLES: [&str; 7] = [
     r#"
         [server]
         auth = { tokens = ["env:TOKEN"] }
@@ -68,6 +68,12 @@ const SAMPLES: [&str; 6] = [
         [dio.a]
         source = { http = "https://h", page = {}, auth = {}, rate = {}, since = {}, responses = [{}] }
         write.http = {}
+    "#,
+    r#"
+        [dio.a]
+        source = { parquet = "s3://bucket/a.parquet" }
+        [dio.b]
+        source = { spreadsheet = "a.xlsx" }
     "#,
     r#"
         [dio.a]

@@ -1,13 +1,14 @@
 //! Configuration `source = { csv = "FILE" }`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::source::{Csv, CsvOptions};
 use crate::connector::{Connector, Key, Settings, Source, SourceRequest};
-use crate::file::{self, ENCODING, SETTLE};
+use crate::file::place::SourcePlace;
+use crate::file::{ENCODING, ENDPOINT, REGION, SETTLE, WATCH};
 use diorama_core::vista::{Result, Vista};
 
 /// Connector for CSV files.
@@ -28,7 +29,7 @@ impl Connector for CsvConnector {
     }
 
     fn source(&self, settings: &dyn Settings) -> Option<Arc<dyn Source>> {
-        let path = settings.path("csv");
+        let place = SourcePlace::read(settings, "csv");
         let byte = |word: Option<&'static str>| word.and_then(|word| word.bytes().next());
         let options = CsvOptions {
             settle: settings.duration("settle"),
@@ -39,7 +40,7 @@ impl Connector for CsvConnector {
             null: settings.texts("null"),
             ..CsvOptions::default()
         };
-        Some(Arc::new(CsvFile { path: path?, options }))
+        Some(Arc::new(CsvFile { place: place?, options }))
     }
 
     fn endings(&self) -> &'static [&'static str] {
@@ -47,7 +48,7 @@ impl Connector for CsvConnector {
     }
 
     fn file(&self, path: &Path) -> Option<Arc<dyn Source>> {
-        Some(Arc::new(CsvFile { path: path.to_path_buf(), options: CsvOptions::default() }))
+        Some(Arc::new(CsvFile { place: SourcePlace::new(path), options: CsvOptions::default() }))
     }
 }
 
@@ -71,33 +72,37 @@ fn separator(settings: &dyn Settings) -> Option<u8> {
 /// A CSV file with its options.
 #[derive(Debug)]
 struct CsvFile {
-    path: PathBuf,
+    place: SourcePlace,
     options: CsvOptions,
 }
 
 #[async_trait]
 impl Source for CsvFile {
     fn describe(&self) -> String {
-        self.path.display().to_string()
+        self.place.path().display().to_string()
     }
 
     async fn open(&self, request: SourceRequest) -> Result<Vista> {
         let SourceRequest { name, id, columns, null_values } = request;
         let options = CsvOptions { id, columns, null_values, ..self.options.clone() };
-        Csv::open(&name, &self.path, options).await
+        Csv::open_at(&name, self.place.clone(), options).await
     }
 
     fn missing(&self) -> Option<String> {
-        file::missing(&self.path)
+        self.place.missing()
     }
 
     fn as_file(&self) -> Option<&Path> {
-        Some(&self.path)
+        self.place.as_file()
+    }
+
+    fn watched(&self) -> Option<&Path> {
+        self.place.watched()
     }
 }
 
 const KEYS: &[Key] = &[
-    Key::new("source.csv", "", "A CSV, TSV or text file, optionally compressed as `.gz`."),
+    Key::new("source.csv", "", "A CSV, TSV or text file, optionally compressed as `.gz` or `.zst`."),
     Key::new(
         "source.separator",
         "detected",
@@ -120,5 +125,8 @@ const KEYS: &[Key] = &[
          `None`, `<NA>`, `#N/A`, `#NA`, `-NaN`, `-nan`, `1.#IND`, `1.#QNAN`, `\\N`, and Excel's error values like `#DIV/0!`, but not `-`, `.` and `?`.",
     ),
     SETTLE,
+    WATCH,
+    REGION,
+    ENDPOINT,
     ENCODING,
 ];

@@ -4,7 +4,7 @@ mod column;
 mod config;
 mod dialect;
 mod reader;
-mod source;
+pub(crate) mod source;
 
 pub use self::config::CsvConnector;
 pub use self::source::{Csv, CsvOptions};

@@ -19,7 +19,8 @@ use crate::file::infer::{
 };
 use crate::file::log_inferred;
 use crate::file::number::{Notation, trimmed};
-use crate::file::source::{Content, DecodedRows, SourceFile, io_error, open_regular};
+use crate::file::place::SourcePlace;
+use crate::file::source::{Content, DecodedRows, SourceFile, io_error};
 use crate::rows::{apply, declare};
 use diorama_core::record::{Body, CborValue, Id, Record, RowWriter, Rows, id_to_value};
 use diorama_core::vista::{
@@ -77,7 +78,12 @@ impl Csv {
     /// # Errors
     /// [`Error::Source`] if the file cannot be read or is not valid CSV, [`Error::Config`] if the options do not match it.
     pub async fn open(name: &str, path: impl Into<PathBuf>, options: CsvOptions) -> Result<Vista> {
-        let (vista, file) = (name.to_string(), Arc::new(SourceFile::new(path.into(), options.settle)));
+        Csv::open_at(name, SourcePlace::new(path), options).await
+    }
+
+    /// [`Csv::open`] for a file at any place.
+    pub(crate) async fn open_at(name: &str, place: SourcePlace, options: CsvOptions) -> Result<Vista> {
+        let (vista, file) = (name.to_string(), Arc::new(SourceFile::new(place, options.settle)));
         let source = Arc::clone(&file);
         let csv = file.study(move |content| infer(&vista, &source, content, &options)).await?;
         log_inferred(name, csv.0.file.path(), &csv.0.inferred);
@@ -409,7 +415,7 @@ impl Inner {
 
     /// Finds the line of the first row with this id by reading the file again; used only for errors.
     fn line_of(&self, id: &str) -> Result<Option<u64>> {
-        let mut content = Content::new(open_regular(self.file.path())?);
+        let mut content = Content::new(self.file.open_again()?);
         reader::read(self.file.path(), &mut content, &self.options, |reader| {
             let header = reader.header()?;
             let sources = self.sources(&header)?;

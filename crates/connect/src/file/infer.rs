@@ -249,13 +249,11 @@ pub(crate) fn choose_id(
 }
 
 /// Returns true if a column of this name is meant as the id.
-#[cfg(feature = "csv")]
 pub(crate) fn is_id_name(vista: &str, name: &str) -> bool {
     id_names(vista).iter().any(|own| own == name)
 }
 
 /// Returns true if the column has the name of an id and its type can hold ids.
-#[cfg(feature = "csv")]
 pub(crate) fn is_id(vista: &str, column: &Column) -> bool {
     is_id_name(vista, &column.name) && holds_ids(column.ty)
 }
@@ -275,7 +273,7 @@ fn holds_ids(ty: ColumnType) -> bool {
 }
 
 /// Check that the values of a column are complete and unique.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Uniqueness {
     /// Hashes instead of values: 16 bytes per row regardless of text length.
     seen: HashSet<u128>,

@@ -6,7 +6,7 @@ use std::path::Path;
 use diorama_core::vista::{Error, Result};
 
 /// Identity of a file, independent of its name: device and inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Identity {
     device: u64,
     inode: u64,

@@ -6,7 +6,7 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use super::place::{LocalFile, SourcePlace};
 use super::regular::{Identity, check_regular};
 use crate::blocking::blocking;
 use diorama_core::record::Rows;
@@ -93,6 +94,16 @@ impl Content {
     /// Returns true if the file ends with a line end, or its format marks the end.
     pub(crate) fn is_closed(&self) -> bool {
         self.framed || self.last.is_none_or(|last| matches!(last, b'\n' | b'\r'))
+    }
+
+    /// Hashes the whole file and returns it for reading at any place, for a format that marks its own end.
+    pub(crate) fn whole(&mut self) -> std::io::Result<File> {
+        self.rewind()?;
+        std::io::copy(self, &mut std::io::sink())?;
+        self.set_framed();
+        let mut file = self.file.try_clone()?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok(file)
     }
 
     fn fingerprint(&self) -> Fingerprint {
@@ -192,7 +203,7 @@ struct SourceVersions {
 /// A source file with what is known from earlier readings.
 #[derive(Debug)]
 pub(crate) struct SourceFile {
-    path: PathBuf,
+    place: SourcePlace,
     settle: Duration,
     known: Mutex<SourceVersions>,
 }
@@ -206,20 +217,21 @@ enum ReadOutcome<T> {
 }
 
 impl SourceFile {
-    /// Returns the source for the file at `path`, which is opened on each reading.
-    pub(crate) fn new(path: PathBuf, settle: Option<Duration>) -> SourceFile {
-        SourceFile { path, settle: settle.unwrap_or(SETTLE), known: Mutex::default() }
+    /// Returns the source for the file at `place`, which is opened on each reading.
+    pub(crate) fn new(place: SourcePlace, settle: Option<Duration>) -> SourceFile {
+        SourceFile { place, settle: settle.unwrap_or(SETTLE), known: Mutex::default() }
     }
 
+    /// Returns the path for messages.
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.place.path()
     }
 
     /// Reason why the file is not accepted at present; `None` if it is.
     pub(crate) fn doubt(&self) -> Option<String> {
         let known = self.known.lock();
         let doubt = known.doubt.as_ref()?;
-        let (path, settle) = (self.path.display(), self.settle.as_secs_f32());
+        let (path, settle) = (self.path().display(), self.settle.as_secs_f32());
         Some(format!("{path} {}: it is used once it has stayed unchanged for {settle} s", doubt.why))
     }
 
@@ -231,7 +243,8 @@ impl SourceFile {
         self: &Arc<Self>,
         read: impl Fn(&mut Content) -> Result<T> + Send + Sync + 'static,
     ) -> Result<T> {
-        self.settled(read, |_| None).await.map(|(result, _)| result)
+        let file = self.place.fetch().await?;
+        self.settled(file, read, |_| None).await.map(|(result, _)| result)
     }
 
     /// Runs `read` to list the file's rows. A reading that lacks rows of the previous version is doubtful.
@@ -242,11 +255,12 @@ impl SourceFile {
         self: &Arc<Self>,
         read: impl Fn(&mut Content) -> Result<Rows> + Send + Sync + 'static,
     ) -> Result<Rows> {
-        let (rows, fingerprint) = self.settled(read, |rows| Some(ids(rows))).await?;
-        Ok(rows.with_fingerprint(fingerprint))
+        let file = self.place.fetch().await?;
+        self.list_of(file, read).await
     }
 
-    /// [`SourceFile::list`]; `None` without reading the file if its metadata is that of the list with this fingerprint.
+    /// [`SourceFile::list`]; `None` without reading the file if it is the one with this fingerprint, by its metadata or by the word
+    /// of its server.
     ///
     /// # Errors
     /// As [`SourceFile::list`].
@@ -255,11 +269,34 @@ impl SourceFile {
         fingerprint: &str,
         read: impl Fn(&mut Content) -> Result<Rows> + Send + Sync + 'static,
     ) -> Result<Option<Rows>> {
+        if self.place.as_file().is_none() {
+            let Some(changed) = self.place.fetch_changed(fingerprint).await? else { return Ok(None) };
+            return self.list_of(changed, read).await.map(Some);
+        }
         let file = Arc::clone(self);
-        let metadata = blocking(move || std::fs::metadata(&file.path).map_err(|error| io_error(&file.path, &error)));
+        let metadata = blocking(move || std::fs::metadata(file.path()).map_err(|error| io_error(file.path(), &error)));
         let current = Version::fingerprint(&metadata.await?);
         let is_same = current.as_deref() == Some(fingerprint) && self.known.lock().doubt.is_none();
         if is_same { Ok(None) } else { self.list(read).await.map(Some) }
+    }
+
+    async fn list_of(
+        self: &Arc<Self>,
+        file: LocalFile,
+        read: impl Fn(&mut Content) -> Result<Rows> + Send + Sync + 'static,
+    ) -> Result<Rows> {
+        let (rows, fingerprint) = self.settled(file, read, |rows| Some(ids(rows))).await?;
+        self.place.release();
+        Ok(rows.with_fingerprint(fingerprint))
+    }
+
+    /// Opens the file that is being read once more.
+    ///
+    /// # Errors
+    /// As [`open_regular`].
+    #[cfg(feature = "csv")]
+    pub(crate) fn open_again(&self) -> Result<File> {
+        open_regular(self.place.present()?.path())
     }
 
     /// Reads until a reading is accepted.
@@ -268,39 +305,45 @@ impl SourceFile {
     /// A later call continues with the doubt that this call left behind.
     async fn settled<T: Send + 'static>(
         self: &Arc<Self>,
+        local: LocalFile,
         read: impl Fn(&mut Content) -> Result<T> + Send + Sync + 'static,
         ids: fn(&T) -> Option<Vec<u64>>,
     ) -> Result<(T, Option<String>)> {
         let read = Arc::new(read);
         for _ in 0..READINGS {
-            let (file, read) = (Arc::clone(self), Arc::clone(&read));
-            match blocking(move || file.read_once(&*read, ids)).await? {
+            let (file, local, read) = (Arc::clone(self), local.clone(), Arc::clone(&read));
+            match blocking(move || file.read_once(&local, &*read, ids)).await? {
                 ReadOutcome::Done(result) => return result,
                 ReadOutcome::Doubtful(rest) => tokio::time::sleep(rest).await,
             }
         }
-        let why = self.doubt().unwrap_or_else(|| format!("{} is being written", self.path.display()));
+        let why = self.doubt().unwrap_or_else(|| format!("{} is being written", self.path().display()));
         Err(Error::transient(format!("{why}; it has changed in each of {READINGS} readings")))
     }
 
     fn read_once<T>(
         &self,
+        local: &LocalFile,
         read: &impl Fn(&mut Content) -> Result<T>,
         ids: fn(&T) -> Option<Vec<u64>>,
     ) -> Result<ReadOutcome<T>> {
-        let io = |error| io_error(&self.path, &error);
-        let file = open_regular(&self.path)?;
+        let io = |error| io_error(self.path(), &error);
+        let file = open_regular(local.path())?;
         let before = Version::of(&file.metadata().map_err(io)?);
         let mut content = Content::new(file);
         let result = read(&mut content);
-        let metadata = std::fs::metadata(&self.path).map_err(io)?;
+        if let Some(fingerprint) = local.fingerprint() {
+            // A download is whole, or it has failed.
+            return Ok(ReadOutcome::Done(result.map(|result| (result, fingerprint.cloned()))));
+        }
+        let metadata = std::fs::metadata(self.path()).map_err(io)?;
         let after = Version::of(&metadata);
         let ids = result.as_ref().ok().and_then(ids);
         let mut known = self.known.lock();
         let doubted = known.doubt.is_some();
         let result = result.map(|result| (result, Version::fingerprint(&metadata)));
         let reading = known.judge(&content, result, ids, self.settle, (&before, &after));
-        let (path, why) = (self.path.display(), known.doubt.as_ref().map(|doubt| &doubt.why));
+        let (path, why) = (self.path().display(), known.doubt.as_ref().map(|doubt| &doubt.why));
         match why {
             Some(why) if !doubted => {
                 tracing::warn!(%path, why, settle = ?self.settle, "the file may be incomplete and will be read again");

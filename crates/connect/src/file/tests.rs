@@ -3,6 +3,7 @@
 #![cfg(all(feature = "csv", feature = "json"))]
 
 use std::io::Write as _;
+use std::path::PathBuf;
 
 use tempfile::TempDir;
 
@@ -218,7 +219,7 @@ async fn a_cancelled_list_is_continued_by_the_next() {
 #[tokio::test(start_paused = true)]
 async fn a_file_that_is_written_while_it_is_read_is_read_again() {
     let fixture = Fixture::new("goods.csv", "id\n1\n");
-    let file = Arc::new(SourceFile::new(fixture.path.clone(), None));
+    let file = Arc::new(SourceFile::new(SourcePlace::new(&fixture.path), None));
     let left = Arc::new(Mutex::new(2));
     let reading = |left: Arc<Mutex<usize>>| {
         let path = fixture.path.clone();

@@ -1,4 +1,4 @@
-//! Reader that decompresses a file (gzip) and decodes it to UTF-8.
+//! Reader that decompresses a file (gzip, zstd) and decodes it to UTF-8.
 //!
 //! UTF-8 passes through unchanged, and invalid bytes are counted. After reading, the caller checks [`Text::is_western`] and if it
 //! is true reads the file again as windows-1252.
@@ -9,6 +9,7 @@ use encoding_rs::{Decoder, Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
 use flate2::read::MultiGzDecoder;
 
 use super::source::Content;
+use super::zstd::ZstdReader;
 
 /// Bytes examined for a byte order mark or the zero bytes of UTF-16.
 const LOOK: u64 = 256;
@@ -16,10 +17,30 @@ const LOOK: u64 = 256;
 /// Bytes decoded at a time.
 const PIECE: usize = 16 << 10;
 
+/// Compression of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+impl Compression {
+    /// Detects the compression from the first bytes.
+    fn of(first: &[u8]) -> Compression {
+        match first {
+            [0x1f, 0x8b, ..] => Compression::Gzip,
+            // A frame, or a skippable frame before it.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
+            _ => Compression::None,
+        }
+    }
+}
+
 /// Compression and encoding of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Coding {
-    pub(crate) gzip: bool,
+    compression: Compression,
     pub(crate) encoding: &'static Encoding,
     /// Reason for this encoding; `None` if it is declared, or UTF-8 without a byte order mark.
     pub(crate) because: Option<&'static str>,
@@ -30,8 +51,8 @@ pub(crate) struct Coding {
 impl Coding {
     /// Detects the coding from the first bytes and rewinds.
     pub(crate) fn of(content: &mut Content, declared: Option<&'static Encoding>) -> std::io::Result<Coding> {
-        let gzip = start(content, false)?.starts_with(b"\x1f\x8b");
-        let first = start(content, gzip)?;
+        let compression = Compression::of(&start(content, Compression::None)?);
+        let first = start(content, compression)?;
         let marked = Encoding::for_bom(&first).map(|(encoding, _)| encoding);
         let (encoding, because) = match (declared, marked) {
             // The byte order mark gives the byte order.
@@ -43,7 +64,7 @@ impl Coding {
                 None => (UTF_8, None),
             },
         };
-        Ok(Coding { gzip, encoding, because, declared: declared.is_some() })
+        Ok(Coding { compression, encoding, because, declared: declared.is_some() })
     }
 
     /// Fallback for bytes that are not UTF-8; `None` if the encoding is declared or was detected.
@@ -54,12 +75,13 @@ impl Coding {
     }
 }
 
-fn start(content: &mut Content, gzip: bool) -> std::io::Result<Vec<u8>> {
+fn start(content: &mut Content, compression: Compression) -> std::io::Result<Vec<u8>> {
     let mut first = Vec::new();
-    match gzip {
+    match compression {
         // Truncated or damaged data is reported when the file is read.
-        true => drop(MultiGzDecoder::new(content.by_ref()).take(LOOK).read_to_end(&mut first)),
-        false => drop(content.by_ref().take(LOOK).read_to_end(&mut first)?),
+        Compression::Gzip => drop(MultiGzDecoder::new(content.by_ref()).take(LOOK).read_to_end(&mut first)),
+        Compression::Zstd => drop(ZstdReader::new(content.by_ref()).take(LOOK).read_to_end(&mut first)),
+        Compression::None => drop(content.by_ref().take(LOOK).read_to_end(&mut first)?),
     }
     content.rewind()?;
     Ok(first)
@@ -85,6 +107,7 @@ fn wide(first: &[u8]) -> Option<&'static Encoding> {
 enum RawText<'a> {
     Plain(&'a mut Content),
     Gzip(Box<MultiGzDecoder<&'a mut Content>>),
+    Zstd(Box<ZstdReader<&'a mut Content>>),
 }
 
 impl RawText<'_> {
@@ -92,6 +115,7 @@ impl RawText<'_> {
         match self {
             RawText::Plain(content) => content,
             RawText::Gzip(decoder) => decoder.get_ref(),
+            RawText::Zstd(decoder) => decoder.get_ref(),
         }
     }
 
@@ -99,6 +123,7 @@ impl RawText<'_> {
         match self {
             RawText::Plain(content) => content,
             RawText::Gzip(decoder) => decoder.get_mut(),
+            RawText::Zstd(decoder) => decoder.get_mut(),
         }
     }
 }
@@ -111,6 +136,7 @@ impl Read for RawText<'_> {
                 ErrorKind::UnexpectedEof => Error::new(error.kind(), "the gzip stream is truncated"),
                 _ => error,
             }),
+            RawText::Zstd(decoder) => decoder.read(into),
         }
     }
 }
@@ -141,13 +167,14 @@ impl<'a> Text<'a> {
             consumed: 0,
             ended: false,
         });
-        let raw = match coding.gzip {
-            true => {
-                // A truncated gzip stream is invalid, so its end is always marked.
-                content.set_framed();
-                RawText::Gzip(Box::new(MultiGzDecoder::new(content)))
-            }
-            false => RawText::Plain(content),
+        if coding.compression != Compression::None {
+            // A truncated stream is invalid, so its end is always marked.
+            content.set_framed();
+        }
+        let raw = match coding.compression {
+            Compression::None => RawText::Plain(content),
+            Compression::Gzip => RawText::Gzip(Box::new(MultiGzDecoder::new(content))),
+            Compression::Zstd => RawText::Zstd(Box::new(ZstdReader::new(content))),
         };
         Text { raw, decoding, tally: EncodingCounts::default(), last: None }
     }

@@ -73,7 +73,7 @@ struct Token {
 }
 
 /// Adds credentials to requests, and fetches tokens.
-pub(super) struct Authenticator {
+pub(crate) struct Authenticator {
     auth: HttpAuth,
     token: Mutex<Option<Token>>,
 }
@@ -101,7 +101,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// The reason why there is no token.
-    pub(super) async fn sign(
+    pub(crate) async fn sign(
         &self,
         client: &reqwest::Client,
         request: RequestBuilder,
@@ -120,14 +120,14 @@ impl Authenticator {
     }
 
     /// Adds the credentials that are part of the URL.
-    pub(super) fn sign_url(&self, url: &mut Url) {
+    pub(crate) fn sign_url(&self, url: &mut Url) {
         if let HttpAuth::Query(name, value) = &self.auth {
             url.query_pairs_mut().append_pair(name, value);
         }
     }
 
     /// Forgets the token after the API has refused it. Returns true if another one can be fetched.
-    pub(super) async fn forget_token(&self) -> bool {
+    pub(crate) async fn forget_token(&self) -> bool {
         self.token.lock().await.take().is_some()
     }
 

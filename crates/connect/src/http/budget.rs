@@ -130,7 +130,7 @@ impl Spent {
 
 /// Rate limit shared by all requests to an API, in the order in which they ask.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     spent: Mutex<Spent>,
     /// Held by the request that is next.
     turn: TurnMutex<()>,
@@ -140,7 +140,7 @@ pub(super) struct Budget {
 
 /// Permission for one request; counts it when dropped.
 #[derive(Debug)]
-pub(super) struct Permit {
+pub(crate) struct Permit {
     budget: Arc<Budget>,
     _lane: Option<OwnedSemaphorePermit>,
 }
@@ -153,7 +153,7 @@ impl Drop for Permit {
 }
 
 impl Budget {
-    pub(super) fn new(rate: &HttpRate) -> Budget {
+    pub(crate) fn new(rate: &HttpRate) -> Budget {
         let windows = rate.windows();
         Budget {
             spent: Mutex::new(Spent { windows, answers: VecDeque::new(), under_way: 0, paused_until: None }),
@@ -167,7 +167,7 @@ impl Budget {
     ///
     /// # Errors
     /// The time until one may be sent, if it does not come within `patience`.
-    pub(super) async fn acquire(self: &Arc<Self>, patience: Duration) -> Result<Permit, Duration> {
+    pub(crate) async fn acquire(self: &Arc<Self>, patience: Duration) -> Result<Permit, Duration> {
         let waiting = async {
             let lane = Arc::clone(&self.lanes).acquire_owned().await.ok();
             let _turn = self.turn.lock().await;

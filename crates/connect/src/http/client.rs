@@ -8,11 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
+use reqwest::Response;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::Url;
 
 use super::auth::Authenticator;
-use super::budget::Budget;
+use super::budget::{Budget, Permit};
 use super::errors::{Failure, detail_of, plain, reset_in, retry_after};
 use super::options::HttpOptions;
 use super::rules::{HttpAction, HttpRule, action};
@@ -38,20 +39,20 @@ pub(super) fn parse(body: &[u8]) -> Result<CborValue, JsonError> {
 
 /// A request.
 #[derive(Clone, Debug)]
-pub(super) struct Call {
-    pub(super) method: Method,
-    pub(super) url: Url,
-    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// JSON.
     pub(super) body: Option<Bytes>,
     /// Media type of the body.
     pub(super) content_type: HeaderValue,
     /// Time for which the request waits for the rate limit.
-    pub(super) patience: Duration,
+    pub(crate) patience: Duration,
 }
 
 impl Call {
-    pub(super) fn new(method: Method, url: Url, patience: Duration) -> Call {
+    pub(crate) fn new(method: Method, url: Url, patience: Duration) -> Call {
         let content_type = HeaderValue::from_static("application/json");
         Call { method, url, headers: Vec::new(), body: None, content_type, patience }
     }
@@ -59,7 +60,7 @@ impl Call {
 
 /// An answer that is not a failure.
 #[derive(Clone, Debug)]
-pub(super) struct Reply {
+pub(crate) struct Reply {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -68,7 +69,7 @@ pub(super) struct Reply {
 }
 
 /// Client of one API.
-pub(super) struct Client {
+pub(crate) struct Client {
     /// Follows no redirect: each is a request of its own within the rate limit, and a POST would become a GET.
     client: reqwest::Client,
     auth: Authenticator,
@@ -77,7 +78,7 @@ pub(super) struct Client {
     rules: Vec<HttpRule>,
     remaining: Option<String>,
     reset: Option<String>,
-    max_size: u64,
+    pub(crate) max_size: u64,
     public_only: bool,
     /// The URL of the rows, for the origin.
     base: Url,
@@ -90,14 +91,14 @@ impl fmt::Debug for Client {
 }
 
 /// Returns a URL for messages: without user, password and query, which may contain secrets.
-pub(super) fn shown(url: &Url) -> String {
+pub(crate) fn shown(url: &Url) -> String {
     format!("{}{}", url.origin().ascii_serialization(), url.path())
 }
 
 impl Client {
     /// # Errors
     /// [`Error::Config`] if the certificates of the authorities cannot be read.
-    pub(super) fn new(base: Url, options: &HttpOptions, budget: Arc<Budget>) -> Result<Client> {
+    pub(crate) fn new(base: Url, options: &HttpOptions, budget: Arc<Budget>) -> Result<Client> {
         let pem = options
             .ca
             .as_ref()
@@ -128,24 +129,33 @@ impl Client {
         })
     }
 
-    /// Sends a request and returns its answer, which is a success by its status or by the rules. Redirects of a GET are followed on
-    /// the same origin.
+    /// Sends a request and returns its answer, which is a success by its status or by the rules.
     pub(super) async fn send(&self, call: &Call) -> Result<Reply, Failure> {
+        let (answer, permit) = self.begin(call).await?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let body = read_limited(answer, self.max_size).await;
+        self.obey(&headers);
+        drop(permit);
+        let body = body.map_err(|problem| Failure::Unanswered(format!("{}: {problem}", shown(&call.url))))?;
+        self.judge(call, status, headers, body)
+    }
+
+    /// Sends a request, whose answer's body is still to be read. Redirects of a GET are followed on the same origin, and a token that
+    /// is refused is renewed once.
+    pub(crate) async fn begin(&self, call: &Call) -> Result<(Response, Permit), Failure> {
         self.check_origin(&call.url)?;
         let (mut url, mut renewed, mut redirects) = (call.url.clone(), false, 0);
         loop {
-            let (status, headers, body) = self.exchange(call, &url).await?;
-            if status == StatusCode::UNAUTHORIZED && !renewed && self.auth.forget_token().await {
+            let (answer, permit) = self.request(call, &url).await?;
+            if answer.status() == StatusCode::UNAUTHORIZED && !renewed && self.auth.forget_token().await {
                 renewed = true;
                 continue;
             }
-            let next = self.redirect(&url, status, &headers);
-            if let Some(next) = next.filter(|_| call.method == Method::GET && redirects < REDIRECTS) {
-                redirects += 1;
-                url = next;
-                continue;
+            let next = self.redirect(&url, answer.status(), answer.headers());
+            match next.filter(|_| call.method == Method::GET && redirects < REDIRECTS) {
+                Some(next) => (url, redirects) = (next, redirects + 1),
+                None => return Ok((answer, permit)),
             }
-            return self.judge(call, status, headers, body);
         }
     }
 
@@ -156,8 +166,8 @@ impl Client {
         from.join(to).ok().filter(|to| to.origin() == self.base.origin())
     }
 
-    /// Sends a request, within the rate limit.
-    async fn exchange(&self, call: &Call, url: &Url) -> Result<(StatusCode, HeaderMap, Bytes), Failure> {
+    /// Sends one request to `url`, within the rate limit.
+    async fn request(&self, call: &Call, url: &Url) -> Result<(Response, Permit), Failure> {
         let permit = self.budget.acquire(call.patience).await.map_err(|wait| Failure::NotActed {
             message: format!("the rate limit of {} permits no request now", self.base.authority()),
             retry_after: Some(wait),
@@ -175,14 +185,7 @@ impl Client {
         }
         let request = self.auth.sign(&self.client, request).await.map_err(Failure::not_acted)?;
         let answer = request.send().await.map_err(|error| self.unanswered(error))?;
-        let (status, headers) = (answer.status(), answer.headers().clone());
-        let body = read_limited(answer, self.max_size).await;
-        self.obey(&headers);
-        drop(permit);
-        match body {
-            Ok(body) => Ok((status, headers, body)),
-            Err(problem) => Err(Failure::Unanswered(format!("{}: {problem}", shown(&call.url)))),
-        }
+        Ok((answer, permit))
     }
 
     fn unanswered(&self, error: reqwest::Error) -> Failure {
@@ -202,7 +205,13 @@ impl Client {
         }
     }
 
-    fn judge(&self, call: &Call, status: StatusCode, headers: HeaderMap, body: Bytes) -> Result<Reply, Failure> {
+    pub(crate) fn judge(
+        &self,
+        call: &Call,
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Reply, Failure> {
         let retry_after = retry_after(&headers);
         let reset = self.reset.as_ref().and_then(|name| headers.get(name)?.to_str().ok()).and_then(reset_in);
         let mut meaning = action(&self.rules, status, &body);
@@ -256,7 +265,7 @@ impl Client {
     }
 
     /// Refuses other origins, because credentials are sent with every request.
-    fn check_origin(&self, url: &Url) -> Result<(), Failure> {
+    pub(crate) fn check_origin(&self, url: &Url) -> Result<(), Failure> {
         let refused = |message| Err(Failure::Refused { status: StatusCode::MISDIRECTED_REQUEST, message });
         if url.origin() != self.base.origin() {
             let origin = self.base.origin().ascii_serialization();
@@ -289,7 +298,7 @@ impl Client {
 ///
 /// # Errors
 /// The reason: it is larger, or the connection was lost.
-pub(super) async fn read_limited(mut answer: reqwest::Response, most: u64) -> Result<Bytes, String> {
+pub(crate) async fn read_limited(mut answer: Response, most: u64) -> Result<Bytes, String> {
     let too_large = || format!("the answer is larger than {most} bytes (max_size)");
     if answer.content_length().is_some_and(|length| length > most) {
         return Err(too_large());

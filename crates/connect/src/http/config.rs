@@ -145,7 +145,7 @@ fn options(settings: &dyn Settings) -> HttpOptions {
     options
 }
 
-fn header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
+pub(crate) fn header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
     let mut value = HeaderValue::from_str(value).ok()?;
     value.set_sensitive(true);
     Some((name.parse().ok()?, value))
@@ -226,7 +226,7 @@ const FULL_EVERY: Duration = Duration::from_secs(3_600);
 /// Keys that select credentials.
 const AUTHS: [&str; 5] = ["bearer", "basic", "header", "query", "oauth2_client_credentials"];
 
-fn auth(settings: &dyn Settings) -> Option<HttpAuth> {
+pub(crate) fn auth(settings: &dyn Settings) -> Option<HttpAuth> {
     let selected: Vec<&str> = AUTHS.into_iter().filter(|key| settings.has(key)).collect();
     let (text, secret) = (|key| settings.text(key), |key| settings.secret(key));
     let (bearer, basic, password) = (secret("bearer"), secret("basic"), secret("password"));

@@ -28,7 +28,7 @@ const DETAILS: [&str; 10] = [
 
 /// A request without a usable answer.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The API has not acted: nothing was sent, or it said so.
     NotActed {
         /// The reason.
@@ -48,12 +48,12 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    pub(super) fn not_acted(message: impl Into<String>) -> Failure {
+    pub(crate) fn not_acted(message: impl Into<String>) -> Failure {
         Failure::NotActed { message: message.into(), retry_after: None }
     }
 
     /// Returns the error for a read, which can always be repeated.
-    pub(super) fn of_read(self) -> Error {
+    pub(crate) fn of_read(self) -> Error {
         match self {
             Failure::NotActed { message, retry_after } => transient(message, retry_after),
             Failure::Unanswered(message) => Error::transient(message),
@@ -82,7 +82,7 @@ fn transient(message: String, retry_after: Option<Duration>) -> Error {
 }
 
 /// Returns the error's text without the URL, which may contain a secret, with its cause.
-pub(super) fn plain(error: reqwest::Error) -> String {
+pub(crate) fn plain(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(&error);

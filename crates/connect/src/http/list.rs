@@ -315,19 +315,19 @@ fn set_parameter(url: &mut Url, body: &mut Option<CborValue>, parameter: &PagePa
 }
 
 /// Returns the headers of an answer that identify its content.
-fn validators_of(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+pub(crate) fn validators_of(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     let validator = |own: HeaderName, condition: HeaderName| Some((condition, headers.get(own)?.clone()));
     validator(ETAG, IF_NONE_MATCH).or_else(|| validator(LAST_MODIFIED, IF_MODIFIED_SINCE)).into_iter().collect()
 }
 
 /// Returns validators as a text, `HEADER: VALUE`.
-fn fingerprint_of(validators: &[(HeaderName, HeaderValue)]) -> Option<String> {
+pub(crate) fn fingerprint_of(validators: &[(HeaderName, HeaderValue)]) -> Option<String> {
     let (name, value) = validators.first()?;
     Some(format!("{name}: {}", value.to_str().ok()?))
 }
 
 /// Returns the headers of a request for an answer that differs from the one with this fingerprint.
-fn conditions(fingerprint: &str) -> Vec<(HeaderName, HeaderValue)> {
+pub(crate) fn conditions(fingerprint: &str) -> Vec<(HeaderName, HeaderValue)> {
     let header = fingerprint.split_once(": ").and_then(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
     header.into_iter().collect()
 }

@@ -1,22 +1,22 @@
 //! HTTP APIs that answer in JSON: paged lists as sources, and requests for writes.
 
-mod auth;
-mod budget;
-mod client;
-mod config;
+pub(crate) mod auth;
+pub(crate) mod budget;
+pub(crate) mod client;
+pub(crate) mod config;
 mod detect;
 mod diorama;
-mod errors;
+pub(crate) mod errors;
 mod explore;
 mod keys;
-mod list;
+pub(crate) mod list;
 mod options;
 mod pager;
 mod pointer;
 mod row;
 mod rules;
 mod since;
-mod source;
+pub(crate) mod source;
 mod template;
 mod write;
 

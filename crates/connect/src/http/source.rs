@@ -70,7 +70,7 @@ impl Http {
 }
 
 /// Parses the URL of a list. User and password in it are credentials.
-pub(super) fn parse_url(text: &str, mut options: HttpOptions) -> Result<(Url, HttpOptions), String> {
+pub(crate) fn parse_url(text: &str, mut options: HttpOptions) -> Result<(Url, HttpOptions), String> {
     let mut url: Url = text.parse().map_err(|error| format!("the URL is not valid: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
         return Err("the URL must begin with http:// or https://".into());

@@ -123,7 +123,7 @@ fn load(path: &Path, content: &mut Content, options: &JsonOptions) -> Result<(Ve
 /// Returns true if the file has an extension of files with one value per line.
 fn has_lines(path: &Path) -> bool {
     let stem = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-    let stem = stem.strip_suffix(".gz").unwrap_or(&stem);
+    let stem = [".gz", ".zst"].iter().find_map(|end| stem.strip_suffix(end)).unwrap_or(&stem);
     stem.ends_with(".ndjson") || stem.ends_with(".jsonl")
 }
 

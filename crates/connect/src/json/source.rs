@@ -12,6 +12,7 @@ use indexmap::IndexMap;
 use super::rows::{RowPosition, each_row, row_error};
 use crate::file::infer::{ANOTHER_ID, IdChoice, Kinds, Uniqueness, choose_id};
 use crate::file::log_inferred;
+use crate::file::place::SourcePlace;
 use crate::file::source::{Content, DecodedRows, MAX_ROW, SourceFile};
 use crate::rows::{apply, declare};
 use diorama_core::record::{Body, CborValue, Id, Record, Rows, id_from_value};
@@ -59,7 +60,12 @@ impl Json {
     /// # Errors
     /// [`Error::Source`] if the file cannot be read or holds no rows, [`Error::Config`] if the options do not match it.
     pub async fn open(name: &str, path: impl Into<PathBuf>, options: JsonOptions) -> Result<Vista> {
-        let (vista, file) = (name.to_string(), Arc::new(SourceFile::new(path.into(), options.settle)));
+        Json::open_at(name, SourcePlace::new(path), options).await
+    }
+
+    /// [`Json::open`] for a file at any place.
+    pub(super) async fn open_at(name: &str, place: SourcePlace, options: JsonOptions) -> Result<Vista> {
+        let (vista, file) = (name.to_string(), Arc::new(SourceFile::new(place, options.settle)));
         let source = Arc::clone(&file);
         let json = file.study(move |content| infer(&vista, &source, content, &options)).await?;
         log_inferred(name, json.0.file.path(), &json.0.inferred);

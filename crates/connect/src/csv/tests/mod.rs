@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::file::source::open_regular;
 use diorama_core::record::value_to_json;
 
 struct Fixture {
@@ -33,7 +34,7 @@ impl Fixture {
 
     /// Infers and reads without a runtime.
     fn read(&self) -> (Csv, Rows) {
-        let file = Arc::new(SourceFile::new(self.path(), None));
+        let file = Arc::new(SourceFile::new(SourcePlace::new(self.path()), None));
         let content = || Content::new(open_regular(file.path()).unwrap());
         let csv = infer("x", &file, &mut content(), &CsvOptions::default()).unwrap();
         let rows = csv.0.read(&mut content()).unwrap();

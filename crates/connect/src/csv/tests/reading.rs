@@ -129,6 +129,42 @@ async fn compressed_files_are_read_and_truncated_ones_refused() {
     assert_eq!(served(twice.concat()).await.0.matches("id").count(), 3);
 }
 
+fn zstd(text: &str) -> Vec<u8> {
+    ruzstd::encoding::compress_to_vec(text.as_bytes(), ruzstd::encoding::CompressionLevel::Fastest)
+}
+
+#[tokio::test]
+async fn zstd_files_are_read_and_truncated_ones_refused() {
+    let packed = zstd("id,name\n1,é\n2,b");
+    assert_eq!(served(&packed).await.0, r#"{"id":1,"name":"é"}|{"id":2,"name":"b"}"#);
+    let skippable = [&[0x52, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"abc"].concat();
+    let frames = [skippable.clone(), packed.clone(), skippable.clone(), zstd("\n3,c\n")].concat();
+    assert_eq!(served(&frames).await.0.matches("id").count(), 3);
+    let fixture = Fixture::new();
+    let cuts = [packed.len() - 1, packed.len() - 6, 5];
+    for cut in cuts.map(|end| packed[..end].to_vec()).into_iter().chain([[&packed[..], &skippable[..9]].concat()]) {
+        fixture.write(&cut);
+        let error = fixture.open(CsvOptions::default()).await.unwrap_err();
+        assert!(fixture.text(&error).contains("the zstd stream is truncated"), "{error}");
+    }
+    let mut damaged = packed.clone();
+    let last = damaged.len() - 1;
+    damaged[last] ^= 1;
+    fixture.write(&damaged);
+    let error = fixture.open(CsvOptions::default()).await.unwrap_err();
+    assert!(fixture.text(&error).contains("the zstd stream is damaged"), "{error}");
+}
+
+/// A frame may ask for a window of any size, which is allocated before there is a byte in it.
+#[tokio::test]
+async fn a_zstd_file_with_a_huge_window_is_refused() {
+    let fixture = Fixture::new();
+    // Exponent 31: a window of 2 TiB.
+    fixture.write([0x28, 0xb5, 0x2f, 0xfd, 0x00, 31 << 3, 0x01, 0x00, 0x00]);
+    let error = fixture.open(CsvOptions::default()).await.unwrap_err();
+    assert!(fixture.text(&error).contains("the zstd stream is damaged"), "{error}");
+}
+
 #[tokio::test]
 async fn numbers_and_nulls_are_read_as_people_write_them() {
     let (rows, inferred) = served("k,x\na,.5\nb,-.25\nc,5.\nd,+5\ne,   5\nf,NULL\n").await;

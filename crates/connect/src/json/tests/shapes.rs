@@ -109,6 +109,10 @@ async fn packed_files_and_other_encodings_are_read() {
     let wide: Vec<u8> = "[{\"id\":\"\u{e9}\"}]".encode_utf16().flat_map(u16::to_le_bytes).collect();
     for (content, expected) in [
         (packed.finish().unwrap(), r#"{"id":1}"#),
+        (
+            ruzstd::encoding::compress_to_vec(&br#"[{"id":2}]"#[..], ruzstd::encoding::CompressionLevel::Fastest),
+            r#"{"id":2}"#,
+        ),
         (wide, r#"{"id":"é"}"#),
         (b"[{\"id\":\"\xe9\"}]".to_vec(), r#"{"id":"é"}"#),
     ] {

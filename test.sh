@@ -30,6 +30,16 @@ need psql postgresql-client "the tests with PostgreSQL"
 need mariadbd mariadb-server "the tests with MariaDB"
 need mariadb mariadb-client "the tests with MariaDB"
 
+# An object store, for the tests of files at s3:// URLs.
+need python3 python3 "the tests with an object store"
+python3 -c 'import venv, ensurepip' 2>/dev/null || need python3-venv python3-venv "the tests with an object store"
+store="${XDG_CACHE_HOME:-$HOME/.cache}/diorama-objects"
+if ! command -v moto_server >/dev/null; then
+    [ -x "$store/bin/moto_server" ] || { python3 -m venv "$store" && "$store/bin/pip" install --quiet --disable-pip-version-check 'moto[server]==5.2.5'; } ||
+        echo "SKIPPED: the tests with an object store: PyPI cannot be reached"
+    PATH="$PATH:$store/bin"
+fi
+
 step cargo fmt --check
 step cargo clippy --locked --workspace --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --workspace --no-deps --quiet

@@ -27,8 +27,7 @@ impl FeedSpec {
         let feed = source.follow(dio, mode);
         if feed.is_none() {
             let at = reader.position("feed").unwrap_or(reader.at);
-            let detail =
-                "the source does not report its changes: a feed by itself requires a database such as postgres";
+            let detail = "the source does not report its changes in this way: databases and another Diorama do; a file has watch = true";
             reader.problem(at, detail);
         }
         Some(FeedSpec { feed: feed?, format: None })

@@ -16,7 +16,7 @@ fn a_csv_file_is_a_resource_without_any_configuration() {
     assert_eq!(server.get("/readyz").status, 200);
     assert_eq!(server.get("/healthz").status, 200);
     let table = server.printed.join("\n");
-    for word in ["resource", "products.csv", "on disk", "/products", "3"] {
+    for word in ["resource", "products.csv", "takes none", "/products", "3"] {
         assert!(table.contains(word), "{word} is not in\n{table}");
     }
     assert!(dir.path().join("cache.redb").exists() && dir.path().join("cache.journal.redb").exists());
@@ -81,7 +81,7 @@ fn a_memory_cache_leaves_no_files() {
     let dir = folder();
     let server = Server::start(dir.path(), &["products.csv", "--cache", "memory"]);
     assert_eq!(server.get("/products/1").json()["name"], "Muffin");
-    assert!(server.printed.join("\n").contains("in memory"));
+    assert!(server.printed.join("\n").contains("takes none"));
     assert!(!dir.path().join("cache.redb").exists());
 }
 

@@ -135,7 +135,11 @@ fn a_purge_that_a_kill_interrupts_has_happened_or_not_and_is_finished_by_the_nex
     let dir = shop();
     // The first is not killed: the others are, from its beginning to its end.
     let (mut took, mut finished) = (Duration::ZERO, 0);
-    for life in 0..LIVES {
+    // Whether a kill meets a purge in its midst is chance.
+    for life in 0..5 * LIVES {
+        if life >= LIVES && finished > 0 {
+            break;
+        }
         let mut server = Server::start(dir.path(), &[]);
         let since = server.get("/orders").raw_header("dio-position").unwrap().to_string();
         fill(&server, dir.path(), 20);
@@ -151,7 +155,7 @@ fn a_purge_that_a_kill_interrupts_has_happened_or_not_and_is_finished_by_the_nex
             answered
         } else {
             match life % 2 {
-                0 => std::thread::sleep(took * life / LIVES),
+                0 => std::thread::sleep(took * (life % LIVES) / LIVES),
                 // The row goes first, then what the log remembers of it.
                 _ => while server.get("/orders/gone").status == 200 && !purging.is_finished() {},
             }
@@ -173,6 +177,6 @@ fn a_purge_that_a_kill_interrupts_has_happened_or_not_and_is_finished_by_the_nex
         assert_eq!(server.post("/orders/_purge", r#"{"ids":["gone"]}"#).status, 200);
         assert!(!answers(&server, &since).contains(MARK), "life {life}");
     }
-    println!("a purge took {took:?}; of {LIVES}, {finished} were finished after a kill");
+    println!("a purge took {took:?}; of {LIVES} or more, {finished} were finished after a kill");
     assert!(finished > 0, "none was met in its midst");
 }

@@ -164,7 +164,7 @@ fn a_file_that_cannot_be_read_says_what_to_do() {
         ),
         ("prose.txt", b"note\nhello, world\nbye, now\n", "the first line must name the columns"),
         ("rows.json", b"[[1,2],[3,4]]", "[0] is not an object"),
-        ("notes.xls", b"id\n1\n", ".csv, .tsv, .tab, .txt, .json, .geojson, .ndjson or .jsonl"),
+        ("notes.xls", b"id\n1\n", ".csv, .tsv, .tab, .txt, .json, .geojson, .ndjson, .jsonl, .parquet, .xlsx"),
     ] {
         std::fs::write(dir.path().join(name), content).unwrap();
         let output = crate::process::run(dir.path(), &["serve", name, "--listen", "127.0.0.1:0", "--cache", "memory"]);

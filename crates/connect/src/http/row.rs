@@ -23,11 +23,11 @@ pub(super) fn document(body: &[u8], place: &str) -> Result<CborValue> {
     })
 }
 
-/// Returns the rows of a page at a JSON Pointer. `null` has none.
+/// Returns the rows of a page at a JSON Pointer. A member that is `null` has none.
 pub(super) fn rows_at<'v>(document: &'v CborValue, at: &str, place: &str) -> Result<&'v [CborValue]> {
     match pointer::get(document, at) {
         Some(CborValue::Array(rows)) => Ok(rows),
-        Some(CborValue::Null) => Ok(&[]),
+        Some(CborValue::Null) if !matches!(at, "" | "/") => Ok(&[]),
         _ => Err(Error::permanent(format!("the answer of {place} has no array at {at:?} (rows in source)"))),
     }
 }

@@ -206,6 +206,8 @@ impl Inner {
         let found = id_of(&record, self.schema.id_column());
         match found {
             Ok(found) if self.schema.is_same_id(&found, id) => Ok(Some(record)),
+            // The API takes another spelling of the number for the same id.
+            Ok(found) if found.parse::<i64>().is_ok_and(|found| id.parse() == Ok(found)) => Ok(None),
             Ok(found) => Err(Error::permanent(format!("the API answers row {found:?} for {id:?} (one in source)"))),
             Err(problem) => Err(Error::permanent(format!("the answer about row {id:?} {problem}"))),
         }

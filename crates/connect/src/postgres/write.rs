@@ -53,7 +53,7 @@ pub(super) async fn execute_all(
         let part = &writes[range.clone()];
         let within = message.filter(|_| is_whole && part.len() == writes.len());
         let done = match part {
-            [write] if is_merge(table, &write.op) => Ok(vec![merge(session, table, write).await]),
+            [write] if is_merge(table, &write.op) => Ok(vec![merge(session, table, write, within).await]),
             part => transact(session, table, part, grouped, within).await,
         };
         match done {
@@ -358,8 +358,8 @@ fn is_merge(table: &Table, op: &WriteOp) -> bool {
 }
 
 /// Executes a patch that depends on the stored row, which is locked meanwhile.
-async fn merge(session: &mut Session, table: &Table, write: &Write) -> Result<Written> {
-    locked(session, table, write, None, |stored, op| match (op, stored) {
+async fn merge(session: &mut Session, table: &Table, write: &Write, message: Option<&str>) -> Result<Written> {
+    locked(session, table, write, message, |stored, op| match (op, stored) {
         (WriteOp::Patch { id, record }, Some(stored)) => {
             let merged = merge_patch(stored.clone(), record, table.schema.layout());
             let changed = merged.into_iter().filter(|(column, _)| record.contains(column)).collect();

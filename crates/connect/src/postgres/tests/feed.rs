@@ -200,6 +200,27 @@ async fn own_writes_are_not_undone_by_late_events() {
     followed.close().await;
 }
 
+/// A patch that merges into a JSON column reads the stored row first. The feed waits for its message in the log as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_merges_into_a_json_column_is_confirmed_by_the_feed() {
+    let table = "CREATE TABLE t (id INTEGER PRIMARY KEY, j JSONB); INSERT INTO t VALUES (1, '{\"a\": 1}');";
+    let Some(fixture) = Fixture::new(table) else { return };
+    let followed = follow(&fixture.url(), "t", FollowMode::Replication).await;
+    followed.connected().await;
+    let mut events = followed.dio.subscribe_events();
+    let patch = CborValue::Map(vec![("b".into(), 2.into())]);
+    followed.dio.vista().patch_value("1", &record([("j", patch)])).await.unwrap();
+    loop {
+        let event =
+            tokio::time::timeout(Duration::from_secs(7), events.recv()).await.expect("it is confirmed").unwrap();
+        if matches!(event, DioEvent::WriteCommitted { .. }) {
+            break;
+        }
+    }
+    followed.equals(&fixture, "t").await;
+    followed.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_feed_survives_cut_connections_and_a_killed_server() {
     let Some(mut fixture) = Fixture::new(TABLE) else { return };

@@ -260,7 +260,7 @@ fn type_of(expected: &str) -> Value {
             json!({"type": "string", "pattern": r"^([0-9]+ ?(ms|s|m|h|d) ?)+$|\$\{"})
         }
         "an array of texts" => json!({"type": "array", "items": {"type": "string"}}),
-        "a text or a table" => json!({"type": ["string", "object"]}),
+        "a text or a table" => json!({"anyOf": [{"type": "string"}, {"type": "object"}]}),
         r#"an array like ["env:NAME"]"# => {
             json!({"type": "array", "items": {"type": "string", "pattern": "^(env|file):"}})
         }

@@ -181,3 +181,20 @@ async fn between_whole_lists_a_refresh_asks_for_the_changes_only() {
     dio.refresh().await.unwrap();
     assert_eq!(master.calls(), (0, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_cannot_be_applied_is_read_again_as_a_whole() {
+    let master = Versioned::new(true);
+    let (_lens, dio) = open_dio(&master).await;
+    master.calls();
+    (1..=200).for_each(|n| master.take(&n.to_string()));
+    master.0.whole_due.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        assert!(dio.refresh().await.is_err(), "it has lost most of its rows");
+        assert_eq!(master.calls(), (1, 0));
+    }
+    (1..=200).for_each(|n| master.put(&n.to_string(), n));
+    dio.refresh().await.unwrap();
+    assert_eq!(master.calls(), (1, 0));
+    assert_copy(&dio, &master).await;
+}

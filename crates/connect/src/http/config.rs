@@ -349,7 +349,12 @@ fn writes(settings: &dyn Settings) -> Option<HttpWrites> {
         Some(_) => writes = writes.with_if_match(HttpIfMatch::Any),
         None => {}
     }
-    writes.content_type = text("content_type").and_then(|value| value.parse().ok());
+    if let Some(content_type) = text("content_type") {
+        writes.content_type = content_type.parse().ok();
+        if writes.content_type.is_none() {
+            settings.wrong("content_type", format!("{content_type:?} is not a valid header value"));
+        }
+    }
     writes.omit = settings.texts("omit").unwrap_or_default();
     writes.delete_body = settings.json("delete_body").and_then(|body| to_cbor(&body));
     writes.sends_id = settings.flag("send_id").unwrap_or(false);

@@ -64,7 +64,7 @@ pub(super) struct PageStart<'s> {
 #[derive(Debug, Default)]
 pub(super) struct LastList {
     ids: Option<u128>,
-    /// Time at which it was read.
+    /// Time at which the last one for the copy was begun; one that is read for a single row does not count.
     at: Option<Instant>,
 }
 
@@ -76,7 +76,6 @@ impl Inner {
 
     /// Reads the whole list; `None` if the API says that it is the one with this fingerprint.
     pub(super) async fn read_changed_list(&self, fingerprint: Option<&str>) -> Result<Option<Rows>> {
-        let began = Instant::now();
         let conditions = fingerprint.map(conditions).unwrap_or_default();
         let start = PageStart { conditions: &conditions, since: None };
         let Some(mut pass) = self.read_pass(&start).await? else { return Ok(None) };
@@ -95,10 +94,18 @@ impl Inner {
             pass = next;
             passes += 1;
         }
-        *self.last.lock() = LastList { ids: Some(pass.ids), at: Some(began) };
+        self.last.lock().ids = Some(pass.ids);
         let is_exact = pass.pages <= 1 || self.options.conditional;
         let fingerprint = if is_exact { fingerprint_of(&pass.validators) } else { None };
         Ok(Some(pass.rows.with_fingerprint(fingerprint).with_since(pass.newest.map(|newest| newest.to_text()))))
+    }
+
+    /// Reads the whole list for the copy; see [`Inner::read_changed_list`].
+    pub(super) async fn read_copy(&self, fingerprint: Option<&str>) -> Result<Option<Rows>> {
+        let began = Instant::now();
+        let rows = self.read_changed_list(fingerprint).await?;
+        self.last.lock().at = Some(began);
+        Ok(rows)
     }
 
     /// Reads the rows that have changed since a list; `None` if the whole list is due.

@@ -106,11 +106,15 @@ impl TableShell for Http {
     }
 
     async fn list(&self, query: &Query) -> Result<Rows> {
-        Ok(apply(query, &self.0.schema, self.0.read_list().await?))
+        let rows = match *query == Query::default() {
+            true => self.0.read_copy(None).await?.unwrap_or_default(),
+            false => self.0.read_list().await?,
+        };
+        Ok(apply(query, &self.0.schema, rows))
     }
 
     async fn list_changed(&self, fingerprint: &str) -> Result<Option<Rows>> {
-        self.0.read_changed_list(Some(fingerprint)).await
+        self.0.read_copy(Some(fingerprint)).await
     }
 
     async fn list_since(&self, since: &str) -> Result<Option<Rows>> {

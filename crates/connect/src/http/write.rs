@@ -200,7 +200,9 @@ impl Inner {
         let reply = self.client.send(&call).await.map_err(failed)?;
         let written = self.written(id, &reply)?;
         match (&written.id, id) {
-            (None, None) => Err(Error::unknown("the API has not returned the id of the new row")),
+            (None, None) => Err(Error::unknown(
+                "the API has not returned the id of the new row, which may exist: row in source is the place of the row in an answer",
+            )),
             _ => Ok(written),
         }
     }

@@ -274,7 +274,7 @@ fn decimal(raw: &[u8], digits: usize, scale: usize, is_zerofill: bool) -> Option
         let number = high_first(rest.split_off(..GROUP_BYTES[digits])?)?;
         Some(format!("{number:0digits$}"))
     };
-    let whole = digits - scale;
+    let whole = digits.checked_sub(scale)?;
     let mut text = String::new();
     if !whole.is_multiple_of(GROUP) {
         text += &group(whole % GROUP)?;

@@ -137,7 +137,10 @@ impl Dio {
         };
         let is_whole = rows.stamp().is_some_and(|stamp| stamp.complete);
         let fingerprint = rows.fingerprint().cloned().filter(|_| is_whole && rows.undecodable().is_none());
-        let since = rows.since().cloned();
+        // A row that cannot be decoded would be passed over by the next list of changes.
+        let since = rows.since().cloned().filter(|_| rows.undecodable().is_none());
+        // A list that cannot be applied is read again as a whole.
+        core.sync.last_list.lock().since = None;
         let report = self.reconcile(rows).await?;
         core.note_equal_list(fingerprint, before, &report);
         if !is_whole {

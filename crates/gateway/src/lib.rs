@@ -3,10 +3,11 @@
 //! The URL table is `router.rs`; each verb has a file. Every request passes one pipeline (`pipeline.rs`: request id, host,
 //! origin, authentication, panics). Every refusal is an [`ApiError`] and is sent as problem+json (`http/problem.rs`).
 //!
-//! Folders import in one direction: `http` and `metrics` import no other folder, `rows` is built on them, `events` on `rows`;
+//! Folders import in one direction: `access` imports no other folder, `http` and `metrics` only `access`, `rows` is built on them, `events` on `rows`;
 //! `webhook`, `admin`, `pages` and `openapi` come next. `state.rs` holds the state that all handlers share. It names types of every
 //! folder, from files that do not import it.
 
+pub mod access;
 mod admin;
 mod events;
 mod http;

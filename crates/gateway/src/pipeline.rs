@@ -19,7 +19,8 @@ use futures_util::FutureExt as _;
 use tower::{ServiceExt as _, service_fn};
 use tower_http::catch_panic::CatchPanic;
 
-use crate::http::auth::{self, Principal};
+use crate::access::Principal;
+use crate::http::auth;
 use crate::http::budget::Caller;
 use crate::http::coding;
 use crate::http::extract::segments;
@@ -104,10 +105,10 @@ fn admit(gateway: &GatewayState, route: Route, request: &Request) -> Result<Prin
 /// Authenticates the caller, where the route requires it.
 fn check_caller(gateway: &GatewayState, route: Route, request: &Request) -> Result<Principal, ApiError> {
     match route {
-        Route::Hook | Route::Live | Route::Asset => Ok(Principal::Anybody),
+        Route::Hook | Route::Live | Route::Asset => Ok(Principal::anonymous()),
         // The pages themselves report that a token is required, and ask for one.
         Route::Index | Route::Docs if gateway.has_page(route) && negotiate::prefers_html(request.headers()) => {
-            Ok(Principal::Anybody)
+            Ok(Principal::anonymous())
         }
         _ => Ok(gateway.auth.check(request.headers())?),
     }

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::http::auth::Principal;
+use crate::access::Principal;
 use crate::http::problem::ApiError;
 use crate::rows::scoped_rows::ScopedRows;
 use crate::state::{GatewayState, Resource};
@@ -38,9 +38,9 @@ impl Scope {
     ///
     /// # Errors
     /// 404 with the most similar name.
-    pub(crate) fn of(gateway: &GatewayState, name: &str, principal: Principal) -> Result<Scope, ApiError> {
+    pub(crate) fn of(gateway: &GatewayState, name: &str, principal: &Principal) -> Result<Scope, ApiError> {
         let resource = Arc::clone(gateway.dio(name)?);
-        Ok(Scope::new(resource, principal, Filter::default()))
+        Ok(Scope::new(resource, principal.clone(), Filter::default()))
     }
 }
 
@@ -71,7 +71,7 @@ mod tests {
         }
         let resource = Arc::new(Resource::new(dio, MountOptions::default()));
         let dear = Filter::Test { column: "price".into(), test: Test::Gte(100.into()) };
-        let scope = |filter| Scope::new(Arc::clone(&resource), Principal::Anybody, filter);
+        let scope = |filter| Scope::new(Arc::clone(&resource), Principal::anonymous(), filter);
         (scope(Filter::default()), scope(dear))
     }
 
@@ -139,7 +139,7 @@ mod tests {
         assert!(!dio.is_complete() && dio.held_row("cheap").is_none());
         let dear = Filter::Test { column: "price".into(), test: Test::Gte(100.into()) };
         let resource = Arc::new(Resource::new(dio, MountOptions::default()));
-        let dear = Scope::new(resource, Principal::Anybody, dear);
+        let dear = Scope::new(resource, Principal::anonymous(), dear);
         let replace = |id: &str| WriteOp::Replace { id: id.into(), record: record(id, 900) };
         assert!(
             dear.rows.write(replace("cheap"), WriteOptions::default()).await.is_err(),

@@ -13,11 +13,12 @@ use indexmap::IndexMap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Principal;
 use crate::admin::archive::Backup;
 use crate::events::live::LiveQueries;
 use crate::events::sockets::Sockets;
 use crate::events::view::EventViews;
-use crate::http::auth::{Auth, Principal};
+use crate::http::auth::Auth;
 use crate::http::bounds::Bounds;
 use crate::http::budget::{Budgets, Caller};
 use crate::http::failures::Failures;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::frame::{self, Encoding};
 use super::request::{LiveSubscription, Subscription};
 use super::subscriptions::{MOST_SUBS, Subscriptions, find_scope};
-use crate::http::auth::Principal;
+use crate::access::Principal;
 use crate::http::bounds::may_hold_regex;
 use crate::http::problem::{ApiError, Code};
 use crate::state::GatewayState;
@@ -121,7 +121,7 @@ async fn subscribe(
     }
     let dio = command.text("dio").ok_or_else(|| bad("dio is missing: it must be the name of a resource".into()))?;
     let bounds = subs.bounds();
-    let scope = find_scope(&gateway, dio, bounds.principal)?;
+    let scope = find_scope(&gateway, dio, &bounds.principal)?;
     match command.member("live") {
         None | Some(CborValue::Bool(false)) => {
             let subscription = match command.may_hold_regex {

@@ -90,7 +90,7 @@ async fn parse(
     raw: Option<String>,
     bounds: &Bounds,
 ) -> Result<(Subscription, ConnectionOptions), ApiError> {
-    let (scope, raw) = (find_scope(gateway, dio, bounds.principal)?, raw.unwrap_or_default());
+    let (scope, raw) = (find_scope(gateway, dio, &bounds.principal)?, raw.unwrap_or_default());
     let (schema, text) = (Arc::clone(&scope.schema), raw.clone());
     bounds.read(scope.dio.workers(), raw.as_bytes(), move || request::parse(&text, &schema)).await?
 }
@@ -104,7 +104,7 @@ pub(crate) async fn live(
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
-    let (scope, raw) = (find_scope(&gateway, &dio, bounds.principal)?, raw.unwrap_or_default());
+    let (scope, raw) = (find_scope(&gateway, &dio, &bounds.principal)?, raw.unwrap_or_default());
     let (owner, text) = (scope.clone(), raw.clone());
     let request = bounds
         .read(scope.dio.workers(), raw.as_bytes(), move || {
@@ -121,7 +121,7 @@ pub(crate) async fn aggregate(
     bounds: Bounds,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let scope = Scope::of(&gateway, &dio, bounds.principal)?;
+    let scope = Scope::of(&gateway, &dio, &bounds.principal)?;
     let raw = request.uri().query().unwrap_or_default().to_string();
     let (owner, text) = (scope.clone(), raw.clone());
     let read = move || LiveSubscription::parse_groups(&text, &owner.schema, &owner.options);
@@ -152,12 +152,12 @@ pub(crate) async fn subscribe_many(
             .hint("GET /events?dio=a,b; a WebSocket may subscribe later"));
     }
     let permit = permit(&gateway)?;
-    let principal = bounds.principal;
+    let principal = bounds.principal.clone();
     let mut subs = Subscriptions::new(carrier.encoding(), many.connection.heartbeat, bounds);
     let wanted = many
         .subs
         .into_iter()
-        .map(|(name, subscription)| Ok((find_scope(&gateway, &name, principal)?, name, subscription)));
+        .map(|(name, subscription)| Ok((find_scope(&gateway, &name, &principal)?, name, subscription)));
     let wanted = wanted.collect::<Result<Vec<_>, ApiError>>()?;
     let scopes: Vec<&Scope> = wanted.iter().map(|(scope, ..)| scope).collect();
     if let Err(error) = carrier.wait(&gateway, &scopes, many.connection, &permit).await {
@@ -184,7 +184,7 @@ async fn one(
         let since = last.to_str().ok().and_then(request::since);
         subscription.since = Some(since.unwrap_or_else(|| StartPoint::Position(Position { epoch: "".into(), seq: 0 })));
     }
-    let (permit, scope) = (permit(gateway)?, find_scope(gateway, dio, bounds.principal)?);
+    let (permit, scope) = (permit(gateway)?, find_scope(gateway, dio, &bounds.principal)?);
     if let Err(error) = carrier.wait(gateway, &[&scope], connection, &permit).await {
         return carrier.not_ready(error);
     }

@@ -10,7 +10,7 @@ use super::cursor::{CursorEnd, EventCursor, OutgoingFrame};
 use super::frame::{self, Encoding};
 use super::live::LiveCursor;
 use super::request::{LiveSubscription, Subscription};
-use crate::http::auth::Principal;
+use crate::access::Principal;
 use crate::http::bounds::Bounds;
 use crate::http::extract::check_ready;
 use crate::http::problem::{ApiError, Code};
@@ -239,7 +239,7 @@ impl Subscriptions {
 }
 
 /// Returns the scope of `principal` in the resource `name`, for a subscription. Fails while the server is stopping.
-pub(super) fn find_scope(gateway: &GatewayState, name: &str, principal: Principal) -> Result<Scope, ApiError> {
+pub(super) fn find_scope(gateway: &GatewayState, name: &str, principal: &Principal) -> Result<Scope, ApiError> {
     if gateway.closing.is_cancelled() {
         return Err(ApiError::new(Code::ShuttingDown, "the server is stopping"));
     }

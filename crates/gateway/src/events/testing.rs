@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::request::{self, Subscription};
 use crate::MountOptions;
-use crate::http::auth::Principal;
+use crate::access::Principal;
 use crate::scope::Scope;
 use crate::state::Resource;
 use diorama_connect::MemoryTable;
@@ -36,7 +36,7 @@ pub(crate) fn scope_of(dio: Dio) -> Scope {
 /// Scope of all rows of `dio`, with options.
 pub(super) fn scope_with(dio: Dio, options: MountOptions) -> Scope {
     let resource = Arc::new(Resource::new(dio, options));
-    Scope::new(resource, Principal::Anybody, Filter::default())
+    Scope::new(resource, Principal::anonymous(), Filter::default())
 }
 
 /// Scope of [`small_dio`].

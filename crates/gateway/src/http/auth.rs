@@ -1,12 +1,15 @@
 //! Authentication by bearer tokens, which are compared in constant time.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use axum::http::{Extensions, HeaderMap, header};
+use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use subtle::{Choice, ConstantTimeEq as _};
 use thiserror::Error;
+
+use crate::access::{Identity, Principal, Verbs};
+use diorama_core::record::CborValue;
 
 /// Reason why a caller is not authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -22,27 +25,17 @@ pub(crate) enum AuthError {
     Unknown,
 }
 
-/// Identity of a caller.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Principal {
-    /// Any caller that the server admits.
-    #[default]
-    Anybody,
-}
-
-impl Principal {
-    /// Returns the principal of the request that has these extensions.
-    pub(crate) fn of(extensions: &Extensions) -> Principal {
-        extensions.get().copied().unwrap_or_default()
-    }
-
-    /// Returns the name under which the log records the caller's actions; `None` for an anonymous caller.
-    pub(crate) fn name(self) -> Option<Arc<str>> {
-        match self {
-            Principal::Anybody => None,
-        }
-    }
-}
+/// Identity of all callers with a token of [`Auth::Tokens`].
+static TOKEN: LazyLock<Arc<Identity>> = LazyLock::new(|| {
+    Arc::new(Identity {
+        name: "token".into(),
+        role: "admin".into(),
+        claims: CborValue::Map(Vec::new()),
+        verbs: Verbs::ALL,
+        unrestricted: true,
+        expires: None,
+    })
+});
 
 /// Authentication of callers.
 #[derive(Clone, Default)]
@@ -69,7 +62,7 @@ impl Auth {
     /// # Errors
     /// The request has no valid token, or several `Authorization` headers.
     pub(crate) fn check(&self, headers: &HeaderMap) -> Result<Principal, AuthError> {
-        let Auth::Tokens(tokens) = self else { return Ok(Principal::Anybody) };
+        let Auth::Tokens(tokens) = self else { return Ok(Principal::anonymous()) };
         let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
         let first = authorizations.next();
         if authorizations.next().is_some() {
@@ -91,7 +84,7 @@ impl Auth {
                 None => return Err(AuthError::Missing),
             },
         };
-        if bool::from(known) { Ok(Principal::Anybody) } else { Err(AuthError::Unknown) }
+        if bool::from(known) { Ok(Principal::from(Arc::clone(&TOKEN))) } else { Err(AuthError::Unknown) }
     }
 }
 

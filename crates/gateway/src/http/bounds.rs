@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 
-use crate::http::auth::Principal;
+use crate::access::Principal;
 use crate::http::budget::{BudgetError, Budgets, Caller, Lease};
 use crate::http::problem::ApiError;
 use diorama_core::dio::Workers;
@@ -30,7 +30,7 @@ impl Bounds {
 
     /// Returns bounds of the same caller, with the time of a new query.
     pub(crate) fn again(&self) -> Bounds {
-        Bounds::new(&self.budgets, self.caller, self.principal)
+        Bounds::new(&self.budgets, self.caller, self.principal.clone())
     }
 
     /// Returns `body` as the body of an answer; see [`Budgets::answer`].

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
-use crate::http::auth::Principal;
+use crate::access::Principal;
 use crate::http::extract::{check_ready, decoded, segments};
 use crate::http::problem::ApiError;
 use crate::scope::Scope;
@@ -29,7 +29,7 @@ impl FromRequestParts<Arc<GatewayState>> for PathScope {
 
     async fn from_request_parts(parts: &mut Parts, gateway: &Arc<GatewayState>) -> Result<Self, ApiError> {
         let (name, _) = segments(parts.uri.path());
-        ready(Scope::of(gateway, &decoded(name)?, Principal::of(&parts.extensions))?).map(PathScope)
+        ready(Scope::of(gateway, &decoded(name)?, &Principal::of(&parts.extensions))?).map(PathScope)
     }
 }
 
@@ -48,7 +48,7 @@ impl FromRequestParts<Arc<GatewayState>> for PathRow {
     async fn from_request_parts(parts: &mut Parts, gateway: &Arc<GatewayState>) -> Result<Self, ApiError> {
         let (name, id) = segments(parts.uri.path());
         let id = decoded(id)?.into_owned();
-        let scope = ready(Scope::of(gateway, &decoded(name)?, Principal::of(&parts.extensions))?)?;
+        let scope = ready(Scope::of(gateway, &decoded(name)?, &Principal::of(&parts.extensions))?)?;
         let id = match scope.rows.known_id(&id) {
             Cow::Owned(known) => known,
             Cow::Borrowed(_) => id,

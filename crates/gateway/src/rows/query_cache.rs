@@ -148,7 +148,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::http::auth::Principal;
+    use crate::access::Principal;
     use diorama_connect::MemoryTable;
     use diorama_core::Lens;
     use diorama_core::cache::MemoryCache;
@@ -166,7 +166,7 @@ mod tests {
             let lens = Lens::new().cache_source(MemoryCache::default()).build().unwrap();
             lens.make_dio(MemoryTable::vista("a", schema(), [])).await.unwrap()
         });
-        let rows = ScopedRows::new(&dio, &dio.schema(), Principal::Anybody, Filter::default());
+        let rows = ScopedRows::new(&dio, &dio.schema(), Principal::anonymous(), Filter::default());
         (runtime, rows)
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::http::auth::Principal;
+use crate::access::Principal;
 use diorama_core::dio::{Dio, EventLog, GroupIter, Ticket, Workers, WriteOptions};
 use diorama_core::plan::{Page, Plan, PreparedQuery, Selection};
 use diorama_core::record::Record;
@@ -234,7 +234,7 @@ impl ScopedRows {
             let query = Query { filter: self.filter.clone(), ..Query::default() };
             options.within = Some(Arc::new(Narrowing::new(&query, &self.schema)));
         }
-        options.principal = self.principal.name();
+        options.principal = self.principal.name().cloned();
         self.dio.write(op, options).await
     }
 }

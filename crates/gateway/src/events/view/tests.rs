@@ -6,8 +6,8 @@ use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::access::Principal;
 use crate::events::testing::{mounted, record, subscription};
-use crate::http::auth::Principal;
 use crate::scope::Scope;
 use diorama_core::dio::CursorRead;
 use diorama_core::record::Body;
@@ -142,7 +142,7 @@ async fn a_newest_state_has_the_filter_and_projection_of_the_view() {
 async fn callers_with_different_scopes_have_different_views() {
     let scope = mounted().await;
     let narrow = Filter::Test { column: "price".into(), test: Test::Gte(100.into()) };
-    let narrowed = ScopedRows::new(&scope.dio, &scope.schema, Principal::Anybody, narrow);
+    let narrowed = ScopedRows::new(&scope.dio, &scope.schema, Principal::anonymous(), narrow);
     let bounds = Bounds::default();
     let all = Query::default();
     let get = |rows| {

@@ -232,6 +232,7 @@ impl State {
             return;
         }
         let mut op = op.clone();
+        op.principal.clone_from(&entry.cause.principal);
         op.staged = entry.seq;
         op.state = OpState::Queued;
         op.updated = entry.at;

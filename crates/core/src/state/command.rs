@@ -7,7 +7,8 @@ use super::op::{Effect, OpError, OpId};
 use super::row_versions::EventVersion;
 use crate::record::{Body, Id, Seq};
 use crate::table::{BuiltIndex, Ordinal, Spec, Table};
-use crate::vista::Narrowing;
+use crate::vista::WriteBounds;
+use crate::vista::query::JsonRow;
 
 /// Request to change a Dio. Can be decided again after a failed append.
 #[derive(Clone, Debug)]
@@ -103,8 +104,8 @@ pub struct NewWrite {
     pub condition: Condition,
     /// Operation that this one repeats.
     pub retry_of: Option<OpId>,
-    /// Restriction of the rows that it may see and create; `None` for all rows.
-    pub within: Option<Arc<Narrowing>>,
+    /// Bounds of the rows and columns that it may see and change; `None` for all of them.
+    pub within: Option<Arc<WriteBounds>>,
     /// Identity of the requester, if the caller provides it.
     pub principal: Option<Arc<str>>,
 }
@@ -143,14 +144,19 @@ pub enum Condition {
 }
 
 impl Condition {
-    /// Returns true if the condition holds for the visible row.
-    pub(super) fn holds(&self, row: Option<&Body>) -> bool {
+    /// Returns true if the condition holds for the visible row, as a writer with the bounds `within` sees it.
+    pub(super) fn holds(&self, row: Option<&Body>, within: Option<&WriteBounds>) -> bool {
+        let columns = within.and_then(|within| within.columns.as_ref());
+        let hash = |row: &Body| match columns {
+            Some(columns) => columns.shown.hash(&JsonRow::from(row)),
+            None => row.hash(),
+        };
         match self {
             Condition::None => true,
             Condition::Exists => row.is_some(),
             Condition::Absent => row.is_none(),
-            Condition::Differs { from, or_absent } => row.map_or(*or_absent, |row| !from.contains(&row.hash())),
-            Condition::Matches(hashes) => row.is_some_and(|row| hashes.contains(&row.hash())),
+            Condition::Differs { from, or_absent } => row.map_or(*or_absent, |row| !from.contains(&hash(row))),
+            Condition::Matches(hashes) => row.is_some_and(|row| hashes.contains(&hash(row))),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::op::{Assumption, Effect, Op, OpState};
 use super::reported_row::{ReportSource, ReportedRow};
 use crate::record::{Body, Id};
 use crate::vista::query::JsonRow;
-use crate::vista::{Error, Narrowing, Result};
+use crate::vista::{Error, Result, WriteBounds};
 
 impl State {
     /// Decides `command` at `now` (Unix milliseconds).
@@ -92,14 +92,18 @@ impl State {
         let existing = self.table.get(id).map(|row| row.body());
         let within = write.within.as_deref();
         // A row outside the restriction counts as absent, until a write would replace it.
-        let before = existing.as_ref().filter(|row| within.is_none_or(|within| within.matches(&JsonRow::from(*row))));
-        if !write.condition.holds(before) {
+        let before = existing.as_ref().filter(|row| within.is_none_or(|within| within.sees(&JsonRow::from(*row))));
+        if !write.condition.holds(before, within) {
             return Err(Error::Precondition { id: id.to_string() });
         }
+        let kept = within.and_then(|within| self.keeping_columns(write, id, before?, within));
+        let effect = kept.as_ref().unwrap_or(&write.effect);
         if let Some(within) = within {
-            self.check_within(write, id, existing.as_ref(), before, within)?;
+            within.check_before(effect.kind(), id, existing.as_ref().map(JsonRow::from).as_ref())?;
+            let after = effect.on(before, id, self.rules.schema.layout());
+            after.map_or(Ok(()), |after| within.check_after(&JsonRow::from(&after)))?;
         }
-        match (&write.effect, before) {
+        match (effect, before) {
             (Effect::Insert(body), Some(before)) if before == body => {
                 draft.decision.outcome = Outcome::Identical;
                 return Ok(());
@@ -110,13 +114,16 @@ impl State {
             (Effect::Patch(_) | Effect::Delete, None) => return Err(Error::NotFound { id: id.to_string() }),
             _ => {}
         }
-        let after = write.effect.on(before, id, self.rules.schema.layout());
+        let after = effect.on(before, id, self.rules.schema.layout());
         if let Some(after) = &after {
             check_size(id, after)?;
         }
-        let op = self.new_op(draft.now, write, Arc::from([Arc::clone(id)]));
+        let staged = matches!(effect, Effect::Insert(_) | Effect::Replace(_));
+        let mut op = self.new_op(draft.now, write, Arc::from([Arc::clone(id)]));
+        if let Some(effect) = kept {
+            op.effect = effect;
+        }
         let ordinal = draft.ordinal_of(id);
-        let staged = matches!(write.effect, Effect::Insert(_) | Effect::Replace(_));
         let entry = draft.entry(Some(id), &write.cause());
         entry.op = OpChange::Stage(op);
         if before != after.as_ref() {
@@ -131,18 +138,18 @@ impl State {
         Ok(())
     }
 
-    /// Checks a restricted write against the existing row, then against the resulting row.
-    fn check_within(
-        &self,
-        write: &NewWrite,
-        id: &Id,
-        existing: Option<&Body>,
-        before: Option<&Body>,
-        within: &Narrowing,
-    ) -> Result<()> {
-        within.check_before(write.effect.kind(), id, existing)?;
-        let after = write.effect.on(before, id, self.rules.schema.layout());
-        after.map_or(Ok(()), |after| within.check_after(&after))
+    /// Returns the replacement of the row `before` that keeps the columns which its writer may not write; `None` if the write
+    /// replaces no row or every column.
+    fn keeping_columns(&self, write: &NewWrite, id: &Id, before: &Body, within: &WriteBounds) -> Option<Effect> {
+        let (Effect::Replace(body), Some(columns)) = (&write.effect, &within.columns) else { return None };
+        let (mut row, before) = (body.decode().ok()?, before.decode().ok()?);
+        let kept = |name: &str| !columns.writable.contains(name);
+        let foreign: Vec<String> = row.columns().filter(|name| kept(name)).map(str::to_string).collect();
+        foreign.iter().for_each(|name| drop(row.remove(name)));
+        for (name, value) in before.iter().filter(|(name, _)| kept(name)) {
+            row.insert(name, value.clone());
+        }
+        Some(Effect::Replace(Body::encode(id, &row, self.rules.schema.layout())))
     }
 
     fn decide_delete_all(&self, draft: &mut DecisionBuilder<'_>, write: &NewWrite) -> Result<()> {
@@ -176,6 +183,7 @@ impl State {
                 Condition::Absent => Some(Assumption::Absent),
                 Condition::Matches(_) | Condition::Differs { .. } => Some(Assumption::Version),
             },
+            principal: write.principal.clone(),
             staged: 0,
             log: Vec::new(),
             over: 0,

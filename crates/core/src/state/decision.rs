@@ -2,7 +2,7 @@
 
 use super::data::{Note, State};
 use super::entry::{Cause, Entry, Frame, Origin};
-use super::op::OpId;
+use super::op::{Op, OpId};
 use crate::record::{Body, Id, Seq};
 use crate::table::{ORDINAL_STEP, Ordinal};
 use crate::vista::{Error, Result};
@@ -147,6 +147,7 @@ pub(super) fn cause(origin: Origin) -> Cause {
     Cause { origin, ..Cause::default() }
 }
 
-pub(super) fn op_cause(op: OpId) -> Cause {
-    Cause { op: Some(op), ..Cause::default() }
+/// Creates the cause of an entry about an operation, with its writer.
+pub(super) fn op_cause(op: &Op) -> Cause {
+    Cause { op: Some(op.id), principal: op.principal.clone(), ..Cause::default() }
 }

@@ -240,6 +240,9 @@ pub struct Op {
     /// Assumption on which it was accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assumed: Option<Assumption>,
+    /// Identity of the writer, if the caller provided it. The log has it in the cause of the entry.
+    #[serde(skip, default)]
+    pub principal: Option<Arc<str>>,
     /// Position in the log.
     #[serde(skip, default)]
     pub staged: u64,

@@ -25,7 +25,7 @@ impl State {
                     [id] if !self.lost.contains(id) => Some(self.base(id).map_or(NO_ROW, |base| base.body.hash())),
                     _ => None,
                 };
-                let entry = draft.entry(record.targets.first(), &op_cause(op));
+                let entry = draft.entry(record.targets.first(), &op_cause(record));
                 entry.op = OpChange::Settle { state: OpState::Routed, error: None, beneath };
                 entry.frame = Frame::WriteCommitted;
                 self.condense(draft, record);
@@ -40,7 +40,7 @@ impl State {
 
     /// Handles a write that the master has: its row becomes the confirmed one, unless something newer arrived meanwhile.
     fn confirm(&self, draft: &mut DecisionBuilder<'_>, op: &Op, mark: u64, row: Option<&Body>, new_id: Option<&Id>) {
-        let cause = op_cause(op.id);
+        let cause = op_cause(op);
         let drafted = draft.decision.entries.len();
         // The worker's own guard is open. A second guard means that a read may not have seen this write.
         for id in op.targets.iter() {
@@ -101,7 +101,7 @@ impl State {
     /// Handles a write that the master's feed has reported: the confirmed row includes it. A row in doubt may not: it keeps the
     /// effect until it was read.
     fn end_reported(&self, draft: &mut DecisionBuilder<'_>, op: &Op) {
-        let cause = op_cause(op.id);
+        let cause = op_cause(op);
         for id in op.targets.iter() {
             let Some(fold) = self.folds.get(id) else { continue };
             let known = fold.base.as_ref().map(|base| base.body.clone());
@@ -168,7 +168,7 @@ impl State {
         let merged =
             routed.windows(2).find_map(|pair| Some((pair[0], pair[1], pair[0].effect.then(&pair[1].effect, layout)?)));
         if let Some((older, newer, effect)) = merged {
-            draft.entry(Some(id), &op_cause(newer.id)).op = OpChange::Merge { older: older.id, effect };
+            draft.entry(Some(id), &op_cause(newer)).op = OpChange::Merge { older: older.id, effect };
         }
     }
 
@@ -231,7 +231,7 @@ impl State {
     /// Drafts the confirmed row with the other writes applied, then exactly one `WriteFailed`. The drafted entries are applied
     /// to this State, for the next rollback.
     fn roll_back_one(&mut self, draft: &mut DecisionBuilder<'_>, op: &Op, state: OpState, error: &OpError) {
-        let cause = op_cause(op.id);
+        let cause = op_cause(op);
         let drafted = draft.decision.entries.len();
         for id in op.targets.iter() {
             let Some(fold) = self.folds.get(id) else { continue };

@@ -25,8 +25,9 @@ impl State {
     pub(super) fn decide_retry(&self, draft: &mut DecisionBuilder<'_>, op: OpId, new: OpId) -> Result<()> {
         let parked = self.parked_op(op)?.clone();
         let id = if parked.effect == Effect::DeleteAll { None } else { parked.targets.first().cloned() };
-        let effect = parked.effect;
-        let again = NewWrite { retry_of: Some(op), ..NewWrite::new(new, id, effect) };
+        let effect = parked.effect.clone();
+        let (retry_of, principal) = (Some(op), parked.principal.clone());
+        let again = NewWrite { retry_of, principal, ..NewWrite::new(new, id, effect) };
         self.decide_write(draft, &again).map_err(|error| match error {
             // The operation exists, but its row does not.
             Error::NotFound { id } => Error::Conflict { id, detail: "no longer exists".into() },
@@ -36,14 +37,14 @@ impl State {
             let detail = "has no effect any more: all rows already have its values; discard it".to_string();
             return Err(Error::Conflict { id: op.to_string(), detail });
         }
-        let entry = draft.entry(parked.targets.first(), &op_cause(op));
+        let entry = draft.entry(parked.targets.first(), &op_cause(&parked));
         entry.op = OpChange::Settle { state: OpState::Discarded, error: None, beneath: None };
         Ok(())
     }
 
     pub(super) fn decide_discard(&self, draft: &mut DecisionBuilder<'_>, op: OpId) -> Result<()> {
         let parked = self.parked_op(op)?;
-        let entry = draft.entry(parked.targets.first(), &op_cause(op));
+        let entry = draft.entry(parked.targets.first(), &op_cause(parked));
         entry.op = OpChange::Settle { state: OpState::Discarded, error: None, beneath: None };
         Ok(())
     }

@@ -41,6 +41,12 @@ pub enum Error {
         /// The id of the row.
         id: String,
     },
+    /// The writer may not change the row in this way.
+    #[error("{detail}")]
+    Forbidden {
+        /// The reason, without facts about rows.
+        detail: String,
+    },
     /// The input is not valid.
     #[error("{detail}")]
     Invalid {
@@ -206,6 +212,7 @@ impl Error {
             | Error::NotFound { .. }
             | Error::Conflict { .. }
             | Error::Precondition { .. }
+            | Error::Forbidden { .. }
             | Error::Invalid { .. }
             | Error::Replayed { .. }
             | Error::KeyReused { .. }

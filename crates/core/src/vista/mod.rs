@@ -30,7 +30,7 @@ pub use inferred::Inferred;
 pub use instant::Instant;
 pub use kinds::Kinds;
 pub use log_limit::LogLimit;
-pub use narrowing::Narrowing;
+pub use narrowing::{Narrowing, WriteBounds, WriteColumns};
 pub use op::{WriteKind, WriteOp, Written};
 pub use query::{Filter, OrderTerm, Query};
 pub use schema::{Column, ColumnType, Flag, Reference, Schema};

@@ -1,8 +1,9 @@
 //! Bounds of writes: a narrowed handle writes only the rows that it sees.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::query::{CompiledQuery, Fields, Path, Test};
+use super::query::{CompiledQuery, Fields, Path, Projection, Test};
 use super::{Error, Filter, Query, Result, Schema, TableShell, WriteKind, WriteOp, Written};
 use crate::record::{CborValue, Record, id_from_value, id_to_value, merge_patch, value_to_json};
 
@@ -97,6 +98,90 @@ impl Narrowing {
             None => "the row does not contain the search words that this view is narrowed by".to_string(),
         };
         Err(Error::Invalid { detail, fields })
+    }
+}
+
+/// Bounds of a write: the rows that its writer sees, may change and may make, and the columns that it knows.
+#[derive(Clone, Debug, Default)]
+pub struct WriteBounds {
+    /// Rows that the writer sees; the others count as absent. `None` for all rows.
+    pub sees: Option<Arc<Narrowing>>,
+    /// Rows, among those that the writer sees, that it may change. `None` for all of them.
+    pub changes: Option<Arc<Narrowing>>,
+    /// Rows that the write may make. `None` for all rows.
+    pub makes: Option<Arc<Narrowing>>,
+    /// True if a replacement may not create a row.
+    pub keeps_absent: bool,
+    /// Message of [`Error::Forbidden`] for rows outside of `changes` and `makes`. `None` if the conditions of `makes` are told
+    /// ([`Error::Invalid`]).
+    pub refusal: Option<Arc<str>>,
+    /// Columns that the writer sees, of which it may write some. `None` for all columns.
+    pub columns: Option<Arc<WriteColumns>>,
+}
+
+/// Columns that a writer knows.
+#[derive(Clone, Debug)]
+pub struct WriteColumns {
+    /// Columns that the writer sees: versions in conditions are hashes of these.
+    pub shown: Projection,
+    /// Columns that the writer may write. A replacement keeps the others.
+    pub writable: HashSet<Arc<str>>,
+}
+
+impl From<Narrowing> for WriteBounds {
+    fn from(within: Narrowing) -> WriteBounds {
+        let within = Arc::new(within);
+        WriteBounds { sees: Some(Arc::clone(&within)), makes: Some(within), ..WriteBounds::default() }
+    }
+}
+
+impl WriteBounds {
+    /// Adds the values that the conditions on new rows fix; see [`Narrowing::completed`].
+    #[must_use]
+    pub fn completed(&self, op: WriteOp) -> WriteOp {
+        match &self.makes {
+            Some(makes) => makes.completed(op),
+            None => op,
+        }
+    }
+
+    /// True if the writer sees `row`.
+    pub fn sees(&self, row: &impl Fields) -> bool {
+        self.sees.as_ref().is_none_or(|sees| sees.matches(row))
+    }
+
+    /// Checks a write of `kind` against the existing row.
+    ///
+    /// # Errors
+    /// For a row that the writer does not see: [`Error::Conflict`] if the write would insert or replace it, else
+    /// [`Error::NotFound`]. For a row that it may not change, [`Error::Forbidden`]. For an absent row that it may not create,
+    /// [`Error::NotFound`].
+    pub fn check_before(&self, kind: WriteKind, id: &str, existing: Option<&impl Fields>) -> Result<()> {
+        if self.keeps_absent && kind == WriteKind::Replace && existing.is_none_or(|row| !self.sees(row)) {
+            return Err(Error::NotFound { id: id.to_string() });
+        }
+        self.sees.as_ref().map_or(Ok(()), |sees| sees.check_before(kind, id, existing))?;
+        match (existing, &self.changes) {
+            (Some(row), Some(changes)) if kind != WriteKind::Insert && !changes.matches(row) => Err(self.forbidden()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the row that a write makes.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`], or [`Error::Invalid`] with the unmet conditions if there is no `refusal`.
+    pub fn check_after(&self, row: &impl Fields) -> Result<()> {
+        match &self.makes {
+            Some(makes) if self.refusal.is_none() => makes.check_after(row),
+            Some(makes) if !makes.matches(row) => Err(self.forbidden()),
+            _ => Ok(()),
+        }
+    }
+
+    fn forbidden(&self) -> Error {
+        let detail = self.refusal.as_deref().unwrap_or("the row may not be written").to_string();
+        Error::Forbidden { detail }
     }
 }
 

@@ -161,6 +161,28 @@ impl Schema {
         self
     }
 
+    /// The schema of rows of which only some columns are shown: the id and the columns for which `shows` is true.
+    #[must_use]
+    pub fn restricted(&self, shows: impl Fn(&str) -> bool) -> Schema {
+        let shown = |column: &str| column == self.id_column() || shows(column);
+        let columns = self.columns.iter().filter(|column| shown(&column.name)).cloned().collect();
+        let references = self.references.iter().filter(|reference| reference.many || shown(&reference.column));
+        Schema::new(self.id_column(), columns).with_references(references.cloned().collect())
+    }
+
+    /// The same schema, of which only `columns` are searched.
+    #[must_use]
+    pub fn searching(&self, columns: &[Arc<str>]) -> Schema {
+        let mut schema = self.clone();
+        for column in &mut schema.columns {
+            column.flags.retain(|flag| *flag != Flag::Searchable);
+            if columns.contains(&column.name) {
+                column.flags.push(Flag::Searchable);
+            }
+        }
+        schema
+    }
+
     /// The columns in order.
     pub fn columns(&self) -> &[Column] {
         &self.columns

@@ -36,7 +36,7 @@ impl AggregateRequest {
         };
         let (of_groups, of_rows): (Vec<&str>, Vec<&str>) = raw.split('&').partition(of_groups);
         // `live=false` is allowed.
-        let parameters = ParamOptions { max_limit: options.max_limit, extra: &["select", "live"] };
+        let parameters = ParamOptions { max_limit: options.max_limit, extra: &["select", "live"], holes: false };
         let mut parsed = url::parse(&of_rows.join("&"), rows, &parameters)?;
         if parsed.query.after.is_some() {
             return Err(ApiError::new(Code::InvalidParameter, "after: groups are paged with limit and offset"));
@@ -44,7 +44,7 @@ impl AggregateRequest {
         parsed.extra.retain(|(name, _)| name == "select");
         let aggregation = compile(&parsed.extra, rows)?;
         let schema = aggregation.schema();
-        let parameters = ParamOptions { max_limit: options.max_limit, extra: &[] };
+        let parameters = ParamOptions { max_limit: options.max_limit, extra: &[], holes: false };
         let groups = url::parse(&of_groups.join("&"), &schema, &parameters)?.query;
         Ok(AggregateRequest { aggregation: Arc::new(aggregation), rows: parsed.query, groups, schema })
     }

@@ -53,7 +53,7 @@ pub(crate) async fn targets(scope: &Scope, change: &Change, raw: &str) -> Result
     }
     let (owner, text) = (scope.clone(), raw.to_string());
     let read = move || {
-        let options = ParamOptions { max_limit: owner.options.max_limit, extra: &["all"] };
+        let options = ParamOptions { max_limit: owner.options.max_limit, extra: &["all"], holes: false };
         url::parse(&text, &owner.schema, &options)
     };
     let parsed = change.bounds.read(scope.dio.workers(), raw.as_bytes(), read).await??;

@@ -64,7 +64,7 @@ pub(crate) async fn list(bounds: Bounds, PathScope(scope): PathScope, request: R
 async fn parse(scope: &Scope, raw: &str, bounds: &Bounds) -> Result<(Arc<ParsedQuery>, Page), ApiError> {
     let (owner, text) = (scope.clone(), raw.to_string());
     let read = move || {
-        let options = ParamOptions { max_limit: owner.options.max_limit, extra: &[explain::EXPLAIN] };
+        let options = ParamOptions { max_limit: owner.options.max_limit, extra: &[explain::EXPLAIN], holes: false };
         owner.query_cache.read(&owner.rows, &text, &options)
     };
     Ok(bounds.read(scope.dio.workers(), raw.as_bytes(), read).await??)

@@ -170,7 +170,7 @@ mod tests {
         (runtime, rows)
     }
 
-    const OPTIONS: ParamOptions<'_> = ParamOptions { max_limit: 100, extra: &["explain"] };
+    const OPTIONS: ParamOptions<'_> = ParamOptions { max_limit: 100, extra: &["explain"], holes: false };
 
     fn piece() -> impl Strategy<Value = &'static str> {
         prop::sample::select(vec![

@@ -12,7 +12,7 @@ use crate::dio::events::event::Position;
 use crate::journal::Claim;
 use crate::record::{Body, Id};
 use crate::state::{Command, Condition, Effect, NewWrite, OpId, Outcome};
-use crate::vista::{Error, Narrowing, Result, Shape, WriteOp};
+use crate::vista::{Error, Result, Shape, WriteBounds, WriteOp};
 
 /// Time for which an idempotency key is remembered.
 const KEY_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -26,10 +26,10 @@ pub struct WriteOptions {
     pub key: Option<IdempotencyKey>,
     /// If true, a write is refused with [`Error::QueueFull`] when the queue is full. Otherwise it waits for a place.
     pub refuse_when_full: bool,
-    /// Restriction of the rows that the write may see and make, checked in commit order.
+    /// Bounds of the rows and columns that the write may see and make, checked in commit order.
     ///
-    /// It is refused with [`WriteOp::DeleteAll`], which is one operation of the source: delete such rows one by one.
-    pub within: Option<Arc<Narrowing>>,
+    /// They are refused with [`WriteOp::DeleteAll`], which is one operation of the source: delete such rows one by one.
+    pub within: Option<Arc<WriteBounds>>,
     /// Identity of the caller, stored with the change in the log.
     pub principal: Option<Arc<str>>,
 }

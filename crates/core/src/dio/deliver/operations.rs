@@ -40,6 +40,8 @@ pub struct Operation {
     pub updated: u64,
     /// The parked operation that this one retries.
     pub retry_of: Option<OpId>,
+    /// Identity of the writer, if the caller provided it.
+    pub principal: Option<Arc<str>>,
 }
 
 /// State of an operation as users see it. The journal has fewer states, because attempts are not journaled.
@@ -125,6 +127,7 @@ impl Operation {
             created: op.created,
             updated: op.updated,
             retry_of: op.retry_of,
+            principal: op.principal.clone(),
         }
     }
 }

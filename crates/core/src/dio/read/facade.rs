@@ -15,7 +15,8 @@ use crate::state::State;
 use crate::table::Slot;
 use crate::vista::query::{Cursor, Meter};
 use crate::vista::{
-    Capabilities, Error, Flag, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
+    Capabilities, Error, Flag, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteBounds, WriteOp,
+    Written,
 };
 
 /// Number of rows from which background work runs off the async threads. There may be hundreds of such tasks at a time.
@@ -178,7 +179,7 @@ fn encode(state: &State, slots: &[Slot], schema: &Schema) -> Rows {
 }
 
 /// Options of a write that is restricted to `within`.
-fn bounded(within: &Arc<Narrowing>) -> WriteOptions {
+fn bounded(within: &Arc<WriteBounds>) -> WriteOptions {
     WriteOptions { within: Some(Arc::clone(within)), ..WriteOptions::default() }
 }
 
@@ -193,7 +194,7 @@ impl Core {
 
 impl Facade {
     /// Inserts a row without an id: under a new UUID, or under an id that the master chooses.
-    async fn insert_new(&self, record: &Record, within: Option<Arc<Narrowing>>) -> Result<Written> {
+    async fn insert_new(&self, record: &Record, within: Option<Arc<WriteBounds>>) -> Result<Written> {
         let core = &self.handle.core;
         let master = core.vista.schema();
         let id = if core.mints_ids() {
@@ -286,9 +287,11 @@ impl TableShell for Facade {
     /// Checks the restriction in commit order.
     async fn write_within(&self, op: &WriteOp, within: &Query) -> Result<Written> {
         let core = &self.handle.core;
-        let within = Arc::new(Narrowing::new(within, &self.schema));
+        let narrowing = Narrowing::new(within, &self.schema);
+        let targets = narrowing.query().clone();
+        let within = Arc::new(WriteBounds::from(narrowing));
         let Some(id) = op.id() else {
-            for id in self.list(within.query()).await?.ids() {
+            for id in self.list(&targets).await?.ids() {
                 let op = WriteOp::Delete { id: id.to_string() };
                 match core.submit(op, bounded(&within)).await {
                     Ok(_) | Err(Error::NotFound { .. }) => {}
@@ -310,7 +313,7 @@ impl TableShell for Facade {
     }
 
     async fn insert_return_id_within(&self, record: &Record, within: &Query) -> Result<Written> {
-        self.insert_new(record, Some(Arc::new(Narrowing::new(within, &self.schema)))).await
+        self.insert_new(record, Some(Arc::new(Narrowing::new(within, &self.schema).into()))).await
     }
 
     fn reference(&self, relation: &str, row: &Record) -> Result<Vista> {

@@ -11,7 +11,7 @@ use crate::dio::scope;
 use crate::dio::scope::{Kind, Scope};
 use crate::record::{Body, CborValue, Id, Record};
 use crate::state::{COLUMN_CLOCK, Command, EventVersion, Origin, UpstreamChange, UpstreamEvent, check_size};
-use crate::vista::{ChangeEvent, Coercion, Error, Narrowing, Result, RowCheck, Shape};
+use crate::vista::{ChangeEvent, Coercion, Error, Result, RowCheck, Shape, WriteBounds};
 
 /// [`ChangeEvent`] with the metadata of its sender.
 #[derive(Clone, Debug, PartialEq)]
@@ -196,12 +196,12 @@ impl Core {
     pub(crate) async fn insert_at_master(
         self: &Arc<Self>,
         record: &Record,
-        within: Option<&Narrowing>,
+        within: Option<&WriteBounds>,
     ) -> Result<String> {
         let schema = self.vista.schema();
         let mut record = record.clone();
-        if let Some(within) = within {
-            within.complete(&mut record);
+        if let Some(makes) = within.and_then(|within| within.makes.as_ref()) {
+            makes.complete(&mut record);
         }
         let check = RowCheck::new(&schema, Shape::Whole).unknown(self.settings.unknown_columns);
         let mut record = check.check(Cow::Owned(record))?.row.into_owned();

@@ -17,6 +17,7 @@ mod meter;
 mod pattern;
 mod project;
 mod search;
+mod template;
 #[cfg(test)]
 mod tests;
 pub mod url;
@@ -36,6 +37,7 @@ pub use meter::{Meter, Rows as MeteredRows};
 pub use pattern::{MAX_PATTERN, Pattern};
 pub use project::{Projection, SelectItem};
 pub use search::SearchText;
+pub use template::FilterTemplate;
 
 use std::cmp::Ordering;
 

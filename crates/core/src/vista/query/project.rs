@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::fields::{Fields, JsonRow, Path};
 use super::{Error, Query, Result, Schema};
-use crate::record::{CborValue, Record, value_to_json};
+use crate::record::{CborValue, Record, hash_parts, value_to_json};
 
 /// One item of a select.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +101,13 @@ impl Projection {
             out.push(b'{');
         }
         out.push(b'}');
+    }
+
+    /// Hash of the selected part of `row`: the version of the row for those who see this part only.
+    pub fn hash(&self, row: &JsonRow<'_>) -> u128 {
+        let mut shown = Vec::new();
+        self.write_json(row, &mut shown);
+        hash_parts(&shown, None)
     }
 
     /// The selected part of `row`. Missing values are shown as null.

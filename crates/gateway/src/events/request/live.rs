@@ -44,7 +44,7 @@ impl LiveSubscription {
         schema: &Schema,
         options: &MountOptions,
     ) -> Result<(LiveSubscription, ConnectionOptions), ApiError> {
-        let parameters = ParamOptions { max_limit: MOST_ROWS.min(options.max_limit), extra: &PARAMETERS };
+        let parameters = ParamOptions { max_limit: MOST_ROWS.min(options.max_limit), extra: &PARAMETERS, holes: false };
         let parsed = url::parse(raw, schema, &parameters)?;
         let mut subscription = LiveSubscription {
             since: None,

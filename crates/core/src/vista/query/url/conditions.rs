@@ -4,6 +4,7 @@ use super::error::{ParamError, Parsed};
 use super::reader::Reader;
 use crate::record::CborValue;
 use crate::vista::ColumnType;
+use crate::vista::query::template::{hole, hole_name};
 use crate::vista::query::{Filter, IsTest, Literal, MAX_IN, Pattern, Test, nearest};
 
 /// Names of the supported operators.
@@ -18,10 +19,17 @@ pub(super) struct Column {
     /// Name in filters.
     pub(super) name: String,
     pub(super) ty: ColumnType,
+    /// True if values may be holes of a template.
+    pub(super) holes: bool,
 }
 
 impl Column {
     pub(super) fn read(&self, parameter: &str, text: &str) -> Parsed<Literal> {
+        if self.holes
+            && let Some(name) = hole_name(text)
+        {
+            return Ok(Literal::One(hole(name)));
+        }
         Literal::of_text(text, self.ty).map_err(|detail| {
             let error = ParamError::invalid(parameter, format!("{detail}, as column {:?} needs", self.name));
             if text.eq_ignore_ascii_case("null") { error.hint("use is.null") } else { error }

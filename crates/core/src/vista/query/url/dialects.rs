@@ -32,7 +32,7 @@ impl Parser<'_> {
         }
         if key == "ids" {
             let id = self.schema.id_column();
-            return Ok((Column { name: id.to_string(), ty: self.type_of(id) }, None));
+            return Ok((Column { name: id.to_string(), ty: self.type_of(id), holes: self.options.holes }, None));
         }
         Err(self.unknown(key, value))
     }

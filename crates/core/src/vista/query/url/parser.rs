@@ -49,11 +49,13 @@ pub struct ParamOptions<'a> {
     pub max_limit: u64,
     /// Names of parameters that the route reads itself; they have precedence over columns.
     pub extra: &'a [&'a str],
+    /// True if `{name}` as a value is a hole; see [`FilterTemplate`](crate::vista::query::FilterTemplate).
+    pub holes: bool,
 }
 
 impl Default for ParamOptions<'_> {
     fn default() -> Self {
-        ParamOptions { max_limit: 10_000, extra: &[] }
+        ParamOptions { max_limit: 10_000, extra: &[], holes: false }
     }
 }
 
@@ -151,10 +153,10 @@ impl Parser<'_> {
 
     /// Column or path that `written` names: literally, in quotes, with arrows, or dotted as in json-server.
     pub(super) fn column(&self, written: &str) -> Option<Column> {
-        let name = unquoted(written);
+        let (name, holes) = (unquoted(written), self.options.holes);
         if Path::checked(&name, self.schema).is_ok() {
             let ty = self.type_of(&name);
-            return Some(Column { name, ty });
+            return Some(Column { name, ty, holes });
         }
         let (first, rest) = written.split_once('.')?;
         let json = self.schema.column(first).is_some_and(|column| column.ty == ColumnType::Json);
@@ -162,7 +164,7 @@ impl Parser<'_> {
             return None;
         }
         let name = format!("{first}->{}", rest.replace('.', "->"));
-        Path::checked(&name, self.schema).is_ok().then_some(Column { name, ty: ColumnType::Json })
+        Path::checked(&name, self.schema).is_ok().then_some(Column { name, ty: ColumnType::Json, holes })
     }
 
     pub(super) fn type_of(&self, name: &str) -> ColumnType {

@@ -137,6 +137,16 @@ impl Gateway {
         self
     }
 
+    /// Restricts what callers may see and do. Mount all resources before, because the rules name their columns. Without rules, every
+    /// admitted caller may do everything.
+    ///
+    /// # Errors
+    /// Every mistake, with the number of its rule, from 1.
+    pub fn try_allow(self, rules: &[access::Allow]) -> Result<Gateway, Vec<(usize, String)>> {
+        self.gateway.set_rules(rules)?;
+        Ok(self)
+    }
+
     /// Allows pages of these origins (`https://shop.example`) to read and write (CORS).
     pub fn cors(mut self, origins: Vec<String>) -> Gateway {
         self.gateway.origins.listed = origins;
@@ -231,6 +241,7 @@ impl Default for GatewayState {
             hooks: IndexMap::new(),
             base_path: String::new(),
             auth: Auth::default(),
+            policy: arc_swap::ArcSwap::default(),
             origins: http::origin::Origins::default(),
             compression: false,
             explorer: Explorer::default(),

@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::access::Principal;
 use crate::admin::{backup, health, operations, purge, refresh, scrape};
 use crate::http::extract::{Segment, segments};
 use crate::http::problem::{ApiError, Code};
@@ -21,6 +22,7 @@ use crate::http::response;
 use crate::http::route::Route;
 use crate::pages::{assets, index};
 use crate::rows::{delete, insert, list, patch, query, record, replace, schema, write};
+use crate::scope::Scope;
 use crate::state::{GatewayState, PathTarget};
 use crate::{events, openapi, webhook};
 
@@ -73,12 +75,13 @@ pub(crate) fn dispatch(route: Route, request: Request, gateway: Arc<GatewayState
         (Route::Row, "DELETE") => delete::delete.call(request, gateway),
         (Route::RowEvents, "GET") => events::subscribe_one.call(request, gateway),
         (Route::None, _) => immediate(not_found(request.uri())),
-        _ => immediate(wrong_method(route, method, request.uri().path(), &gateway)),
+        _ => immediate(wrong_method(route, method, &request, &gateway)),
     }
 }
 
 /// Returns the refusal of a method that has no handler.
-fn wrong_method(route: Route, method: &str, path: &str, gateway: &GatewayState) -> ApiError {
+fn wrong_method(route: Route, method: &str, request: &Request, gateway: &GatewayState) -> ApiError {
+    let path = request.uri().path();
     let (dio, word) = segments(path);
     let changes = matches!(method, "POST" | "PUT" | "PATCH" | "DELETE");
     let allow = match route {
@@ -86,8 +89,10 @@ fn wrong_method(route: Route, method: &str, path: &str, gateway: &GatewayState) 
         Route::Events | Route::LiveRows | Route::Query | Route::Refresh | Route::Purge | Route::Schema if changes => {
             return write::reserved(word);
         }
-        Route::Rows | Route::Row => match gateway.dio(dio) {
-            Ok(resource) => resource.allowed(if route == Route::Rows { PathTarget::Rows } else { PathTarget::Row }),
+        Route::Rows | Route::Row => match Scope::find(gateway, dio, &Principal::of(request.extensions())) {
+            Ok((resource, _)) => {
+                resource.allowed(if route == Route::Rows { PathTarget::Rows } else { PathTarget::Row })
+            }
             Err(error) => return error,
         },
         Route::RetryMany

@@ -3,18 +3,24 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::access::Principal;
-use crate::http::problem::ApiError;
+use crate::access::{Grant, Principal, Verb, View};
+use crate::http::auth::Auth;
+use crate::http::problem::{ApiError, Code};
 use crate::rows::scoped_rows::ScopedRows;
 use crate::state::{GatewayState, Resource};
-use diorama_core::vista::Filter;
+use diorama_core::vista::Schema;
+use diorama_core::vista::query::nearest;
 
-/// A resource restricted to the rows that one caller may see and change.
+/// A resource restricted to the rows and columns that one caller may see and change.
 ///
 /// Dereferences to its [`Resource`] for everything but rows, which are reached through [`Scope::rows`].
 #[derive(Clone, Debug)]
 pub(crate) struct Scope {
     resource: Arc<Resource>,
+    /// Permissions of the caller.
+    pub(crate) grant: Arc<Grant>,
+    /// Schema of the visible columns.
+    pub(crate) schema: Arc<Schema>,
     /// Rows that the caller may see and change.
     pub(crate) rows: ScopedRows,
 }
@@ -28,19 +34,106 @@ impl Deref for Scope {
 }
 
 impl Scope {
-    /// Restricts `resource` to the rows that pass `filter`, for `principal`.
-    pub(crate) fn new(resource: Arc<Resource>, principal: Principal, filter: Filter) -> Scope {
-        let rows = ScopedRows::new(&resource.dio, &resource.schema, principal, filter);
-        Scope { resource, rows }
+    /// Restricts `resource` to what `view` shows and `grant` permits, for `principal`.
+    pub(crate) fn new(resource: Arc<Resource>, principal: Principal, grant: Arc<Grant>, view: Arc<View>) -> Scope {
+        let schema = Arc::clone(view.schema());
+        let rows = ScopedRows::new(&resource.dio, principal, Arc::clone(&grant), view);
+        Scope { resource, grant, schema, rows }
     }
 
-    /// Returns the scope of `principal` in the resource `name`: all rows, until there are access rules.
+    /// Returns the scope of `principal` in the resource `name`, for `verb`.
     ///
     /// # Errors
-    /// 404 with the most similar name.
-    pub(crate) fn of(gateway: &GatewayState, name: &str, principal: &Principal) -> Result<Scope, ApiError> {
-        let resource = Arc::clone(gateway.dio(name)?);
-        Ok(Scope::new(resource, principal.clone(), Filter::default()))
+    /// 404 with the most similar name for a resource that does not exist or with which the caller may do nothing, 403 if it may not do
+    /// `verb`; 401 instead of both for an anonymous caller of a server with authentication.
+    pub(crate) fn of(gateway: &GatewayState, name: &str, principal: &Principal, verb: Verb) -> Result<Scope, ApiError> {
+        let (resource, grant) = Scope::find(gateway, name, principal)?;
+        if !grant.verbs().has(verb) {
+            return Err(refused(gateway, principal, || {
+                let role = principal.role();
+                ApiError::new(Code::Forbidden, format!("role {role:?} may not {} {name}", action(verb)))
+                    .hint("the rules of the configuration ([[allow]]) give rights to roles")
+            }));
+        }
+        let view = Arc::clone(grant.view(verb));
+        Ok(Scope::new(resource, principal.clone(), grant, view))
+    }
+
+    /// Returns the scope of a live query: rows and columns for `read` and `events`.
+    ///
+    /// # Errors
+    /// As [`Scope::of`].
+    pub(crate) fn live(gateway: &GatewayState, name: &str, principal: &Principal) -> Result<Scope, ApiError> {
+        Scope::of(gateway, name, principal, Verb::Read)?;
+        let Scope { resource, grant, .. } = Scope::of(gateway, name, principal, Verb::Events)?;
+        let view = Arc::clone(grant.live());
+        Ok(Scope::new(resource, principal.clone(), grant, view))
+    }
+
+    /// Returns the resource `name` and the caller's permissions, of which there is at least one.
+    ///
+    /// # Errors
+    /// As [`Scope::of`].
+    pub(crate) fn find(
+        gateway: &GatewayState,
+        name: &str,
+        principal: &Principal,
+    ) -> Result<(Arc<Resource>, Arc<Grant>), ApiError> {
+        let policy = gateway.policy.load();
+        let granted = |name: &str, resource: &Arc<Resource>| policy.grant(name, &resource.schema, principal);
+        if let Some(resource) = gateway.dios.get(name) {
+            let grant = granted(name, resource);
+            if !grant.verbs().is_empty() {
+                return Ok((Arc::clone(resource), grant));
+            }
+        }
+        Err(refused(gateway, principal, || {
+            let visible = gateway.dios.iter().filter(|(name, resource)| !granted(name, resource).verbs().is_empty());
+            let names: Vec<&str> = visible.map(|(name, _)| &**name).collect();
+            let error = ApiError::new(Code::DioNotFound, format!("there is no resource {name:?}"));
+            match nearest(name, names.iter().copied()) {
+                Some(nearest) => error.hint(format!("did you mean {nearest:?}?")),
+                None => error.hint(format!("resources are {}", names.join(", "))),
+            }
+        }))
+    }
+}
+
+/// Checks that the caller may do `verb` with every resource, which is required for what concerns the whole server.
+///
+/// # Errors
+/// 403, or 401 for an anonymous caller of a server with authentication.
+pub(crate) fn require_everywhere(gateway: &GatewayState, principal: &Principal, verb: Verb) -> Result<(), ApiError> {
+    if gateway.policy.load().permits_everywhere(verb, principal) {
+        return Ok(());
+    }
+    Err(refused(gateway, principal, || {
+        let role = principal.role();
+        ApiError::new(Code::Forbidden, format!("role {role:?} may not {} all resources", action(verb)))
+            .hint(format!("a rule with dio = \"*\" and can = [\"{verb}\"] gives this right"))
+    }))
+}
+
+/// Returns the refusal of an anonymous caller, who may have more rights with a credential, or `error` for others.
+fn refused(gateway: &GatewayState, principal: &Principal, error: impl FnOnce() -> ApiError) -> ApiError {
+    match principal.identity() {
+        None if !matches!(gateway.auth, Auth::None) => crate::http::auth::AuthError::Missing.into(),
+        _ => error(),
+    }
+}
+
+/// Returns the phrase of a verb in a refusal.
+fn action(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Read => "read",
+        Verb::Insert => "insert into",
+        Verb::Update => "update",
+        Verb::Delete => "delete from",
+        Verb::Events => "follow",
+        Verb::Refresh => "refresh",
+        Verb::Operations => "see the operations of",
+        Verb::Webhooks => "see the deliveries of",
+        Verb::Admin => "administer",
     }
 }
 
@@ -61,7 +154,7 @@ mod tests {
     use diorama_core::dio::WriteOptions;
     use diorama_core::vista::query::url::ParamOptions;
     use diorama_core::vista::query::{AggregateItem, Aggregation, Test};
-    use diorama_core::vista::{Column, ColumnType, Error, Query, Schema, WriteOp};
+    use diorama_core::vista::{Column, ColumnType, Error, Filter, Query, WriteOp};
 
     /// Returns two scopes of a resource with a cheap and an expensive row: all rows, and the expensive one only.
     async fn scopes() -> (Scope, Scope) {
@@ -71,7 +164,7 @@ mod tests {
         }
         let resource = Arc::new(Resource::new(dio, MountOptions::default()));
         let dear = Filter::Test { column: "price".into(), test: Test::Gte(100.into()) };
-        let scope = |filter| Scope::new(Arc::clone(&resource), Principal::anonymous(), filter);
+        let scope = |filter| crate::events::testing::scope_within(&resource, filter);
         (scope(Filter::default()), scope(dear))
     }
 
@@ -139,7 +232,7 @@ mod tests {
         assert!(!dio.is_complete() && dio.held_row("cheap").is_none());
         let dear = Filter::Test { column: "price".into(), test: Test::Gte(100.into()) };
         let resource = Arc::new(Resource::new(dio, MountOptions::default()));
-        let dear = Scope::new(resource, Principal::anonymous(), dear);
+        let dear = crate::events::testing::scope_within(&resource, dear);
         let replace = |id: &str| WriteOp::Replace { id: id.into(), record: record(id, 900) };
         assert!(
             dear.rows.write(replace("cheap"), WriteOptions::default()).await.is_err(),

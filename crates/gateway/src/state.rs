@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::body::{Body, Bytes};
 use axum::extract::FromRequestParts;
 use axum::http::Extensions;
@@ -13,7 +13,7 @@ use indexmap::IndexMap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::Principal;
+use crate::access::{Allow, Policy, Principal};
 use crate::admin::archive::Backup;
 use crate::events::live::LiveQueries;
 use crate::events::sockets::Sockets;
@@ -35,7 +35,6 @@ use crate::rows::common_headers::CommonHeaders;
 use crate::rows::query_cache::QueryCache;
 use crate::webhook::hook::Hook;
 use diorama_core::dio::Dio;
-use diorama_core::vista::query::nearest;
 use diorama_core::vista::{Error, LogLimit, Result, Schema};
 
 /// Shared state of all handlers, fixed when the router is built.
@@ -49,6 +48,8 @@ pub struct GatewayState {
     pub base_path: String,
     /// Authentication of callers.
     pub auth: Auth,
+    /// Access rules.
+    pub policy: ArcSwap<Policy>,
     /// Hosts and origins that are accepted.
     pub origins: Origins,
     /// Compression of bodies for clients that accept it.
@@ -99,19 +100,31 @@ impl GatewayState {
         route == Route::Docs || route == Route::Index && !matches!(self.explorer, Explorer::Off)
     }
 
-    /// Returns the resource `name`.
+    /// Replaces the access rules. Requests that begin later follow the new ones.
     ///
     /// # Errors
-    /// 404 with the most similar name.
-    pub fn dio(&self, name: &str) -> Result<&Arc<Resource>, ApiError> {
-        self.dios.get(name).ok_or_else(|| {
-            let error = ApiError::new(Code::DioNotFound, format!("there is no resource {name:?}"));
-            let names = || self.dios.keys().map(|name| &**name);
-            match nearest(name, names()) {
-                Some(nearest) => error.hint(format!("did you mean {nearest:?}?")),
-                None => error.hint(format!("resources are {}", names().collect::<Vec<_>>().join(", "))),
-            }
-        })
+    /// Every mistake, with the number of its rule, from 1. The old rules stay.
+    pub fn set_rules(&self, rules: &[Allow]) -> Result<(), Vec<(usize, String)>> {
+        let resources = self.dios.iter().map(|(name, resource)| (name, &resource.schema));
+        self.policy.store(Arc::new(Policy::new(rules, resources)?));
+        Ok(())
+    }
+
+    /// Returns the resource of a webhook.
+    ///
+    /// # Errors
+    /// 404 if it does not exist, which the mounting of hooks excludes.
+    pub(crate) fn resource_of(&self, hook: &Hook) -> Result<&Arc<Resource>, ApiError> {
+        let missing = || ApiError::new(Code::DioNotFound, format!("there is no resource {:?}", hook.dio));
+        self.dios.get(hook.dio.as_str()).ok_or_else(missing)
+    }
+}
+
+impl FromRequestParts<Arc<GatewayState>> for Principal {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<GatewayState>) -> Result<Principal, Infallible> {
+        Ok(Principal::of(&parts.extensions))
     }
 }
 

@@ -146,9 +146,9 @@ pub enum Condition {
 impl Condition {
     /// Returns true if the condition holds for the visible row, as a writer with the bounds `within` sees it.
     pub(super) fn holds(&self, row: Option<&Body>, within: Option<&WriteBounds>) -> bool {
-        let columns = within.and_then(|within| within.columns.as_ref());
-        let hash = |row: &Body| match columns {
-            Some(columns) => columns.shown.hash(&JsonRow::from(row)),
+        let shown = within.and_then(|within| within.columns.as_ref()?.shown.as_ref());
+        let hash = |row: &Body| match shown {
+            Some(shown) => shown.hash(&JsonRow::from(row)),
             None => row.hash(),
         };
         match self {

@@ -101,7 +101,7 @@ impl State {
         if let Some(within) = within {
             within.check_before(effect.kind(), id, existing.as_ref().map(JsonRow::from).as_ref())?;
             let after = effect.on(before, id, self.rules.schema.layout());
-            after.map_or(Ok(()), |after| within.check_after(&JsonRow::from(&after)))?;
+            after.map_or(Ok(()), |after| within.check_after(&JsonRow::from(&after), before.is_some()))?;
         }
         match (effect, before) {
             (Effect::Insert(body), Some(before)) if before == body => {

@@ -110,6 +110,8 @@ pub struct WriteBounds {
     pub changes: Option<Arc<Narrowing>>,
     /// Rows that the write may make. `None` for all rows.
     pub makes: Option<Arc<Narrowing>>,
+    /// Rows that a replacement of an absent row may make, in place of `makes`. `None` for those of `makes`.
+    pub creates: Option<Arc<Narrowing>>,
     /// True if a replacement may not create a row.
     pub keeps_absent: bool,
     /// Message of [`Error::Forbidden`] for rows outside of `changes` and `makes`. `None` if the conditions of `makes` are told
@@ -122,8 +124,8 @@ pub struct WriteBounds {
 /// Columns that a writer knows.
 #[derive(Clone, Debug)]
 pub struct WriteColumns {
-    /// Columns that the writer sees: versions in conditions are hashes of these.
-    pub shown: Projection,
+    /// Columns that the writer sees: versions in conditions are hashes of these. `None` for all columns.
+    pub shown: Option<Projection>,
     /// Columns that the writer may write. A replacement keeps the others.
     pub writable: HashSet<Arc<str>>,
 }
@@ -139,10 +141,8 @@ impl WriteBounds {
     /// Adds the values that the conditions on new rows fix; see [`Narrowing::completed`].
     #[must_use]
     pub fn completed(&self, op: WriteOp) -> WriteOp {
-        match &self.makes {
-            Some(makes) => makes.completed(op),
-            None => op,
-        }
+        let fixed = [&self.makes, &self.creates];
+        fixed.into_iter().flatten().fold(op, |op, narrowing| narrowing.completed(op))
     }
 
     /// True if the writer sees `row`.
@@ -167,12 +167,13 @@ impl WriteBounds {
         }
     }
 
-    /// Checks the row that a write makes.
+    /// Checks the row that a write makes, from an existing row or not.
     ///
     /// # Errors
     /// [`Error::Forbidden`], or [`Error::Invalid`] with the unmet conditions if there is no `refusal`.
-    pub fn check_after(&self, row: &impl Fields) -> Result<()> {
-        match &self.makes {
+    pub fn check_after(&self, row: &impl Fields, existed: bool) -> Result<()> {
+        let makes = if existed { &self.makes } else { self.creates.as_ref().map_or(&self.makes, |_| &self.creates) };
+        match makes {
             Some(makes) if self.refusal.is_none() => makes.check_after(row),
             Some(makes) if !makes.matches(row) => Err(self.forbidden()),
             _ => Ok(()),

@@ -1,10 +1,19 @@
 //! Access rules: which rows and columns a caller may see, and what it may do.
 //!
-//! `principal.rs` is the identity of a caller, which authentication (`http/auth.rs`) yields. `verb.rs` has the actions that a rule
-//! can permit.
+//! `principal.rs` is the identity of a caller, which authentication yields. `verb.rs` has the actions that a rule can permit, `rule.rs`
+//! the rules, and `policy.rs` all of them, compiled. For a caller and a resource they make a [`Grant`], whose [`View`]s are the rows and
+//! columns that [`ScopedRows`](crate::rows::scoped_rows::ScopedRows) shows.
 
+mod grant;
+mod policy;
 mod principal;
+mod rule;
 mod verb;
+mod view;
 
+pub(crate) use grant::Grant;
+pub use policy::Policy;
 pub use principal::{ANONYMOUS, Identity, Principal};
+pub use rule::Allow;
 pub use verb::{Verb, Verbs};
+pub(crate) use view::{View, ViewId};

@@ -40,6 +40,9 @@ impl Verb {
         Verb::Admin,
     ];
 
+    /// Verbs whose rules may differ in rows and columns.
+    pub(crate) const OF_ROWS: [Verb; 5] = [Verb::Read, Verb::Events, Verb::Insert, Verb::Update, Verb::Delete];
+
     /// Word of the verb in configurations and messages.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -8,12 +8,19 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use futures_util::StreamExt as _;
 
+use crate::access::{Principal, Verb};
 use crate::http::origin;
 use crate::http::problem::{ApiError, Code};
+use crate::scope::require_everywhere;
 use crate::state::GatewayState;
 
 /// Sends a backup. Pages of other origins are refused, even allowed ones.
-pub(crate) async fn backup(State(gateway): State<Arc<GatewayState>>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(crate) async fn backup(
+    State(gateway): State<Arc<GatewayState>>,
+    principal: Principal,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    require_everywhere(&gateway, &principal, Verb::Admin)?;
     origin::check_own(&headers)?;
     let Some(backup) = &gateway.backup else {
         return Err(ApiError::new(Code::NotFound, "there is nothing to back up: rows and writes are in memory only"));

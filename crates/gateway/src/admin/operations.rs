@@ -14,12 +14,14 @@ use utoipa::openapi::path::Parameter;
 use utoipa::openapi::schema::ObjectBuilder;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::access::{Principal, Verb};
 use crate::http::extract::{Prefix, QueryParameters, Segment, parameters};
 use crate::http::negotiate::{self, Format};
 use crate::http::prefer::{LONGEST, Prefer};
 use crate::http::problem::{ApiError, Code, Problem};
 use crate::http::response::{self, APPLIED, TOTAL};
 use crate::http::schemas::{list_of, moment, text, with_schemas, words};
+use crate::scope::Scope;
 use crate::state::{GatewayState, Resource};
 use diorama_core::dio::{Operation, OperationQuery, OperationState};
 use diorama_core::state::{OpError, OpId};
@@ -144,6 +146,7 @@ pub(crate) struct WaitParameters {
 /// Returns one operation. With `?wait=N` or `Prefer: wait=N`, waits until it has ended or the time is over.
 pub(crate) async fn operation(
     State(gateway): State<Arc<GatewayState>>,
+    principal: Principal,
     Segment(id): Segment<1>,
     query: QueryParameters<WaitParameters>,
     Prefix(prefix): Prefix,
@@ -158,7 +161,7 @@ pub(crate) async fn operation(
                 .hint("repeat the request to wait longer"));
         }
     };
-    let (resource, op) = find(&gateway, &id)?;
+    let (resource, op) = find(&gateway, &principal, &id)?;
     let operation = tokio::select! {
         operation = resource.dio.settled(op, patience) => operation,
         () = gateway.closing.cancelled() => resource.dio.operation(op),
@@ -217,6 +220,7 @@ impl OperationFilter {
         Ok(OperationQuery {
             states: self.states()?,
             record: self.record.clone(),
+            principal: None,
             after: after.map_err(|error| invalid(format!("after: {error}")))?,
             limit: match self.limit {
                 Some(limit) if limit > MOST => {
@@ -245,6 +249,7 @@ impl OperationFilter {
 /// Lists operations, newest first.
 pub(crate) async fn operations(
     State(gateway): State<Arc<GatewayState>>,
+    principal: Principal,
     OriginalUri(uri): OriginalUri,
     query: QueryParameters<OperationFilter>,
     Prefix(prefix): Prefix,
@@ -253,7 +258,7 @@ pub(crate) async fn operations(
     let filter = parameters(query)?;
     let format = negotiate::of_log(&headers)?;
     let query = filter.query(if format == Format::Ndjson { usize::MAX } else { USUAL })?;
-    let (page, total, more) = list(&gateway, filter.dio.as_deref(), &query)?;
+    let (page, total, more) = list(&gateway, &principal, filter.dio.as_deref(), &query)?;
     let next = page.last().filter(|_| more).map(|last| next_page(uri.path(), &filter, query.limit, last.id));
     let mut response = match format {
         Format::Ndjson => Response::new(lines(page, prefix)),
@@ -271,17 +276,18 @@ pub(crate) async fn operations(
     Ok(response)
 }
 
-/// Returns one page of the operations of all Dios, the number of operations on all pages, and true if another page follows.
+/// Returns one page of the operations that the caller may see, the number of operations on all pages, and true if another page follows.
 fn list(
     gateway: &GatewayState,
+    principal: &Principal,
     dio: Option<&str>,
     query: &OperationQuery,
 ) -> Result<(Vec<Operation>, usize, bool), ApiError> {
     let (mut page, mut total) = (Vec::new(), 0);
     // One operation more than the page has shows whether another page follows.
     let query = OperationQuery { limit: query.limit.saturating_add(1), ..query.clone() };
-    for resource in select(gateway, dio)? {
-        let (operations, count) = resource.dio.operations_by(&query);
+    for (resource, writer) in select(gateway, principal, dio)? {
+        let (operations, count) = resource.dio.operations_by(&OperationQuery { principal: writer, ..query.clone() });
         page.extend(operations);
         total += count;
     }
@@ -313,10 +319,11 @@ fn lines(page: Vec<Operation>, prefix: String) -> Body {
 /// Retries a parked operation as a new operation at the end of the queue.
 pub(crate) async fn retry(
     State(gateway): State<Arc<GatewayState>>,
+    principal: Principal,
     Segment(id): Segment<1>,
     Prefix(prefix): Prefix,
 ) -> Result<Response, ApiError> {
-    let (resource, op) = find(&gateway, &id)?;
+    let (resource, op) = find_governed(&gateway, &principal, &id)?;
     let operation = retry_one(resource, op).await?;
     let mut response = response::json(&OperationBody::of(&operation, &prefix));
     *response.status_mut() = StatusCode::ACCEPTED;
@@ -328,6 +335,7 @@ pub(crate) async fn retry(
 /// Retries parked operations in the order in which they were accepted, and returns the outcome of each.
 pub(crate) async fn retry_many(
     State(gateway): State<Arc<GatewayState>>,
+    principal: Principal,
     query: QueryParameters<OperationFilter>,
     Prefix(prefix): Prefix,
 ) -> Result<Response, ApiError> {
@@ -338,12 +346,16 @@ pub(crate) async fn retry_many(
             .hint("the parameters are state=parked, dio, record and limit"));
     }
     let all = OperationQuery { states: vec![OperationState::Parked], limit: usize::MAX, ..query.clone() };
-    let (mut parked, total, _) = list(&gateway, filter.dio.as_deref(), &all)?;
+    let (mut parked, total, _) = list(&gateway, &principal, filter.dio.as_deref(), &all)?;
     parked.sort_by_key(|operation| operation.id);
     let mut outcomes = Vec::new();
     for operation in parked.iter().take(query.limit) {
-        let resource = gateway.dio(&operation.dio)?;
-        let refusal = match retry_one(resource, operation.id).await {
+        let governed = find_governed(&gateway, &principal, &operation.id.to_string());
+        let retried = match governed {
+            Ok((resource, op)) => retry_one(resource, op).await,
+            Err(refusal) => Err(refusal),
+        };
+        let refusal = match retried {
             Ok(new) => {
                 let new = OperationBody::of(&new, &prefix);
                 let (id, status) = (operation.id.to_string(), StatusCode::ACCEPTED.as_u16());
@@ -376,9 +388,10 @@ async fn retry_one(resource: &Resource, op: OpId) -> Result<Operation, ApiError>
 /// Discards a parked operation.
 pub(crate) async fn discard(
     State(gateway): State<Arc<GatewayState>>,
+    principal: Principal,
     Segment(id): Segment<1>,
 ) -> Result<Response, ApiError> {
-    let (resource, op) = find(&gateway, &id)?;
+    let (resource, op) = find_governed(&gateway, &principal, &id)?;
     resource.dio.discard(op).await.map_err(|error| refusal(op, error))?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -398,17 +411,50 @@ fn refusal(op: OpId, error: Error) -> ApiError {
     }
 }
 
-fn select<'a>(gateway: &'a GatewayState, dio: Option<&str>) -> Result<Vec<&'a Arc<Resource>>, ApiError> {
-    match dio {
-        Some(name) => gateway.dio(name).map(|at| vec![at]),
-        None => Ok(gateway.dios.values().collect()),
+/// Returns the resources of which the caller may see operations, each with the name of the writer whose operations these are (`None`
+/// for all writers).
+fn select<'a>(
+    gateway: &'a GatewayState,
+    principal: &Principal,
+    dio: Option<&str>,
+) -> Result<Vec<(&'a Arc<Resource>, Option<Arc<str>>)>, ApiError> {
+    if let Some(name) = dio {
+        Scope::find(gateway, name, principal)?;
     }
+    let policy = gateway.policy.load();
+    let wanted = gateway.dios.iter().filter(|(name, _)| dio.is_none_or(|dio| dio == &***name));
+    let visible = wanted.filter_map(|(name, resource)| {
+        let verbs = policy.grant(name, &resource.schema, principal).verbs();
+        match verbs.has(Verb::Operations) {
+            true => Some((resource, None)),
+            false if verbs.is_empty() => None,
+            // A caller sees its own writes.
+            false => principal.name().map(|name| (resource, Some(Arc::clone(name)))),
+        }
+    });
+    Ok(visible.collect())
 }
 
-fn find<'a>(gateway: &'a GatewayState, id: &str) -> Result<(&'a Arc<Resource>, OpId), ApiError> {
+/// Returns an operation that the caller may see.
+fn find<'a>(gateway: &'a GatewayState, principal: &Principal, id: &str) -> Result<(&'a Arc<Resource>, OpId), ApiError> {
     let op: OpId = id.parse().map_err(|_| unknown(id))?;
-    let resource = gateway.dios.values().find(|resource| resource.dio.operation(op).is_some());
-    resource.map(|resource| (resource, op)).ok_or_else(|| unknown(id))
+    let is_of = |resource: &Resource, writer: &Option<Arc<str>>| {
+        resource.dio.operation(op).is_some_and(|operation| writer.is_none() || *writer == operation.principal)
+    };
+    let mut visible = select(gateway, principal, None)?.into_iter();
+    let found = visible.find(|(resource, writer)| is_of(resource, writer));
+    found.map(|(resource, _)| (resource, op)).ok_or_else(|| unknown(id))
+}
+
+/// [`find`] for a change of the operation, which its writer alone may not make.
+fn find_governed<'a>(
+    gateway: &'a GatewayState,
+    principal: &Principal,
+    id: &str,
+) -> Result<(&'a Arc<Resource>, OpId), ApiError> {
+    let (resource, op) = find(gateway, principal, id)?;
+    Scope::of(gateway, resource.dio.name(), principal, Verb::Operations)?;
+    Ok((resource, op))
 }
 
 fn unknown(id: &str) -> ApiError {

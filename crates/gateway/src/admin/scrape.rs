@@ -8,17 +8,24 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 
+use crate::access::{Principal, Verb};
 use crate::http::budget::Budget;
+use crate::http::problem::ApiError;
 use crate::http::problem::Code;
 use crate::metrics::text::{CONTENT_TYPE, MetricFamily, Text};
 use crate::metrics::{CLOSES, Metrics, results};
+use crate::scope::require_everywhere;
 use crate::state::{GatewayState, Resource};
 use diorama_core::dio::{BreakerState, Counters, FeedStatus, Reachability, Status, Workers};
 use diorama_core::journal::{Changes, DeliveryState, InboxUse};
 use diorama_core::state::State as Rows;
 
 /// Returns all metrics.
-pub(crate) async fn scrape(State(gateway): State<Arc<GatewayState>>) -> Response {
+pub(crate) async fn scrape(
+    State(gateway): State<Arc<GatewayState>>,
+    principal: Principal,
+) -> Result<Response, ApiError> {
+    require_everywhere(&gateway, &principal, Verb::Admin)?;
     let mut text = Text::default();
     process(&mut text, &gateway.metrics);
     http(&mut text, &gateway);
@@ -29,7 +36,7 @@ pub(crate) async fn scrape(State(gateway): State<Arc<GatewayState>>) -> Response
         (header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    (headers, text.finish()).into_response()
+    Ok((headers, text.finish()).into_response())
 }
 
 fn process(text: &mut Text, metrics: &Metrics) {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::frame::{self, Encoding};
 use super::request::{LiveSubscription, Subscription};
-use super::subscriptions::{MOST_SUBS, Subscriptions, find_scope};
+use super::subscriptions::{MOST_SUBS, Subscriptions, find_live_scope, find_scope};
 use crate::access::Principal;
 use crate::http::bounds::may_hold_regex;
 use crate::http::problem::{ApiError, Code};
@@ -121,8 +121,12 @@ async fn subscribe(
     }
     let dio = command.text("dio").ok_or_else(|| bad("dio is missing: it must be the name of a resource".into()))?;
     let bounds = subs.bounds();
-    let scope = find_scope(&gateway, dio, &bounds.principal)?;
-    match command.member("live") {
+    let live = command.member("live");
+    let scope = match live {
+        Some(CborValue::Bool(true)) => find_live_scope(&gateway, dio, &bounds.principal)?,
+        _ => find_scope(&gateway, dio, &bounds.principal)?,
+    };
+    match live {
         None | Some(CborValue::Bool(false)) => {
             let subscription = match command.may_hold_regex {
                 false => Subscription::from_frame(&command.members, &scope.schema),

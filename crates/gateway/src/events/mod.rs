@@ -36,7 +36,8 @@ use self::request::{StartPoint, Subscription};
 use self::session::{MOST_MESSAGE, Session};
 use self::sockets::SocketPermit;
 use self::stream::Transport;
-use self::subscriptions::{MOST_SUBS, Subscriptions, find_scope};
+use self::subscriptions::{MOST_SUBS, Subscriptions, find_live_scope, find_scope};
+use crate::access::Verb;
 use crate::http::bounds::Bounds;
 use crate::http::extract::{Segment, check_ready};
 use crate::http::negotiate::{self, Format};
@@ -104,7 +105,7 @@ pub(crate) async fn live(
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
-    let (scope, raw) = (find_scope(&gateway, &dio, &bounds.principal)?, raw.unwrap_or_default());
+    let (scope, raw) = (find_live_scope(&gateway, &dio, &bounds.principal)?, raw.unwrap_or_default());
     let (owner, text) = (scope.clone(), raw.clone());
     let request = bounds
         .read(scope.dio.workers(), raw.as_bytes(), move || {
@@ -121,13 +122,14 @@ pub(crate) async fn aggregate(
     bounds: Bounds,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let scope = Scope::of(&gateway, &dio, &bounds.principal)?;
+    let scope = Scope::of(&gateway, &dio, &bounds.principal, Verb::Read)?;
     let raw = request.uri().query().unwrap_or_default().to_string();
     let (owner, text) = (scope.clone(), raw.clone());
     let read = move || LiveSubscription::parse_groups(&text, &owner.schema, &owner.options);
     let Some(live) = bounds.read(scope.dio.workers(), raw.as_bytes(), read).await?? else {
         return aggregate::aggregate(&scope, &bounds, &raw, request.headers()).await;
     };
+    let scope = find_live_scope(&gateway, &dio, &bounds.principal)?;
     let (mut parts, _) = request.into_parts();
     let upgrade = Upgrade::from_request_parts(&mut parts, &()).await.unwrap_or_else(|never| match never {});
     follow(&gateway, &scope, bounds, live, &parts.headers, upgrade).await

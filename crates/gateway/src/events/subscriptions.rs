@@ -10,7 +10,7 @@ use super::cursor::{CursorEnd, EventCursor, OutgoingFrame};
 use super::frame::{self, Encoding};
 use super::live::LiveCursor;
 use super::request::{LiveSubscription, Subscription};
-use crate::access::Principal;
+use crate::access::{Principal, Verb};
 use crate::http::bounds::Bounds;
 use crate::http::extract::check_ready;
 use crate::http::problem::{ApiError, Code};
@@ -238,10 +238,21 @@ impl Subscriptions {
     }
 }
 
-/// Returns the scope of `principal` in the resource `name`, for a subscription. Fails while the server is stopping.
+/// Returns the scope of `principal` in the resource `name`, for a subscription to its events. Fails while the server is stopping.
 pub(super) fn find_scope(gateway: &GatewayState, name: &str, principal: &Principal) -> Result<Scope, ApiError> {
-    if gateway.closing.is_cancelled() {
-        return Err(ApiError::new(Code::ShuttingDown, "the server is stopping"));
+    check_open(gateway)?;
+    Scope::of(gateway, name, principal, Verb::Events)
+}
+
+/// Returns the scope of `principal` in the resource `name`, for a live query. Fails while the server is stopping.
+pub(super) fn find_live_scope(gateway: &GatewayState, name: &str, principal: &Principal) -> Result<Scope, ApiError> {
+    check_open(gateway)?;
+    Scope::live(gateway, name, principal)
+}
+
+fn check_open(gateway: &GatewayState) -> Result<(), ApiError> {
+    match gateway.closing.is_cancelled() {
+        true => Err(ApiError::new(Code::ShuttingDown, "the server is stopping")),
+        false => Ok(()),
     }
-    Scope::of(gateway, name, principal)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::request::{self, Subscription};
 use crate::MountOptions;
-use crate::access::Principal;
+use crate::access::{Grant, Principal, Verb};
 use crate::scope::Scope;
 use crate::state::Resource;
 use diorama_connect::MemoryTable;
@@ -35,8 +35,14 @@ pub(crate) fn scope_of(dio: Dio) -> Scope {
 
 /// Scope of all rows of `dio`, with options.
 pub(super) fn scope_with(dio: Dio, options: MountOptions) -> Scope {
-    let resource = Arc::new(Resource::new(dio, options));
-    Scope::new(resource, Principal::anonymous(), Filter::default())
+    scope_within(&Arc::new(Resource::new(dio, options)), Filter::default())
+}
+
+/// Scope of the rows of `resource` that pass `filter`, for all verbs.
+pub(crate) fn scope_within(resource: &Arc<Resource>, filter: Filter) -> Scope {
+    let grant = Arc::new(Grant::within(&resource.schema, &filter));
+    let view = Arc::clone(grant.view(Verb::Read));
+    Scope::new(Arc::clone(resource), Principal::anonymous(), grant, view)
 }
 
 /// Scope of [`small_dio`].

@@ -287,9 +287,9 @@ pub(super) async fn compile_filter(
         return Ok(None);
     }
     if !query.filter.has_patterns() {
-        return Ok(Some(query.prepare(rows.schema())));
+        return Ok(Some(query.prepare(rows.full_schema())));
     }
-    let (query, schema) = (query.clone(), Arc::clone(rows.schema()));
+    let (query, schema) = (query.clone(), Arc::clone(rows.full_schema()));
     Ok(Some(bounds.run(rows.workers(), move || query.prepare(&schema)).await?))
 }
 

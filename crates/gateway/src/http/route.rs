@@ -1,5 +1,6 @@
 //! Routes of the gateway, with their templates for documents and metrics.
 
+use crate::access::Verb;
 use crate::http::extract::cut;
 
 /// Route that a path matches.
@@ -133,6 +134,20 @@ impl Route {
             Route::RowEvents => "/{dio}/{id}/events",
             Route::None => "none",
         }
+    }
+
+    /// Returns the action of a request with `method`; `None` if the route is not about the rows of one resource.
+    pub(crate) fn verb(self, method: &str) -> Option<Verb> {
+        Some(match (self, method) {
+            (Route::Rows | Route::Row, "GET" | "HEAD" | "QUERY") | (Route::Query | Route::Aggregate, _) => Verb::Read,
+            (Route::Rows | Route::Row, "POST") => Verb::Insert,
+            (Route::Rows | Route::Row, "PUT" | "PATCH") => Verb::Update,
+            (Route::Rows | Route::Row, "DELETE") => Verb::Delete,
+            (Route::Events | Route::RowEvents | Route::LiveRows, _) => Verb::Events,
+            (Route::Refresh, _) => Verb::Refresh,
+            (Route::Purge, _) => Verb::Admin,
+            _ => return None,
+        })
     }
 
     /// Returns true if a path of this route begins with the name of a resource.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
+use crate::access::Verb;
 use crate::http::bounds::Bounds;
 use crate::http::problem::{ApiError, Code};
 use crate::http::response;
@@ -68,6 +69,10 @@ pub(crate) async fn explain(
     query: &Query,
     bounds: &Bounds,
 ) -> Result<Response, ApiError> {
+    if !scope.grant.is_unrestricted() && !scope.grant.verbs().has(Verb::Admin) {
+        let detail = "a plan tells about all rows: explain is for administrators of the resource";
+        return Err(ApiError::new(Code::Forbidden, detail));
+    }
     if !scope.dio.is_complete() {
         return Err(ApiError::new(
             Code::InvalidParameter,

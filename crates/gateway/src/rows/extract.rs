@@ -6,9 +6,10 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
-use crate::access::Principal;
+use crate::access::{Principal, Verb};
 use crate::http::extract::{check_ready, decoded, segments};
 use crate::http::problem::ApiError;
+use crate::http::route::Route;
 use crate::scope::Scope;
 use crate::state::{GatewayState, PathTarget};
 
@@ -29,7 +30,7 @@ impl FromRequestParts<Arc<GatewayState>> for PathScope {
 
     async fn from_request_parts(parts: &mut Parts, gateway: &Arc<GatewayState>) -> Result<Self, ApiError> {
         let (name, _) = segments(parts.uri.path());
-        ready(Scope::of(gateway, &decoded(name)?, &Principal::of(&parts.extensions))?).map(PathScope)
+        ready(permitted(gateway, name, parts)?).map(PathScope)
     }
 }
 
@@ -48,13 +49,20 @@ impl FromRequestParts<Arc<GatewayState>> for PathRow {
     async fn from_request_parts(parts: &mut Parts, gateway: &Arc<GatewayState>) -> Result<Self, ApiError> {
         let (name, id) = segments(parts.uri.path());
         let id = decoded(id)?.into_owned();
-        let scope = ready(Scope::of(gateway, &decoded(name)?, &Principal::of(&parts.extensions))?)?;
+        let scope = ready(permitted(gateway, name, parts)?)?;
         let id = match scope.rows.known_id(&id) {
             Cow::Owned(known) => known,
             Cow::Borrowed(_) => id,
         };
         scope.check_method(&parts.method, PathTarget::Row).map(|()| PathRow { scope, id })
     }
+}
+
+/// Returns the caller's scope in the resource `name`, for what the request does.
+fn permitted(gateway: &GatewayState, name: &str, parts: &Parts) -> Result<Scope, ApiError> {
+    // A route that does not say what it does is for administrators.
+    let verb = Route::of(parts.uri.path()).verb(parts.method.as_str()).unwrap_or(Verb::Admin);
+    Scope::of(gateway, &decoded(name)?, &Principal::of(&parts.extensions), verb)
 }
 
 fn ready(scope: Scope) -> Result<Scope, ApiError> {

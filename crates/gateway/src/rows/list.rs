@@ -22,8 +22,8 @@ use crate::rows::snapshot::Snapshot;
 use crate::scope::Scope;
 use diorama_core::plan::{Page, PreparedQuery, Selection, cursor, natural_start};
 use diorama_core::record::Rows;
-use diorama_core::vista::Query;
 use diorama_core::vista::query::url::ParamOptions;
+use diorama_core::vista::{Error, Query};
 
 /// Lists rows.
 pub(crate) async fn list(bounds: Bounds, PathScope(scope): PathScope, request: Request) -> Result<Response, ApiError> {
@@ -137,7 +137,7 @@ pub(crate) async fn find(
     }
     let Selection { slots, before, total, .. } = selection;
     let shown = slots.len() as u64;
-    let what = (query, page.limit.is_some(), &*scope.schema);
+    let what = (query, page.limit.is_some(), &**scope.rows.full_schema());
     let body = export::body(scope, Arc::clone(view.state()), slots, writer, what, bounds).await?;
     Ok(ListPage { body, offset: before, shown, total: Some(total), next, etag: None })
 }
@@ -150,6 +150,10 @@ async fn at_master(
     format: Format,
     bounds: &Bounds,
 ) -> Result<ListPage, ApiError> {
+    if query.search.is_some() && !scope.rows.has_all_columns() {
+        let what = "search the columns that this caller sees (its rows are only partly cached)";
+        return Err(Error::Unsupported { vista: scope.dio.name().into(), what }.into());
+    }
     let vista = scope.rows.vista()?;
     let rows: Rows = vista.shell().list(query).await?;
     let total = match vista.capabilities().can_count {

@@ -31,8 +31,7 @@ pub(super) fn no_key() -> ApiError {
 
 /// Inserts a row at the master and returns the id that it chose.
 pub(super) async fn at_master(scope: &Scope, row: &Record) -> Result<String, ApiError> {
-    let vista = scope.rows.vista()?;
-    match tokio::time::timeout(write::LONGEST_INSERT, vista.insert_return_id(row)).await {
+    match tokio::time::timeout(write::LONGEST_INSERT, scope.rows.insert_at_master(row)).await {
         Ok(id) => id.map_err(|error| scope.refusal(error)),
         Err(_) => Err(ApiError::new(
             Code::UpstreamTimeout,

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::rows::scoped_rows::{ScopeId, ScopedRows};
+use crate::access::ViewId;
+use crate::rows::scoped_rows::ScopedRows;
 use diorama_core::plan::{Page, PreparedQuery};
 use diorama_core::vista::query::url::{self, ListQuery, ParamError, ParamOptions};
 
@@ -23,7 +24,7 @@ const LONGEST: usize = 1_024;
 #[derive(Debug)]
 pub(crate) struct ParsedQuery {
     text: Box<str>,
-    scope: ScopeId,
+    scope: ViewId,
     /// Query, narrowed to the scope.
     pub(crate) query: Arc<PreparedQuery>,
     /// Parameters that the route handles itself.
@@ -148,11 +149,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::access::Principal;
     use diorama_connect::MemoryTable;
     use diorama_core::Lens;
     use diorama_core::cache::MemoryCache;
-    use diorama_core::vista::{Column, ColumnType, Filter, Query, Schema};
+    use diorama_core::vista::{Column, ColumnType, Query, Schema};
     use tokio::runtime::Runtime;
 
     fn schema() -> Schema {
@@ -166,7 +166,7 @@ mod tests {
             let lens = Lens::new().cache_source(MemoryCache::default()).build().unwrap();
             lens.make_dio(MemoryTable::vista("a", schema(), [])).await.unwrap()
         });
-        let rows = ScopedRows::new(&dio, &dio.schema(), Principal::anonymous(), Filter::default());
+        let rows = crate::events::testing::scope_of(dio.clone()).rows;
         (runtime, rows)
     }
 

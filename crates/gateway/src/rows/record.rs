@@ -27,11 +27,11 @@ pub(crate) async fn record(row: PathRow, request: Request) -> Result<Response, A
     let format = negotiate::of_record(headers)?;
     let view = Snapshot::of(&scope);
     let Some(row) = view.row(&id) else { return from_master(&scope, &id, &view, format).await };
-    let etag = Snapshot::record_etag(&row, raw, format);
+    let etag = view.record_etag(&row, raw, format);
     if response::is_named(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let whole = raw.is_empty() && format == Format::Json;
+    let whole = raw.is_empty() && format == Format::Json && scope.rows.has_all_columns();
     let shown = if whole { None } else { Some(select(raw, &scope)?) };
     if response::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
@@ -49,8 +49,9 @@ async fn from_master(scope: &Scope, id: &str, view: &Snapshot, format: Format) -
     }
     let row = scope.rows.vista()?.get_value(id).await?.ok_or_else(missing)?;
     let body = Body::encode(id, &row, scope.schema.layout());
-    let writer = Writer::new(format, &Query::default(), &scope.schema)?;
-    let etag = response::text(format!("\"{}{}\"", URL_SAFE_NO_PAD.encode(body.hash().to_be_bytes()), format.suffix()));
+    let writer = Writer::new(format, &scope.rows.narrow(Query::default()), &scope.schema)?;
+    let version = scope.rows.version_of(&body);
+    let etag = response::text(format!("\"{}{}\"", URL_SAFE_NO_PAD.encode(version.to_be_bytes()), format.suffix()));
     Ok(view.ok(etag, format, writer.one(&body)))
 }
 
@@ -61,7 +62,7 @@ fn select(raw: &str, scope: &Scope) -> Result<Query, ApiError> {
         return Err(ApiError::new(Code::InvalidParameter, "the only parameter of a row is select")
             .hint("to list rows by filter, leave the id out of the path"));
     }
-    Ok(query)
+    Ok(Query { select: scope.rows.narrow(query).select, ..Query::default() })
 }
 
 // --- bodies --------------------------------------------------------------------------------------------------------------

@@ -9,19 +9,23 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::ObjectBuilder;
 
+use crate::access::{Grant, Principal, Verb};
 use crate::http::extract::Segment;
 use crate::http::problem::ApiError;
 use crate::http::response;
 use crate::http::schemas::words;
+use crate::scope::Scope;
 use crate::state::{GatewayState, Resource};
 use diorama_core::vista::{Capabilities, Column, ColumnType, Flag, Inferred, Reference};
 
 /// Describes a resource, also while its first copy is being read.
 pub(crate) async fn schema(
     State(gateway): State<Arc<GatewayState>>,
+    principal: Principal,
     Segment(dio): Segment<0>,
 ) -> Result<Response, ApiError> {
-    Ok(response::json(&describe(gateway.dio(&dio)?)))
+    let (resource, grant) = Scope::find(&gateway, &dio, &principal)?;
+    Ok(response::json(&describe(&resource, &grant)))
 }
 
 /// Description of a resource.
@@ -119,8 +123,11 @@ struct Dropped {
     first: String,
 }
 
-fn describe(resource: &Resource) -> Description {
-    let (schema, dio, options) = (&resource.schema, &resource.dio, &resource.options);
+/// Describes what the caller sees of a resource. Facts about the source are for callers to whom no rule applies.
+fn describe(resource: &Resource, grant: &Grant) -> Description {
+    let (dio, options) = (&resource.dio, &resource.options);
+    let schema = Verb::OF_ROWS.into_iter().find(|verb| grant.verbs().has(*verb)).map(|verb| grant.view(verb).schema());
+    let schema = schema.unwrap_or(&resource.schema);
     let column = |column: &Column| DescribedColumn {
         name: column.name.to_string(),
         ty: column.ty,
@@ -141,25 +148,39 @@ fn describe(resource: &Resource) -> Description {
         key: it.key,
         doubtful: it.is_doubtful,
     };
-    let mismatches = dio.mismatches().into_iter();
-    let dropped = dio.dropped_columns().into_iter();
+    let all = |column: &str| {
+        grant.is_unrestricted() || schema.column(column).is_some() && grant.view(Verb::Read).is_everything()
+    };
+    let mismatches = dio.mismatches().into_iter().filter(|it| all(&it.column));
+    let dropped = dio.dropped_columns().into_iter().filter(|_| grant.is_unrestricted());
+    let inferred = dio.inferred().into_iter().filter(|_| grant.is_unrestricted());
     Description {
         name: dio.name().to_string(),
         id: schema.id_column().to_string(),
         columns: schema.columns().iter().map(column).collect(),
         references: schema.references().iter().map(reference).collect(),
-        capabilities: capabilities(dio.source_capabilities(), dio.capabilities()),
+        capabilities: capabilities(dio.source_capabilities(), permitted(dio.capabilities(), grant)),
         limits: DescribedLimits {
             default_limit: options.default_limit,
             max_limit: options.max_limit,
             max_affected: options.max_affected,
         },
-        inferred: dio.inferred().into_iter().map(guess).collect(),
+        inferred: inferred.map(guess).collect(),
         mismatches: mismatches
             .map(|it| (it.column, Mismatch { rows: it.rows, first: it.first, expected: it.expected }))
             .collect(),
         dropped_columns: dropped.map(|it| (it.column, Dropped { rows: it.rows, first: it.first })).collect(),
     }
+}
+
+/// Returns the capabilities without those that the caller may not use.
+fn permitted(mut all: Capabilities, grant: &Grant) -> Capabilities {
+    let can = |verb| grant.verbs().has(verb);
+    all.can_insert &= can(Verb::Insert);
+    all.can_update &= can(Verb::Update);
+    all.can_delete &= can(Verb::Delete);
+    all.can_delete_all &= can(Verb::Delete) && grant.is_unrestricted();
+    all
 }
 
 fn capabilities(master: Capabilities, ours: Capabilities) -> DescribedCapabilities {

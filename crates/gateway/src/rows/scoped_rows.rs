@@ -1,83 +1,48 @@
 //! [`ScopedRows`]: the only access to the rows of a Dio.
 //!
 //! Each [`Scope`](crate::scope::Scope) has one. Lists, single rows, counts, groups, exports, plans, subscriptions and writes use
-//! its methods only; `tests/house/door.rs` checks this. Caches that outlive a request have its id in their keys. There are no
-//! access rules yet, so every scope contains all rows.
+//! its methods only; `tests/house/door.rs` checks this. Caches that outlive a request have its id in their keys. The rows and
+//! columns are those of a [`View`], which the access rules make.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 
-use crate::access::Principal;
+use crate::access::{Grant, Principal, Verb, View, ViewId};
 use diorama_core::dio::{Dio, EventLog, GroupIter, Ticket, Workers, WriteOptions};
 use diorama_core::plan::{Page, Plan, PreparedQuery, Selection};
-use diorama_core::record::Record;
+use diorama_core::record::{Body, Record};
 use diorama_core::scenery::{TableSceneryBuilder, ValueSceneryBuilder};
 use diorama_core::state::State;
 use diorama_core::table::RowRef;
-use diorama_core::vista::query::{Aggregation, CompiledQuery, Fields, JsonRow, Meter};
-use diorama_core::vista::{Filter, Narrowing, Query, Result, Schema, Vista, WriteOp};
-
-/// Columns that a caller may see.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Columns {
-    /// All of them.
-    #[default]
-    All,
-}
-
-/// Identity of a scope's contents: scopes with equal ids show the same rows. Zero is the scope of all rows.
-///
-/// The id is half of a SHA-256 of the filter. Cached data of one scope must never reach another, so it must be infeasible to
-/// find two filters with the same id.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct ScopeId(u128);
-
-impl ScopeId {
-    fn of(filter: &Filter) -> ScopeId {
-        let digest: [u8; 32] = Sha256::digest(format!("{filter:?}")).into();
-        let half = digest.iter().take(16).fold(0, |number: u128, byte| number << 8 | u128::from(*byte));
-        ScopeId(half.max(1))
-    }
-
-    /// Returns the high and low half, for ETags and seeds of hashes. Both are zero for the scope of all rows.
-    pub(crate) fn halves(self) -> (u64, u64) {
-        ((self.0 >> 64) as u64, self.0 as u64)
-    }
-}
+use diorama_core::vista::query::{Aggregation, Fields, JsonRow, Meter};
+use diorama_core::vista::{Error, Query, Result, Schema, Vista, WriteKind, WriteOp};
 
 /// Rows of a Dio that one caller may see and change.
 #[derive(Clone, Debug)]
 pub(crate) struct ScopedRows {
     dio: Dio,
-    schema: Arc<Schema>,
     principal: Principal,
-    /// Filter of the scope. Rows that do not pass are treated as absent.
-    filter: Filter,
-    /// Compiled filter; `None` if all rows pass.
-    prepared: Option<Arc<CompiledQuery>>,
-    columns: Columns,
-    id: ScopeId,
+    grant: Arc<Grant>,
+    view: Arc<View>,
 }
 
 impl ScopedRows {
-    /// Creates access to the rows of `dio` that pass `filter`, with all columns of `schema`.
-    pub(crate) fn new(dio: &Dio, schema: &Arc<Schema>, principal: Principal, filter: Filter) -> ScopedRows {
-        let (mut prepared, mut id) = (None, ScopeId::default());
-        if !filter.is_everything() {
-            let query = Query { filter: filter.clone(), ..Query::default() };
-            prepared = Some(Arc::new(query.prepare(schema)));
-            id = ScopeId::of(&filter);
-        }
-        let (dio, schema) = (dio.clone(), Arc::clone(schema));
-        ScopedRows { dio, schema, principal, filter, prepared, columns: Columns::All, id }
+    /// Creates access to the rows of `dio` that `view` shows, for writes that `grant` permits.
+    pub(crate) fn new(dio: &Dio, principal: Principal, grant: Arc<Grant>, view: Arc<View>) -> ScopedRows {
+        ScopedRows { dio: dio.clone(), principal, grant, view }
     }
 
-    /// Returns the schema of the rows.
+    /// Returns the schema of the visible columns, by which queries are parsed and rows are shown.
     pub(crate) fn schema(&self) -> &Arc<Schema> {
-        &self.schema
+        self.view.schema()
+    }
+
+    /// Returns the schema by which narrowed queries are compiled, which has the columns of the scope's condition too.
+    pub(crate) fn full_schema(&self) -> &Arc<Schema> {
+        self.view.full_schema()
     }
 
     /// Returns the worker threads for heavy queries.
@@ -86,23 +51,28 @@ impl ScopedRows {
     }
 
     /// Returns the identity of the scope.
-    pub(crate) fn id(&self) -> ScopeId {
-        self.id
+    pub(crate) fn id(&self) -> ViewId {
+        self.view.id()
     }
 
-    /// Returns true if all rows are in the scope.
+    /// Returns true if all rows and columns are in the scope.
     pub(crate) fn is_everything(&self) -> bool {
-        self.filter.is_everything()
+        self.view.is_everything()
+    }
+
+    /// Returns true if all columns are visible, so that rows can be sent as they are stored.
+    pub(crate) fn has_all_columns(&self) -> bool {
+        self.view.columns().is_none()
+    }
+
+    /// Returns true if the caller may see rows, and not only change them.
+    pub(crate) fn are_readable(&self) -> bool {
+        self.grant.verbs().has(Verb::Read)
     }
 
     /// Narrows `query` to this scope.
-    pub(crate) fn narrow(&self, mut query: Query) -> Query {
-        // A new variant of `Columns` has to restrict selected, tested and ordering columns here.
-        let Columns::All = self.columns;
-        if !self.is_everything() {
-            query.filter = Filter::All(vec![self.filter.clone(), query.filter]);
-        }
-        query
+    pub(crate) fn narrow(&self, query: Query) -> Query {
+        self.view.narrow(query)
     }
 
     /// Narrows `query` and prepares it for repeated execution.
@@ -112,12 +82,27 @@ impl ScopedRows {
 
     /// Returns true if a row is in the scope.
     pub(crate) fn sees(&self, row: &impl Fields) -> bool {
-        self.prepared.as_ref().is_none_or(|filter| filter.matches(row))
+        self.view.sees(row)
     }
 
     /// Returns true if a stored row is in the scope.
     pub(crate) fn sees_row(&self, row: &RowRef<'_>) -> bool {
-        self.is_everything() || self.sees(&JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])))
+        self.view.has_all_rows() || self.sees(&fields(row))
+    }
+
+    /// Returns the version of a row for the scope's callers: a hash of what they see of it.
+    pub(crate) fn version(&self, row: &RowRef<'_>) -> u128 {
+        self.view.columns().map_or_else(|| row.hash(), |columns| columns.projection.hash(&fields(row)))
+    }
+
+    /// [`ScopedRows::version`] of an encoded row.
+    pub(crate) fn version_of(&self, row: &Body) -> u128 {
+        self.view.columns().map_or_else(|| row.hash(), |columns| columns.projection.hash(&JsonRow::from(row)))
+    }
+
+    /// Returns the visible part of a row as JSON.
+    pub(crate) fn shown(&self, row: &RowRef<'_>) -> Vec<u8> {
+        self.view.json(&fields(row))
     }
 
     // --- reading -----------------------------------------------------------------------------------------------------
@@ -132,16 +117,16 @@ impl ScopedRows {
         self.dio.known_id(id)
     }
 
-    /// Returns the row under `id`, if it is stored and in the scope.
+    /// Returns the whole row under `id`, if it is stored and in the scope. Not all of its columns may be visible.
     pub(crate) fn held_row(&self, id: &str) -> Option<Record> {
         self.dio.held_row(id).filter(|row| self.sees(row))
     }
 
-    /// Returns the row under `id` as JSON, if it is stored and in the scope.
+    /// Returns the visible part of the row under `id` as JSON, if it is stored and in the scope.
     pub(crate) fn json(&self, id: &str) -> Option<Bytes> {
         let state = self.state();
         let row = state.get(id).filter(|row| self.sees_row(row))?;
-        Some(Bytes::copy_from_slice(row.json()))
+        Some(self.shown(&row).into())
     }
 
     /// Selects the rows of `state` that match `query`; also returns the plan.
@@ -155,7 +140,7 @@ impl ScopedRows {
         meter: &Arc<Meter>,
     ) -> Result<(Selection, Plan)> {
         let query = self.narrow(query.clone());
-        self.dio.select(state, &query, &self.schema, meter).await
+        self.dio.select(state, &query, self.full_schema(), meter).await
     }
 
     /// Selects the rows of `state` that match a query from [`ScopedRows::prepare`].
@@ -169,7 +154,7 @@ impl ScopedRows {
         page: Page,
         meter: &Arc<Meter>,
     ) -> Result<Selection> {
-        self.dio.select_prepared(state, query, page, &self.schema, meter).await
+        self.dio.select_prepared(state, query, page, self.full_schema(), meter).await
     }
 
     /// Groups the rows of `state` that pass the filter and search of `query`.
@@ -184,7 +169,7 @@ impl ScopedRows {
         meter: &Arc<Meter>,
         page: impl FnOnce(GroupIter<'_>, &Meter) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (state, query, schema) = (Arc::clone(state), self.narrow(query.clone()), &self.schema);
+        let (state, query, schema) = (Arc::clone(state), self.narrow(query.clone()), self.full_schema());
         self.dio.aggregate(state, &query, aggregation, schema, meter, page).await
     }
 
@@ -194,8 +179,8 @@ impl ScopedRows {
     /// [`Error::Unsupported`](diorama_core::Error::Unsupported) if the source has to filter and cannot.
     pub(crate) fn vista(&self) -> Result<Vista> {
         let mut vista = self.dio.vista();
-        if !self.is_everything() {
-            vista.add_filter(self.filter.clone())?;
+        if !self.view.has_all_rows() {
+            vista.add_filter(self.view.filter().clone())?;
         }
         Ok(vista)
     }
@@ -220,21 +205,78 @@ impl ScopedRows {
 
     // --- writing -----------------------------------------------------------------------------------------------------
 
-    /// Accepts a write. The row before and after the write has to be in the scope, which the committer checks in the order of
-    /// all writes.
+    /// Accepts a write. The committer checks in the order of all writes that the caller sees and may change the row, and may make the
+    /// row after it.
     ///
     /// # Errors
-    /// As [`Dio::write`](diorama_core::Dio::write).
+    /// As [`Dio::write`](diorama_core::Dio::write), and [`Error::Forbidden`] for what the access rules do not permit.
     pub(crate) async fn write(&self, op: WriteOp, mut options: WriteOptions) -> Result<Ticket> {
-        if !self.is_everything() {
+        let kind = op.kind();
+        self.check_columns(kind, op.record())?;
+        let op = self.with_kept_columns(op);
+        if let Some(bounds) = self.grant.bounds(kind).filter(|_| kind != WriteKind::DeleteAll) {
             if let Some(id) = op.id().filter(|id| !self.dio.is_complete() && self.dio.held_row(id).is_none()) {
                 // A row that is not in the copy may be outside the scope.
                 self.dio.vista().get_value(id).await?;
             }
-            let query = Query { filter: self.filter.clone(), ..Query::default() };
-            options.within = Some(Arc::new(Narrowing::new(&query, &self.schema)));
+            options.within = Some(Arc::clone(bounds));
         }
         options.principal = self.principal.name().cloned();
-        self.dio.write(op, options).await
+        self.dio.write(op, options).await.map_err(|error| self.seen(error))
     }
+
+    /// Inserts a row under an id that the source chooses, and returns the id.
+    ///
+    /// # Errors
+    /// As [`ScopedRows::write`].
+    pub(crate) async fn insert_at_master(&self, row: &Record) -> Result<String> {
+        self.check_columns(WriteKind::Insert, Some(row))?;
+        let bounds = self.grant.bounds(WriteKind::Insert).map(|bounds| &**bounds);
+        self.dio.insert_at_master(row, bounds).await.map_err(|error| self.seen(error))
+    }
+
+    /// Refuses columns that writes of `kind` may not set.
+    fn check_columns(&self, kind: WriteKind, row: Option<&Record>) -> Result<()> {
+        let (Some(writable), Some(row)) = (self.grant.writable(kind), row) else { return Ok(()) };
+        let id = self.full_schema().id_column();
+        match row.columns().find(|column| *column != id && !writable.contains(*column)) {
+            None => Ok(()),
+            Some(column) => Err(Error::Forbidden { detail: format!("column {column:?} may not be written") }),
+        }
+    }
+
+    /// Completes a replacement with the columns of the row that the caller may not write. The committer does so again with the row that
+    /// it replaces.
+    fn with_kept_columns(&self, mut op: WriteOp) -> WriteOp {
+        let kind = op.kind();
+        if let (WriteOp::Replace { id, record }, Some(writable)) = (&mut op, self.grant.writable(kind))
+            && let Some(row) = self.held_row(id)
+        {
+            let kept = row.iter().filter(|(column, _)| !writable.contains(column.as_str()));
+            kept.for_each(|(column, value)| drop(record.insert(column, value.clone())));
+        }
+        op
+    }
+
+    /// Removes facts about columns that the caller does not see from an error.
+    fn seen(&self, error: Error) -> Error {
+        let visible = |column: &str| self.schema().column(column).is_some();
+        match error {
+            Error::Invalid { fields, .. }
+                if !self.has_all_columns() && fields.keys().any(|column| !visible(column)) =>
+            {
+                let fields: BTreeMap<_, _> = fields.into_iter().filter(|(column, _)| visible(column)).collect();
+                let detail = match fields.first_key_value() {
+                    Some((column, detail)) => format!("column {column:?} {detail}"),
+                    None => "the row needs values that this caller may not write".to_string(),
+                };
+                Error::Invalid { detail, fields }
+            }
+            error => error,
+        }
+    }
+}
+
+fn fields<'r>(row: &'r RowRef<'_>) -> JsonRow<'r> {
+    JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..]))
 }

@@ -10,10 +10,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::access::ViewId;
 use crate::http::negotiate::Format;
 use crate::http::response::HeaderBuilder;
 use crate::rows::common_headers::{CommonHeaders, Kind};
-use crate::rows::scoped_rows::{ScopeId, ScopedRows};
+use crate::rows::scoped_rows::ScopedRows;
 use crate::scope::Scope;
 use diorama_core::state::State;
 use diorama_core::table::RowRef;
@@ -57,7 +58,7 @@ impl Snapshot {
     pub(crate) fn list_etag(&self, query: &[u8], format: Format) -> HeaderValue {
         let mut line = HeaderBuilder::with_capacity(80);
         line.put("\"").put(&**self.state.epoch()).put(".").number(self.state.rows_seq()).put("-").hex(xxh3_64(query));
-        if self.rows.id() != ScopeId::default() {
+        if self.rows.id() != ViewId::default() {
             let (high, low) = self.rows.id().halves();
             line.put("-").hex(high).hex(low);
         }
@@ -66,9 +67,9 @@ impl Snapshot {
     }
 
     /// Returns the ETag of one row, as projected by `query`.
-    pub(crate) fn record_etag(row: &RowRef<'_>, query: &str, format: Format) -> HeaderValue {
+    pub(crate) fn record_etag(&self, row: &RowRef<'_>, query: &str, format: Format) -> HeaderValue {
         let mut hash = [0; 24];
-        let length = URL_SAFE_NO_PAD.encode_slice(row.hash().to_be_bytes(), &mut hash).unwrap_or_default();
+        let length = URL_SAFE_NO_PAD.encode_slice(self.rows.version(row).to_be_bytes(), &mut hash).unwrap_or_default();
         let mut line = HeaderBuilder::with_capacity(48);
         line.put("\"").put(&hash[..length]);
         if !query.is_empty() {

@@ -325,8 +325,8 @@ fn answer(scope: &Scope, change: &Change, accepted: &AcceptedWrite) -> Response 
     let created = accepted.created && accepted.kind != WriteKind::Delete;
     let view = Snapshot::of(scope);
     let row = accepted.id.as_deref().and_then(|id| view.row(id));
-    let body = accepted.deleted_row.clone().or_else(|| row.map(|row| Bytes::copy_from_slice(row.json())));
-    let body = body.filter(|_| !change.prefer.is_minimal());
+    let body = accepted.deleted_row.clone().or_else(|| row.map(|row| Bytes::from(scope.rows.shown(&row))));
+    let body = body.filter(|_| !change.prefer.is_minimal() && scope.rows.are_readable());
     let status = match (accepted.settled, &body) {
         (false, _) => StatusCode::ACCEPTED,
         (true, _) if created && accepted.operation.is_some() => StatusCode::CREATED,
@@ -342,7 +342,7 @@ fn answer(scope: &Scope, change: &Change, accepted: &AcceptedWrite) -> Response 
     }
     let Some(body) = body else { return response };
     if let (true, Some(row), None) = (accepted.settled, row, &accepted.deleted_row) {
-        let etag = Snapshot::record_etag(&row, "", Format::Json);
+        let etag = view.record_etag(&row, "", Format::Json);
         response.headers_mut().insert(header::ETAG, etag);
         let url = response::text(row_url(scope, change, accepted.id.as_deref().unwrap_or_default()));
         response.headers_mut().insert(header::CONTENT_LOCATION, url);

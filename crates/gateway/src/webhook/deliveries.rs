@@ -13,10 +13,11 @@ use utoipa::openapi::path::Parameter;
 use utoipa::openapi::schema::ObjectBuilder;
 use utoipa::{IntoParams, ToSchema};
 
-use super::find::find;
+use super::find::find_visible;
 use super::hook::Hook;
 use super::receive::{in_progress, task_result};
 use super::work::{Acknowledgement, ApplyingGuard, Job, decode_kept, delivery_batch, undecodable};
+use crate::access::Principal;
 use crate::http::bounds::Bounds;
 use crate::http::extract::{Prefix, QueryParameters, Segment, parameters};
 use crate::http::problem::{ApiError, Code};
@@ -167,15 +168,16 @@ impl DeliveryFilter {
 /// Lists the deliveries of a webhook, newest first.
 pub(crate) async fn list(
     State(gateway): State<Arc<GatewayState>>,
+    principal: Principal,
     Segment(name): Segment<1>,
     OriginalUri(uri): OriginalUri,
     query: QueryParameters<DeliveryFilter>,
     Prefix(prefix): Prefix,
 ) -> Result<Response, ApiError> {
-    let (_, hook) = find(&gateway, &name)?;
+    let hook = find_visible(&gateway, &principal, &name)?;
     let narrowed = parameters(query)?;
     let query = narrowed.query(hook)?;
-    let dio = &gateway.dio(&hook.dio)?.dio;
+    let dio = &gateway.resource_of(hook)?.dio;
     // One delivery more than the page tells if there is a next page.
     let more = DeliveryQuery { limit: query.limit.saturating_add(1), ..query.clone() };
     let (mut found, total) = dio.deliveries(&more).await?;
@@ -198,12 +200,13 @@ pub(crate) async fn list(
 /// Returns one delivery with its request.
 pub(crate) async fn delivery(
     State(gateway): State<Arc<GatewayState>>,
+    principal: Principal,
     Segment(name): Segment<1>,
     Segment(id): Segment<3>,
     Prefix(prefix): Prefix,
 ) -> Result<Response, ApiError> {
-    let (_, hook) = find(&gateway, &name)?;
-    let (delivery, raw) = one(hook, &gateway.dio(&hook.dio)?.dio, &id).await?;
+    let hook = find_visible(&gateway, &principal, &name)?;
+    let (delivery, raw) = one(hook, &gateway.resource_of(hook)?.dio, &id).await?;
     let mut response = response::json(&DeliverySent::of(&delivery, &raw, &prefix));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
@@ -212,13 +215,14 @@ pub(crate) async fn delivery(
 /// Applies a delivery again with the current configuration of the webhook, even if it was applied before. Returns the result.
 pub(crate) async fn replay(
     State(gateway): State<Arc<GatewayState>>,
+    principal: Principal,
     Segment(name): Segment<1>,
     Segment(id): Segment<3>,
     Prefix(prefix): Prefix,
     bounds: Bounds,
 ) -> Result<Response, ApiError> {
-    let (_, hook) = find(&gateway, &name)?;
-    let dio = &gateway.dio(&hook.dio)?.dio;
+    let hook = find_visible(&gateway, &principal, &name)?;
+    let dio = &gateway.resource_of(hook)?.dio;
     let (delivery, raw) = one(hook, dio, &id).await?;
     if delivery.state == DeliveryState::Received {
         return Err(in_progress());

@@ -52,7 +52,7 @@ pub(crate) async fn receive(
     let bounds = gateway.bounds(&extensions);
     let outcome = take(&gateway, hook, (&method, &uri, &headers), &bounds, body).await;
     // Medium on which an accepted delivery is durable; a volatile journal is lost on exit.
-    let durable = gateway.dio(&hook.dio).is_ok_and(|resource| resource.dio.is_durable());
+    let durable = gateway.resource_of(hook).is_ok_and(|resource| resource.dio.is_durable());
     let reporter = Reporter { gateway: &gateway, at, hook, headers: &headers };
     match &outcome {
         Ok(DeliveryOutcome::Reply(reply)) => reporter.record_reply(reply),
@@ -132,7 +132,7 @@ async fn take(
     bounds: &Bounds,
     body: Body,
 ) -> Result<DeliveryOutcome, ApiError> {
-    let dio = &gateway.dio(&hook.dio)?.dio;
+    let dio = &gateway.resource_of(hook)?.dio;
     let head =
         inbound::Request { method, path: uri.path(), query: uri.query(), headers, body: &[], now: Timestamp::now() };
     if let Some(reply) = hook.inbound.answer_before_verifying(&head) {

@@ -139,6 +139,8 @@ pub struct OperationQuery {
     pub states: Vec<OperationState>,
     /// Id of the row to list; `None` for all.
     pub record: Option<String>,
+    /// Name of the writer whose operations are listed; `None` for all.
+    pub principal: Option<Arc<str>>,
     /// Lists only operations older than this one.
     pub after: Option<OpId>,
     /// Maximum number of operations.
@@ -172,6 +174,7 @@ impl Core {
         let fits = |op: &&Op| {
             let about = |record: &String| op.targets.iter().any(|id| **id == **record);
             query.record.as_ref().is_none_or(about)
+                && (query.principal.is_none() || query.principal == op.principal)
                 && (query.states.is_empty() || query.states.contains(&self.state_of(op)))
         };
         let (mut page, mut total) = (Vec::new(), 0);

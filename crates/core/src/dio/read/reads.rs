@@ -15,7 +15,7 @@ use crate::plan::{Page, Plan, PreparedQuery, Selection};
 use crate::record::Record;
 use crate::state::State;
 use crate::vista::query::{Aggregation, Meter};
-use crate::vista::{Capabilities, Inferred, Query, Result, Schema};
+use crate::vista::{Capabilities, Inferred, Query, Result, Schema, WriteBounds};
 
 impl Dio {
     /// Checks that there is a first copy.
@@ -66,6 +66,18 @@ impl Dio {
     /// Capabilities of the source itself. For those of the Dio see [`Dio::capabilities`].
     pub fn source_capabilities(&self) -> Capabilities {
         self.0.core.vista.capabilities()
+    }
+
+    /// Inserts a row under an id that the master chooses, and returns the id. Nothing is queued.
+    ///
+    /// # Errors
+    /// As [`Vista::insert_return_id`](crate::Vista::insert_return_id), and what `bounds` do not permit.
+    pub async fn insert_at_master(&self, row: &Record, bounds: Option<&WriteBounds>) -> Result<String> {
+        if self.0.core.callbacks.on_write.is_some() {
+            return self.vista().insert_return_id(row).await;
+        }
+        self.0.core.writable()?;
+        self.0.core.insert_at_master(row, bounds).await
     }
 
     /// Returns true if new rows without an id get a new UUID; else their master chooses one, and they are not queued.

@@ -206,7 +206,7 @@ impl Core {
         let check = RowCheck::new(&schema, Shape::Whole).unknown(self.settings.unknown_columns);
         let mut record = check.check(Cow::Owned(record))?.row.into_owned();
         record.remove(schema.id_column());
-        within.map_or(Ok(()), |within| within.check_after(&record))?;
+        within.map_or(Ok(()), |within| within.check_after(&record, false))?;
         let guard = self.open_guard().await?;
         let written = self.vista.shell().insert_return_id(&record).await?;
         let id = written.id.ok_or_else(|| Error::permanent("the source did not return the id of the inserted row"))?;

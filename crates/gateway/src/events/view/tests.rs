@@ -6,9 +6,11 @@ use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::access::Principal;
+use crate::MountOptions;
+use crate::events::testing::scope_within;
 use crate::events::testing::{mounted, record, subscription};
 use crate::scope::Scope;
+use crate::state::Resource;
 use diorama_core::dio::CursorRead;
 use diorama_core::record::Body;
 use diorama_core::vista::Filter;
@@ -142,7 +144,7 @@ async fn a_newest_state_has_the_filter_and_projection_of_the_view() {
 async fn callers_with_different_scopes_have_different_views() {
     let scope = mounted().await;
     let narrow = Filter::Test { column: "price".into(), test: Test::Gte(100.into()) };
-    let narrowed = ScopedRows::new(&scope.dio, &scope.schema, Principal::anonymous(), narrow);
+    let narrowed = scope_within(&Arc::new(Resource::new(scope.dio.clone(), MountOptions::default())), narrow).rows;
     let bounds = Bounds::default();
     let all = Query::default();
     let get = |rows| {

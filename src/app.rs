@@ -5,6 +5,7 @@
 //! files are closed, and remaining writes are reported.
 
 mod accept;
+pub mod access;
 mod backup;
 mod check;
 pub mod demo;
@@ -294,6 +295,7 @@ impl App {
                 .try_mount(dio.clone(), mount_options(spec, config.server.limits.rows))
                 .map_err(Failure::config)?;
         }
+        gateway = gateway.try_allow(&config.allow).map_err(|mistakes| Failure::config(rule_mistakes(&mistakes)))?;
         for spec in &config.webhooks {
             let hook = hooks::hook(spec).map_err(Failure::config)?;
             gateway = gateway.try_hook(hook).map_err(Failure::config)?;
@@ -334,6 +336,12 @@ impl App {
         self.lens.close().await;
         say("stopped");
     }
+}
+
+/// Returns mistakes in access rules, one per line, with the number of the rule in the file.
+fn rule_mistakes(mistakes: &[(usize, String)]) -> String {
+    let line = |(rule, mistake): &(usize, String)| format!("[[allow]] number {rule}: {mistake}");
+    mistakes.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Builds the Lens with cache and journal, and returns their files.

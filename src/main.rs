@@ -11,7 +11,7 @@ use axum::body::Bytes;
 use clap::{Args, Parser, Subcommand};
 #[cfg(feature = "http")]
 use diorama::app::explore;
-use diorama::app::{self, Failure, demo, feeds, ops, webhook};
+use diorama::app::{self, Failure, access, demo, feeds, ops, webhook};
 use diorama::config::{Access, CacheAt, Config, File, HookSpec};
 use diorama_gateway::Gateway;
 
@@ -60,6 +60,7 @@ enum Command {
     /// Explore an HTTP API with at most three requests, and print the configuration for it.
     #[cfg(feature = "http")]
     Try(explore::Try),
+    Access(access::Access),
     /// Report every mistake in a configuration.
     Check {
         /// The configuration.
@@ -224,6 +225,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Trigger(arguments) => runtime()?.block_on(feeds::trigger(arguments)),
         #[cfg(feature = "http")]
         Command::Try(arguments) => runtime()?.block_on(explore::run(&arguments)),
+        Command::Access(arguments) => runtime()?.block_on(access::run(arguments)),
         Command::Check { file, offline } => {
             let config = app::read(&file)?;
             match offline {

@@ -4,6 +4,7 @@ use super::{Failure, hooks};
 use crate::config::{CacheAt, Config, DioSpec, HookSpec, Page};
 use diorama_connect::SourceRequest;
 use diorama_core::state::COLUMN_CLOCK;
+use diorama_gateway::access::Allow;
 
 /// Checks a configuration without opening anything; only the existence of files is checked.
 ///
@@ -28,6 +29,7 @@ pub async fn check_all(config: &Config) -> Result<(), Failure> {
         // Each resource is opened by itself, so that a mistake in one does not hide those of another.
         let alone = Config { dios: vec![spec.clone()], ..config.clone() };
         let alone = Config { webhooks: of_dio(&alone.webhooks, &spec.name), ..alone };
+        let alone = Config { allow: about_dio(&config.allow, &spec.name), ..alone };
         if let Err(failure) = super::opened(&alone, |_| ()).await {
             add_mistake(failure.message);
         } else if let Err(mistake) = inspect_feed(spec).await {
@@ -48,6 +50,11 @@ async fn inspect_feed(spec: &DioSpec) -> Result<(), String> {
         }
         Err(mistake) => Err(format!("[dio.{}.feed] {mistake}", spec.name)),
     }
+}
+
+/// Returns the rules about a resource.
+fn about_dio(rules: &[Allow], dio: &str) -> Vec<Allow> {
+    rules.iter().filter(|rule| rule.dio == dio || rule.dio == "*").cloned().collect()
 }
 
 /// Returns the webhooks of a resource, without invalid ones, which are reported already.

@@ -280,7 +280,7 @@ fn config(message: impl Into<String>) -> Failure {
     Failure { code: CONFIG, message: message.into() }
 }
 
-fn print(text: &str) -> Result<(), Failure> {
+pub(super) fn print(text: &str) -> Result<(), Failure> {
     let written = std::io::stdout().write_all(text.as_bytes());
     written.map_err(|error| Failure { code: OTHER, message: format!("stdout: {error}") })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+use super::allow;
 use super::connection::Connections;
 use super::problems::{Problem, Problems};
 use super::value::{Context, Reader};
@@ -64,8 +65,9 @@ pub(super) fn read<'a>(context: &'a Context<'a>, table: &'a DeTable<'a>) -> Conf
     let loopback = server.listen.ip().is_loopback();
     let hooks = root.tables("webhook").into_iter();
     let webhooks = hooks.filter_map(|(name, reader)| HookSpec::read(name, reader, loopback, &names)).collect();
+    let allow = allow::read(&root, &names);
     root.finish();
-    Config { server, lens, dios, webhooks }
+    Config { server, lens, dios, webhooks, allow }
 }
 
 /// Checks that `name` can be the name of a resource.

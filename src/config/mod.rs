@@ -3,6 +3,7 @@
 //! Each part reads its own keys and has its defaults in [`Default`]; an unknown key is a mistake. These modules only describe a
 //! server; `app.rs` builds it.
 
+mod allow;
 mod connection;
 mod dio;
 mod feed;
@@ -29,6 +30,7 @@ pub use webhook::{AuthScheme, FORMATS, HookAuth, HookSpec, RawSection, SCHEMES};
 use std::path::Path;
 
 use diorama_connect::Registry;
+use diorama_gateway::access::Allow;
 
 /// Configuration of a server.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +43,8 @@ pub struct Config {
     pub dios: Vec<DioSpec>,
     /// `[webhook.NAME]`, in the file's order.
     pub webhooks: Vec<HookSpec>,
+    /// `[[allow]]`, in the file's order.
+    pub allow: Vec<Allow>,
 }
 
 impl Config {

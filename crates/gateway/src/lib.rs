@@ -147,6 +147,15 @@ impl Gateway {
         Ok(self)
     }
 
+    /// Returns what `principal` may do: the name of each resource with the permissions of each rule, `None` if no rule restricts it.
+    pub fn permissions(&self, principal: &access::Principal) -> Vec<(Arc<str>, Option<Vec<access::Permission>>)> {
+        let policy = self.gateway.policy.load();
+        let one = |(name, resource): (&Arc<str>, &Arc<Resource>)| {
+            (Arc::clone(name), policy.permissions(name, &resource.schema, principal))
+        };
+        self.gateway.dios.iter().map(one).collect()
+    }
+
     /// Allows pages of these origins (`https://shop.example`) to read and write (CORS).
     pub fn cors(mut self, origins: Vec<String>) -> Gateway {
         self.gateway.origins.listed = origins;

@@ -10,6 +10,11 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     ("server", "The server: address, access and limits."),
     ("server.auth", "`auth = { tokens = [\"env:NAME\"] }`, or `auth = \"none\"` to let anybody read and write."),
     ("server.limits", "Limits per client and in total."),
+    (
+        "allow",
+        "`[[allow]]`: access rules. As soon as there is one, a caller may do only what a rule permits: see \
+         [access.md](access.md). Tokens of `server.auth` stay unrestricted.",
+    ),
     ("lens", "Storage of copies, writes and events."),
     ("lens.inbox", "Retention of webhook deliveries; applied ones are removed first."),
     ("lens.events", "Retention of the events of each resource, for subscribers that reconnect."),
@@ -83,6 +88,29 @@ pub(super) const KEYS: &[KeyText] = &[
     ),
     ("server.auth", "none on loopback", "Access control: see `[server.auth]`."),
     ("server.limits", "{}", "See `[server.limits]`."),
+    (
+        "allow.role",
+        REQUIRED,
+        "Role of the callers; `\"*\"` for every authenticated one, `\"anonymous\"` for callers without credentials.",
+    ),
+    ("allow.dio", REQUIRED, "Name of the resource, `\"*\"` for all."),
+    (
+        "allow.can",
+        REQUIRED,
+        "What the callers may do: `read`, `insert`, `update`, `delete`, `events`, `refresh`, `operations`, `webhooks`, `admin`.",
+    ),
+    (
+        "allow.where",
+        "all rows",
+        "Condition of the rows in the language of queries. `{claims.NAME}`, `{name}` and `{role}` stand for values of the caller; a missing \
+         one matches no row.",
+    ),
+    ("allow.check", "`where`", "Condition of rows after an insert or update."),
+    (
+        "allow.columns",
+        "`[\"*\"]`",
+        "Visible and writable columns. Others do not exist for the callers; the id is always visible.",
+    ),
     ("server.drain_timeout", "\"20s\"", "Maximum duration of a shutdown. Remaining writes stay in the journal."),
     ("server.auth.tokens", REQUIRED, "Accepted tokens for `Authorization: Bearer ...`, each of at least 16 bytes."),
     ("server.limits.body", "\"1MiB\"", "Maximum size of one row or query."),

@@ -22,6 +22,13 @@ const SAMPLES: [&str; 7] = [
         [server]
         auth = { tokens = ["env:TOKEN"] }
         limits = {}
+        [[allow]]
+        role = "member"
+        dio = "a"
+        can = ["read"]
+        where = "id=eq.{claims.org_id}"
+        check = ""
+        columns = ["id"]
         [lens]
         inbox = {}
         events = {}
@@ -204,7 +211,7 @@ fn requested_keys() -> Vec<Key> {
 
 /// Returns true for a table that the reference describes as a whole. The keys of a connection are those of sources and routes.
 fn is_outer(path: &str) -> bool {
-    ["server", "lens", "dio", "webhook", "connection"].contains(&path) || path.starts_with("connection.")
+    ["server", "lens", "dio", "webhook", "connection", "allow"].contains(&path) || path.starts_with("connection.")
 }
 
 /// Converts `dio.a.columns.c` to `dio.*.columns.*`.
@@ -280,6 +287,7 @@ fn schema() -> String {
         "properties": {
             "server": table("server"),
             "lens": table("lens"),
+            "allow": {"type": "array", "items": table("allow")},
             "connection": {"type": "object", "additionalProperties": {"type": "object"}},
             "dio": dios,
             "webhook": many("webhook.*"),
@@ -319,7 +327,10 @@ fn page() -> String {
         let mut names = ["NAME", "COLUMN"].into_iter();
         let title: Vec<&str> =
             path.split('.').map(|part| if part == "*" { names.next().unwrap_or_default() } else { part }).collect();
-        page += &format!("\n## `[{}]`\n\n{about}\n\n| key | type | default | |\n|---|---|---|---|\n", title.join("."));
+        let title = title.join(".");
+        // `[[...]]` is one table of an array.
+        let title = if *path == "allow" { format!("[{title}]") } else { title };
+        page += &format!("\n## `[{title}]`\n\n{about}\n\n| key | type | default | |\n|---|---|---|---|\n");
         for key in keys.iter().filter(|key| key.table() == *path) {
             let (default, sentence) = key.text();
             let default = match toml_value(default) {

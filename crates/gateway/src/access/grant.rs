@@ -24,6 +24,8 @@ pub(crate) struct Grant {
     updated: Filter,
     /// Bounds of each kind of write; `None` if there are none.
     bounds: WriteKinds,
+    /// Schema of the columns that the caller sees or may write.
+    input: Arc<Schema>,
 }
 
 /// Bounds of inserts, replacements, patches and deletions.
@@ -35,10 +37,9 @@ impl Grant {
         let all = Arc::new(View::everything(schema));
         let views = Verb::OF_ROWS.map(|_| Arc::clone(&all));
         let (inserted, updated) = (Filter::default(), Filter::default());
-        let mut grant =
-            Grant { verbs, unrestricted: true, views, live: all, inserted, updated, bounds: WriteKinds::default() };
-        grant.bounds = grant.write_bounds(schema);
-        grant
+        let (input, bounds) = (Arc::clone(schema), WriteKinds::default());
+        let grant = Grant { verbs, unrestricted: true, views, live: all, inserted, updated, bounds, input };
+        grant.completed(schema)
     }
 
     /// Creates the grant of `principal` by `rules`, of which some are about other callers.
@@ -56,10 +57,8 @@ impl Grant {
         let views = Verb::OF_ROWS.map(view);
         let live = live(schema, &views[0], &views[1]);
         let (inserted, updated) = (checks(Verb::Insert), checks(Verb::Update));
-        let mut grant =
-            Grant { verbs, unrestricted: false, views, live, inserted, updated, bounds: WriteKinds::default() };
-        grant.bounds = grant.write_bounds(schema);
-        grant
+        let (input, bounds) = (Arc::clone(schema), WriteKinds::default());
+        Grant { verbs, unrestricted: false, views, live, inserted, updated, bounds, input }.completed(schema)
     }
 
     /// Creates the grant of all verbs for the rows that pass `filter`.
@@ -68,10 +67,8 @@ impl Grant {
         let shown = view(schema, filter.clone(), None);
         let views = Verb::OF_ROWS.map(|_| Arc::clone(&shown));
         let (inserted, updated, verbs) = (filter.clone(), filter.clone(), Verbs::ALL);
-        let bounds = WriteKinds::default();
-        let mut grant = Grant { verbs, unrestricted: false, views, live: shown, inserted, updated, bounds };
-        grant.bounds = grant.write_bounds(schema);
-        grant
+        let (input, bounds) = (Arc::clone(schema), WriteKinds::default());
+        Grant { verbs, unrestricted: false, views, live: shown, inserted, updated, bounds, input }.completed(schema)
     }
 
     /// Returns the permitted verbs.
@@ -87,18 +84,21 @@ impl Grant {
     /// Returns the rows and columns for `verb`. Without the right to read, a caller knows of the rows that it may change, and it
     /// sees no rows for verbs that are not about rows.
     pub(crate) fn view(&self, verb: Verb) -> &Arc<View> {
-        let of =
-            |verb: Verb| Verb::OF_ROWS.iter().position(|own| *own == verb).map_or(&self.views[0], |at| &self.views[at]);
         match verb {
-            Verb::Events => of(Verb::Events),
-            Verb::Insert | Verb::Update | Verb::Delete if !self.verbs.has(Verb::Read) => of(verb),
-            _ => of(Verb::Read),
+            Verb::Events => self.own(Verb::Events),
+            Verb::Insert | Verb::Update | Verb::Delete if !self.verbs.has(Verb::Read) => self.own(verb),
+            _ => self.own(Verb::Read),
         }
     }
 
     /// Returns the rows and columns of live queries.
     pub(crate) fn live(&self) -> &Arc<View> {
         &self.live
+    }
+
+    /// Returns the schema of the columns that the caller sees or may write, by which bodies of writes are checked.
+    pub(crate) fn input(&self) -> &Arc<Schema> {
+        &self.input
     }
 
     /// Returns the bounds of writes of `kind`; `None` if there are none.
@@ -117,14 +117,29 @@ impl Grant {
         self.bounds(kind)?.columns.as_ref().map(|columns| &columns.writable)
     }
 
+    /// Completes a grant whose views are known.
+    fn completed(mut self, schema: &Arc<Schema>) -> Grant {
+        let verbs = [Verb::Read, Verb::Insert, Verb::Update];
+        let knows = |verb: Verb, column: &str| self.verbs.has(verb) && self.own(verb).schema().column(column).is_some();
+        let known = |column: &str| verbs.into_iter().any(|verb| knows(verb, column));
+        if !schema.columns().iter().all(|column| known(&column.name)) {
+            self.input = Arc::new(schema.restricted(known));
+        }
+        self.bounds = self.write_bounds(schema);
+        self
+    }
+
+    /// Returns the rows and columns of the rules for `verb` alone.
+    fn own(&self, verb: Verb) -> &Arc<View> {
+        Verb::OF_ROWS.iter().position(|own| *own == verb).map_or(&self.views[0], |at| &self.views[at])
+    }
+
     fn write_bounds(&self, schema: &Arc<Schema>) -> WriteKinds {
-        let own =
-            |verb: Verb| Verb::OF_ROWS.iter().position(|own| *own == verb).map_or(&self.views[0], |at| &self.views[at]);
         let narrowed =
             |filter: &Filter| Arc::new(Narrowing::new(&Query { filter: filter.clone(), ..Query::default() }, schema));
         let narrowing = |filter: &Filter| (!filter.is_everything()).then(|| narrowed(filter));
         let bounds = |verb: Verb, kind: WriteKind| {
-            let (sees, changes) = (self.view(verb), own(verb));
+            let (sees, changes) = (self.view(verb), self.own(verb));
             let makes = if kind == WriteKind::Insert { &self.inserted } else { &self.updated };
             let bounds = WriteBounds {
                 sees: narrowing(sees.filter()),

@@ -4,6 +4,7 @@
 //! the rules, and `policy.rs` all of them, compiled. For a caller and a resource they make a [`Grant`], whose [`View`]s are the rows and
 //! columns that [`ScopedRows`](crate::rows::scoped_rows::ScopedRows) shows.
 
+mod describe;
 mod grant;
 mod policy;
 mod principal;
@@ -11,6 +12,7 @@ mod rule;
 mod verb;
 mod view;
 
+pub use describe::Permission;
 pub(crate) use grant::Grant;
 pub use policy::Policy;
 pub use principal::{ANONYMOUS, Identity, Principal};

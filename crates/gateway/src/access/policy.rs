@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use super::describe::Permission;
 use super::grant::Grant;
 use super::principal::{Identity, Principal};
 use super::rule::{Allow, Rule};
@@ -113,6 +114,16 @@ impl Policy {
         let grant = Arc::clone(&cached.grant);
         grants.young.insert(key, cached);
         grant
+    }
+
+    /// Returns what each rule permits `principal` to do with the resource `name`; `None` if no rule restricts it.
+    pub(crate) fn permissions(&self, name: &str, schema: &Schema, principal: &Principal) -> Option<Vec<Permission>> {
+        if principal.identity().is_some_and(|identity| identity.unrestricted) {
+            return None;
+        }
+        let rules = self.rules.as_ref()?.get(name).map(Vec::as_slice).unwrap_or_default();
+        let own = rules.iter().filter(|rule| rule.is_about(principal));
+        Some(own.map(|rule| Permission::of(rule, principal, schema)).collect())
     }
 
     /// Returns true if `principal` may do `verb` with every resource.

@@ -68,6 +68,8 @@ pub(super) struct Rule {
     check: FilterTemplate,
     /// Visible and writable columns; `None` for all.
     pub(super) columns: Option<HashSet<Arc<str>>>,
+    /// Conditions of rows before and after a write, as written.
+    pub(super) texts: (String, String),
 }
 
 impl Rule {
@@ -86,7 +88,8 @@ impl Rule {
             }
         };
         let filter = template("where", &allow.filter);
-        let check = template("check", allow.check.as_ref().unwrap_or(&allow.filter));
+        let written = allow.check.as_ref().unwrap_or(&allow.filter);
+        let check = template("check", written);
         let columns = allow.columns().map(|names| {
             let mut known: HashSet<Arc<str>> = HashSet::new();
             for name in names {
@@ -113,6 +116,7 @@ impl Rule {
             filter,
             check,
             columns,
+            texts: (allow.filter.clone(), written.clone()),
         })
     }
 

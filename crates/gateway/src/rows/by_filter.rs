@@ -17,7 +17,7 @@ use diorama_core::dio::WriteOptions;
 use diorama_core::plan::Selection;
 use diorama_core::state::{Condition, OpId};
 use diorama_core::vista::query::url::{self, ParamOptions};
-use diorama_core::vista::{Error, Query, WriteOp};
+use diorama_core::vista::{Error, Query, WriteKind, WriteOp};
 
 /// Maximum number of writes in flight; they share journal commits.
 const AT_ONCE: usize = 128;
@@ -45,8 +45,13 @@ pub(crate) struct FilterResult {
     problem: Option<Problem>,
 }
 
-/// Returns the ids of the rows that pass the filter. Without a filter, `all=true` is required.
-pub(crate) async fn targets(scope: &Scope, change: &Change, raw: &str) -> Result<Vec<String>, ApiError> {
+/// Returns the ids of the rows that pass the filter and that the caller may write to. Without a filter, `all=true` is required.
+pub(crate) async fn targets(
+    scope: &Scope,
+    change: &Change,
+    raw: &str,
+    kind: WriteKind,
+) -> Result<Vec<String>, ApiError> {
     if change.condition != Condition::None || change.key.is_some() {
         return Err(ApiError::new(Code::InvalidHeader, "a write by filter takes neither If-Match nor Idempotency-Key")
             .hint("a repeated request applies to the rows that match then; to write to certain rows, use their ids"));
@@ -71,7 +76,7 @@ pub(crate) async fn targets(scope: &Scope, change: &Change, raw: &str) -> Result
         );
     }
     let most = scope.options.max_affected.min(change.prefer.max_affected.unwrap_or(u64::MAX));
-    let state = scope.rows.state();
+    let (state, query) = (scope.rows.state(), scope.rows.targets(query, kind));
     let (Selection { slots, total, .. }, _) = scope.rows.select(&state, &query, &change.bounds.meter).await?;
     if total > most && !(all && change.prefer.max_affected.is_none()) {
         return Err(ApiError::new(

@@ -7,7 +7,7 @@ use crate::http::problem::ApiError;
 use crate::rows::by_filter;
 use crate::rows::extract::{PathRow, WritableScope};
 use crate::rows::write::{self, Change};
-use diorama_core::vista::WriteOp;
+use diorama_core::vista::{WriteKind, WriteOp};
 
 /// Deletes the row; the response has its last state.
 pub(crate) async fn delete(row: PathRow, change: Change) -> Result<Response, ApiError> {
@@ -22,8 +22,8 @@ pub(crate) async fn delete_many(
     change: Change,
 ) -> Result<Response, ApiError> {
     let raw = raw.unwrap_or_default();
-    let ids = by_filter::targets(&scope, &change, &raw).await?;
-    if raw == "all=true" && scope.rows.is_everything() && scope.dio.capabilities().can_delete_all {
+    let ids = by_filter::targets(&scope, &change, &raw, WriteKind::Delete).await?;
+    if raw == "all=true" && scope.rows.may_delete_all() && scope.dio.capabilities().can_delete_all {
         return by_filter::delete_all(&scope, &change, ids.len()).await;
     }
     by_filter::write(&scope, &change, ids.into_iter().map(|id| WriteOp::Delete { id }).collect()).await

@@ -7,7 +7,7 @@ use crate::http::problem::ApiError;
 use crate::rows::by_filter;
 use crate::rows::extract::{PathRow, WritableScope};
 use crate::rows::write::{self, Change};
-use diorama_core::vista::WriteOp;
+use diorama_core::vista::{WriteKind, WriteOp};
 
 /// Merges the body into the row.
 pub(crate) async fn patch(row: PathRow, change: Change) -> Result<Response, ApiError> {
@@ -24,7 +24,7 @@ pub(crate) async fn patch_many(
     change: Change,
 ) -> Result<Response, ApiError> {
     let mut record = change.part(&scope, None)?;
-    let ids = by_filter::targets(&scope, &change, raw.as_deref().unwrap_or_default()).await?;
+    let ids = by_filter::targets(&scope, &change, raw.as_deref().unwrap_or_default(), WriteKind::Patch).await?;
     // An id in the body is allowed only if the filter matches that single row.
     for id in &ids {
         write::same_id(&scope, id, &record)?;

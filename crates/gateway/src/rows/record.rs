@@ -156,6 +156,6 @@ pub(crate) fn row(value: CborValue, scope: &Scope, shape: Shape, id: Option<&str
     });
     let record: Record = cells.collect::<Result<_, _>>()?;
     let held = id.and_then(|id| scope.rows.held_row(id));
-    let check = RowCheck::new(&scope.schema, shape).unknown(scope.dio.unknown_columns()).held(held.as_ref());
+    let check = RowCheck::new(scope.grant.input(), shape).unknown(scope.dio.unknown_columns()).held(held.as_ref());
     Ok(check.check(Cow::Owned(record))?.row.into_owned())
 }

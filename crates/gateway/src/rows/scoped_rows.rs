@@ -18,7 +18,7 @@ use diorama_core::scenery::{TableSceneryBuilder, ValueSceneryBuilder};
 use diorama_core::state::State;
 use diorama_core::table::RowRef;
 use diorama_core::vista::query::{Aggregation, Fields, JsonRow, Meter};
-use diorama_core::vista::{Error, Query, Result, Schema, Vista, WriteKind, WriteOp};
+use diorama_core::vista::{Error, Filter, Query, Result, Schema, Vista, WriteKind, WriteOp};
 
 /// Rows of a Dio that one caller may see and change.
 #[derive(Clone, Debug)]
@@ -212,9 +212,12 @@ impl ScopedRows {
     /// As [`Dio::write`](diorama_core::Dio::write), and [`Error::Forbidden`] for what the access rules do not permit.
     pub(crate) async fn write(&self, op: WriteOp, mut options: WriteOptions) -> Result<Ticket> {
         let kind = op.kind();
+        if kind == WriteKind::DeleteAll && !self.may_delete_all() {
+            return Err(Error::Forbidden { detail: "the access rules do not permit to delete all rows".into() });
+        }
         self.check_columns(kind, op.record())?;
         let op = self.with_kept_columns(op);
-        if let Some(bounds) = self.grant.bounds(kind).filter(|_| kind != WriteKind::DeleteAll) {
+        if let Some(bounds) = self.grant.bounds(kind) {
             if let Some(id) = op.id().filter(|id| !self.dio.is_complete() && self.dio.held_row(id).is_none()) {
                 // A row that is not in the copy may be outside the scope.
                 self.dio.vista().get_value(id).await?;
@@ -223,6 +226,19 @@ impl ScopedRows {
         }
         options.principal = self.principal.name().cloned();
         self.dio.write(op, options).await.map_err(|error| self.seen(error))
+    }
+
+    /// Returns true if the caller may delete every row.
+    pub(crate) fn may_delete_all(&self) -> bool {
+        self.grant.bounds(WriteKind::DeleteAll).is_none()
+    }
+
+    /// Narrows `query`, which selects the targets of writes of `kind`, to the rows that the caller may change so.
+    pub(crate) fn targets(&self, mut query: Query, kind: WriteKind) -> Query {
+        if let Some(changes) = self.grant.bounds(kind).and_then(|bounds| bounds.changes.as_ref()) {
+            query.filter = Filter::All(vec![changes.query().filter.clone(), query.filter]);
+        }
+        query
     }
 
     /// Inserts a row under an id that the source chooses, and returns the id.

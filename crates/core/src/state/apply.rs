@@ -68,11 +68,13 @@ impl State {
         let beneath = self.folds.contains_key(id);
         let old = self.table.get(id);
         let place = old.map(|row| row.ordinal());
-        applied.old = old.map(|row| row.body());
+        (applied.old, applied.slot) = (old.map(|row| row.body()), old.map(|row| row.slot()));
         applied.cache = self.apply_base(id, &entry.base, entry);
         self.apply_op(id, entry);
         self.apply_visible(id, entry, beneath);
-        if self.table.get(id).map(|row| row.ordinal()) != place {
+        let now = self.table.get(id);
+        applied.slot = applied.slot.or(now.map(|row| row.slot()));
+        if now.map(|row| row.ordinal()) != place {
             self.rows_seq = entry.seq;
         }
         applied

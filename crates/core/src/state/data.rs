@@ -154,6 +154,8 @@ pub enum Note {
 pub struct Applied {
     /// Visible row before the entry.
     pub old: Option<Body>,
+    /// Slot of the visible row before the entry, or after it if there was none.
+    pub slot: Option<Slot>,
     /// Change for the cache file.
     pub cache: CacheChange,
 }

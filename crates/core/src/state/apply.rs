@@ -48,7 +48,9 @@ impl State {
         if !entry.purge.is_empty() {
             self.purges.insert(entry.seq, Arc::clone(&entry.purge));
         }
+        self.note_told(entry);
         if entry.seq <= self.seq {
+            self.note_known_change(entry);
             self.apply_known(entry);
             return applied;
         }
@@ -72,6 +74,7 @@ impl State {
         applied.cache = self.apply_base(id, &entry.base, entry);
         self.apply_op(id, entry);
         self.apply_visible(id, entry, beneath);
+        self.note_change(id, entry, applied.old.as_ref());
         let now = self.table.get(id);
         applied.slot = applied.slot.or(now.map(|row| row.slot()));
         if now.map(|row| row.ordinal()) != place {

@@ -101,7 +101,13 @@ impl State {
         }
     }
 
-    pub(super) fn decide_seed(&self, draft: &mut DecisionBuilder<'_>, table: &Table, mark: u64, notice: Notice) -> Result<()> {
+    pub(super) fn decide_seed(
+        &self,
+        draft: &mut DecisionBuilder<'_>,
+        table: &Table,
+        mark: u64,
+        notice: Notice,
+    ) -> Result<()> {
         let confirmed = self.folds.values().any(|fold| fold.base.is_some());
         let visible = self.table.iter_slots().any(|row| !self.folds.contains_key(row.id()));
         // A listed row may confirm routed writes or override them: it is reconciled by itself.

@@ -414,12 +414,14 @@ fn silent_news_and_bulk_move_rows_without_frames() {
         ReadRow { id: id(1), row: Some(plain(1, 1)), ordinal: None },
         ReadRow { id: id(2), row: Some(plain(2, 1)), ordinal: None },
     ];
-    let decision = run(&mut state, &Command::ReadRows { items: items[..2].to_vec(), mark, notice: Notice::Invalidated });
+    let decision =
+        run(&mut state, &Command::ReadRows { items: items[..2].to_vec(), mark, notice: Notice::Invalidated });
     assert_eq!(frames(&decision), [&Frame::Silent, &Frame::Silent]);
     assert_eq!(decision.outcome, Outcome::Applied { inserted: 1, changed: 0, removed: 1 });
     patch_other(&mut state);
     let later = open(&mut state);
-    let decision = run(&mut state, &Command::Bulk { items: items[1..].to_vec(), mark: later, notice: Notice::Invalidated });
+    let decision =
+        run(&mut state, &Command::Bulk { items: items[1..].to_vec(), mark: later, notice: Notice::Invalidated });
     assert_eq!((decision.entries.len(), decision.entries[0].id.as_ref()), (1, None));
     assert_eq!(state.rows_seq(), state.seq());
     assert!(state.get("c").is_some());

@@ -83,7 +83,14 @@ impl Life {
         let rules = Rules { keep_routed: 2, ..(*rules(versioned, true)).clone() };
         let mut state = State::new(Arc::new(rules), "epoch", 0);
         state.advance(0);
-        Life { state, entries: Vec::new(), cache: vec![Stored::new()], marks: Vec::new(), next: 1, reader: Reader::default() }
+        Life {
+            state,
+            entries: Vec::new(),
+            cache: vec![Stored::new()],
+            marks: Vec::new(),
+            next: 1,
+            reader: Reader::default(),
+        }
     }
 
     fn run(&mut self, command: &Command) {
@@ -197,7 +204,11 @@ impl Life {
             10 | 11 => settle(Answer::Routed),
             12 => settle(Answer::Failed(rejection())),
             13 => settle(Answer::Parked(rejection())),
-            14 | 15 => Command::ReadRows { items: rows(3), mark, notice: if select % 3 > 0 { Notice::RowEvents } else { Notice::Invalidated } },
+            14 | 15 => Command::ReadRows {
+                items: rows(3),
+                mark,
+                notice: if select % 3 > 0 { Notice::RowEvents } else { Notice::Invalidated },
+            },
             16 => Command::Bulk { items: rows(3), mark, notice: Notice::Invalidated },
             17 => upstream(UpstreamChange::Row(whole)),
             18 => upstream(UpstreamChange::Part(part(n))),

@@ -1,4 +1,4 @@
-//! What subscribers are told of each change: every event fits the rows that a subscriber has, and no change is left out without an
+//! Events of changes: each fits the rows that a subscriber has, and no change is left out without an
 //! `Invalidated` that follows.
 
 use std::collections::BTreeMap;

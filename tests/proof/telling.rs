@@ -216,8 +216,9 @@ async fn known_of(dio: &Dio) -> BTreeMap<String, Option<Cells>> {
         known.insert(id, new);
     }
     if !has_read {
-        let all = visible(&dio.state()).into_keys();
-        all.for_each(|id| drop(known.entry(id).or_default()));
+        for id in visible(&dio.state()).into_keys() {
+            known.entry(id).or_default();
+        }
     }
     known
 }

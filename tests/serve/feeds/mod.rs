@@ -269,6 +269,7 @@ fn never_back_a_feed_of_a_database_in_a_storm() {
     let is_long = seconds >= 60;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed = number("DIORAMA_FEED_SEED").unwrap_or(now);
+    eprintln!("DIORAMA_FEED_SEED={seed}");
     let mut random = Random(seed);
     let Some(postgres) = PostgresServer::start() else { return };
     postgres.psql(table::SQL);

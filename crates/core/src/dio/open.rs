@@ -137,7 +137,8 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<StartingD
     // Deliveries wait until the source was listed: otherwise one could run during the read of its own row.
     core.sync.seeding.store(core.state().lacks_rows(), Ordering::Release);
     core.sync.opened_whole.store(opened_whole, Ordering::Release);
-    announce(&core, doubt.as_deref()).await;
+    // Boxed because it is rare, and makes the future of every start larger.
+    Box::pin(announce(&core, doubt.as_deref())).await;
     mark_unknown(&core, recovered.carried_ops);
     let dio = Dio(Arc::new(Handle::new(Arc::clone(&core))));
     start_tasks(&dio);

@@ -16,4 +16,5 @@ mod once;
 mod order;
 mod property;
 mod restart;
+mod telling;
 mod volatile;

@@ -11,6 +11,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client};
 
 use super::table::Table;
 use super::world::{World, pause};
+use crate::process::ask;
 
 /// Longest time without a frame: three heartbeats.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -27,8 +28,9 @@ pub(super) struct Copy {
     highest: HashMap<String, u64>,
     /// Events in which `n` went back, by the operation that they undo: the operation must be told to have failed.
     undone: HashMap<String, String>,
-    /// An event that does not fit the rows. A refresh that does not tell every difference may have begun: it must be told.
-    doubted: Option<String>,
+    /// Position from which the rows are those of one moment again, after a snapshot or newest states; until then, a connection that
+    /// is lost cannot be continued with these rows. `u64::MAX` before it is known.
+    whole_at: Option<u64>,
     /// Operations that were told to have ended.
     ended: HashSet<String>,
     history: VecDeque<(Option<String>, String)>,
@@ -68,6 +70,10 @@ impl<'w> Watcher<'w> {
         let stream = TcpStream::connect(&address).ok()?;
         stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let kind = if snapshot { "full" } else { "auto" };
+        if snapshot {
+            // Also if the connection is lost before the snapshot begins.
+            self.copy.lock().whole_at = Some(u64::MAX);
+        }
         let mut url = format!("ws://{address}/{}/events?heartbeat=5&snapshot={kind}", self.table.name());
         if let Some((epoch, seq)) = self.copy.lock().position.as_ref().filter(|_| !snapshot) {
             url += &format!("&since={epoch}:{seq}");
@@ -95,10 +101,16 @@ impl<'w> Watcher<'w> {
                         self.world.fault(format!("{}: no frame for {SILENCE:?}", self.table.name()));
                     }
                 }
-                Err(_) => return false,
+                Err(_) => return self.copy.lock().whole_at.is_some(),
             }
         }
         false
+    }
+
+    /// Position of the rows that readers see now; `None` without an answer.
+    fn position_now(&self) -> Option<u64> {
+        let answer = ask(&self.world.address(), "GET", &format!("/{}?limit=1", self.table.name()), &[], "").ok()?;
+        answer.raw_header("dio-position")?.split_once(':')?.1.parse().ok()
     }
 
     fn fault(&self, copy: &Copy, id: Option<&str>, what: &str, frame: &str) {
@@ -106,11 +118,6 @@ impl<'w> Watcher<'w> {
         let before: Vec<String> =
             copy.history.iter().filter(of_row).rev().take(14).map(|entry| entry.1.clone()).collect();
         self.world.fault(format!("{}: {what}: {}\nnewest first: {before:#?}", self.table.name(), short(frame)));
-    }
-
-    fn doubt(&self, copy: &mut Copy, id: &str, what: &str, frame: &str) {
-        let what = || format!("{id}\n{what}: {}", short(frame));
-        copy.doubted.get_or_insert_with(what);
     }
 
     fn hear(&self, copy: &mut Copy, frame: &Value, text: &str) -> Next {
@@ -137,7 +144,10 @@ impl<'w> Watcher<'w> {
                 }
                 return Next::Snapshot;
             }
-            "snapshot_begin" => copy.rows.clear(),
+            "snapshot_begin" => {
+                copy.rows.clear();
+                copy.whole_at = Some(u64::MAX);
+            }
             "rows" => {
                 for row in frame["rows"].as_array().into_iter().flatten() {
                     let id = row[0].as_str().unwrap_or_default();
@@ -146,10 +156,17 @@ impl<'w> Watcher<'w> {
                 }
                 return Next::Go;
             }
-            "snapshot_end" => copy.position = Some(position()),
+            "snapshot_end" => {
+                copy.position = Some(position());
+                copy.whole_at = Some(self.position_now().unwrap_or(u64::MAX));
+            }
             "heartbeat" => {
                 let (epoch, seq) = position();
                 if copy.position.as_ref().is_none_or(|(_, before)| seq >= *before) {
+                    if copy.whole_at == Some(u64::MAX) {
+                        copy.whole_at = Some(self.position_now().unwrap_or(u64::MAX));
+                    }
+                    copy.whole_at.take_if(|whole_at| *whole_at <= seq);
                     copy.position = Some((epoch, seq));
                 } else {
                     self.fault(copy, None, "a heartbeat goes back", text);
@@ -166,27 +183,35 @@ impl<'w> Watcher<'w> {
     fn event(&self, copy: &mut Copy, kind: &str, frame: &Value, text: &str) -> Next {
         self.world.count("events", 1);
         let seq = frame["seq"].as_u64().unwrap_or_default();
+        let is_conflated = frame["conflated"] == true;
         match &mut copy.position {
             Some((_, before)) if seq > *before => *before = seq,
+            Some((_, before)) if is_conflated && seq == *before => {}
             _ => self.fault(copy, frame["id"].as_str(), "positions do not rise", text),
         }
-        let is_conflated = frame["conflated"] == true;
+        match is_conflated {
+            true => {
+                self.world.count("newest states", 1);
+                copy.whole_at = Some(u64::MAX);
+            }
+            false => drop(copy.whole_at.take_if(|whole_at| *whole_at <= seq)),
+        }
         let (id, op) = (frame["id"].as_str().unwrap_or_default(), frame["op"].as_str());
         let mut next = Next::Go;
         match kind {
             "RecordInserted" | "RecordChanged" => {
                 let known = copy.rows.get(id);
                 if !is_conflated && known == Some(&frame["record"]) {
-                    self.doubt(copy, id, "a row is told twice", text);
+                    self.fault(copy, Some(id), "a row is told twice", text);
                 } else if !is_conflated && (kind == "RecordChanged") != known.is_some() {
-                    self.doubt(copy, id, "a row is told that was not there, or was", text);
+                    self.fault(copy, Some(id), "a row is told that was not there, or was", text);
                 }
                 self.check_n(copy, id, &frame["record"], frame, text);
                 copy.rows.insert(id.to_string(), frame["record"].clone());
             }
             "RecordRemoved" => {
                 if copy.rows.remove(id).is_none() && !is_conflated {
-                    self.doubt(copy, id, "a removal of a row that is not there", text);
+                    self.fault(copy, Some(id), "a removal of a row that is not there", text);
                 }
             }
             "WriteCommitted" | "WriteFailed" => {
@@ -203,7 +228,6 @@ impl<'w> Watcher<'w> {
             "Invalidated" => {
                 self.world.count("refreshes told", 1);
                 if frame["covered"] != true {
-                    copy.doubted = None;
                     next = Next::Snapshot;
                 }
             }
@@ -229,9 +253,6 @@ impl<'w> Watcher<'w> {
     /// Checks what must hold at rest.
     pub(super) fn check_rest(&self, rows: &HashMap<String, Value>) -> Result<(), String> {
         let copy = self.copy.lock();
-        if let Some(doubted) = &copy.doubted {
-            return Err(doubted.clone());
-        }
         if let Some((op, event)) = copy.undone.iter().next() {
             return Err(format!("n went back for {op}, which did not fail: {event}"));
         }

@@ -69,14 +69,15 @@ struct RecoveredState {
 /// clones.
 pub(crate) struct StartingDio {
     pub(crate) dio: Dio,
-    doubt: Option<String>,
+    /// True if the rows may differ from the log.
+    doubted: bool,
     begun: bool,
 }
 
 impl StartingDio {
     /// Runs `on_start`.
     pub(crate) async fn begin(mut self) -> Result<Dio> {
-        let begun = begin(&self.dio, self.doubt.take()).await;
+        let begun = begin(&self.dio, self.doubted).await;
         if begun.is_err() {
             // The name is free only once the Dio has closed.
             Arc::clone(&self.dio.0.core).finish().await;
@@ -136,10 +137,26 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<StartingD
     // Deliveries wait until the source was listed: otherwise one could run during the read of its own row.
     core.sync.seeding.store(core.state().lacks_rows(), Ordering::Release);
     core.sync.opened_whole.store(opened_whole, Ordering::Release);
+    // Boxed because it is rare, and makes the future of every start larger.
+    Box::pin(announce(&core, doubt.as_deref())).await;
     mark_unknown(&core, recovered.carried_ops);
     let dio = Dio(Arc::new(Handle::new(Arc::clone(&core))));
     start_tasks(&dio);
-    Ok(StartingDio { dio, doubt, begun: false })
+    Ok(StartingDio { dio, doubted: doubt.is_some(), begun: false })
+}
+
+/// Publishes `Invalidated` if the rows are in doubt, or if the earlier process has not announced changes without row events. It is
+/// the first event of this process: those that follow need not fit the rows that subscribers have from before.
+async fn announce(core: &Arc<Core>, doubt: Option<&str>) {
+    if let Some(why) = doubt {
+        tracing::warn!(dio = %core.name, why, "cached rows may be older than the log; subscribers read again");
+    } else if !core.state().has_silent_changes() {
+        return;
+    }
+    // The rows are read again even if the journal cannot be written now.
+    if core.publish_invalidated(false).await.is_err() {
+        core.invalidate(None);
+    }
 }
 
 /// Refuses a log in memory that would hide accepted writes.
@@ -203,17 +220,9 @@ fn unsettled(state: &State) -> usize {
     state.ops().filter(|op| op.is_open() || op.state == OpState::Parked).count()
 }
 
-/// Publishes `Invalidated` if the rows are in doubt, runs `on_start`, and refreshes if that has not read them again.
-async fn begin(dio: &Dio, doubt: Option<String>) -> Result<()> {
+/// Runs `on_start`, and refreshes if rows in doubt were not read again by it.
+async fn begin(dio: &Dio, doubted: bool) -> Result<()> {
     let core = &dio.0.core;
-    let doubted = doubt.is_some();
-    if let Some(why) = doubt {
-        tracing::warn!(dio = %core.name, why, "cached rows may be older than the log; subscribers read again");
-        // The rows are read again even if the journal cannot be written now.
-        if core.publish_invalidated(false).await.is_err() {
-            core.invalidate(None);
-        }
-    }
     if let Err(error) = core.finish_purges().await {
         tracing::warn!(dio = %core.name, %error, "a purge is not finished yet: the next purge or the next start continues it");
     }

@@ -48,7 +48,9 @@ impl State {
         if !entry.purge.is_empty() {
             self.purges.insert(entry.seq, Arc::clone(&entry.purge));
         }
+        self.note_told(entry);
         if entry.seq <= self.seq {
+            self.note_known_change(entry);
             self.apply_known(entry);
             return applied;
         }
@@ -68,11 +70,14 @@ impl State {
         let beneath = self.folds.contains_key(id);
         let old = self.table.get(id);
         let place = old.map(|row| row.ordinal());
-        applied.old = old.map(|row| row.body());
+        (applied.old, applied.slot) = (old.map(|row| row.body()), old.map(|row| row.slot()));
         applied.cache = self.apply_base(id, &entry.base, entry);
         self.apply_op(id, entry);
         self.apply_visible(id, entry, beneath);
-        if self.table.get(id).map(|row| row.ordinal()) != place {
+        self.note_change(id, entry, applied.old.as_ref());
+        let now = self.table.get(id);
+        applied.slot = applied.slot.or(now.map(|row| row.slot()));
+        if now.map(|row| row.ordinal()) != place {
             self.rows_seq = entry.seq;
         }
         applied

@@ -36,8 +36,8 @@ pub enum Command {
         items: Vec<ReadRow>,
         /// Mark at which the read began.
         mark: u64,
-        /// True if subscribers are notified.
-        notify: bool,
+        /// How subscribers learn of the changes.
+        notice: Notice,
     },
     /// Variant of [`Command::ReadRows`] for more rows than the log should carry: one entry without bodies.
     Bulk {
@@ -45,6 +45,8 @@ pub enum Command {
         items: Vec<ReadRow>,
         /// Mark at which the read began.
         mark: u64,
+        /// How subscribers learn of the changes; without row events.
+        notice: Notice,
     },
     /// A table built separately from a complete list, for a Dio that has no visible rows yet.
     Seed {
@@ -52,6 +54,8 @@ pub enum Command {
         table: Table,
         /// Mark at which the read began.
         mark: u64,
+        /// How subscribers learn of the rows; without row events.
+        notice: Notice,
     },
     /// An upstream event.
     Upstream(UpstreamEvent),
@@ -66,7 +70,7 @@ pub enum Command {
     Invalidate(Vec<Id>),
     /// Notifies subscribers to read everything again or, if covered, that they have received all changes.
     InvalidateAll {
-        /// True if all differences were reported as row events.
+        /// True if all differences were reported as row events. The event says so only if no other rows changed without one.
         covered: bool,
         /// Origin of the invalidation.
         origin: Origin,
@@ -89,6 +93,17 @@ pub enum Command {
     Purge(Arc<[Id]>),
     /// The purge at this position has ended.
     Purged(Seq),
+}
+
+/// How subscribers learn of the rows that a read has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// By row events.
+    RowEvents,
+    /// By an `Invalidated` that follows. Until then, other changes of these rows have no row events either.
+    Invalidated,
+    /// By the program, if at all.
+    Program,
 }
 
 /// A write submitted to the State.

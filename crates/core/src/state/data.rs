@@ -108,6 +108,12 @@ pub struct State {
     /// True if every entry is applied to the State on which it was decided, so that its visible row is correct. False while a
     /// log with gaps is read.
     pub(super) sequential: bool,
+    /// True if visible rows changed without row events since the last `Invalidated`.
+    pub(super) silent: bool,
+    /// Rows whose changes the next `Invalidated` announces.
+    pub(super) untold: HashSet<Id>,
+    /// True if it announces changes of all rows.
+    pub(super) untold_all: bool,
     /// Purges with rows that may still be in older entries of the log, by position.
     pub(super) purges: OrdMap<Seq, Arc<[Id]>>,
     /// Rows to fold after the entries before the position of the cache have been read, each once regardless of its number of
@@ -139,6 +145,10 @@ pub enum Note {
     Clean(Id),
     /// The row changed at the master; reads in progress may not have seen the change.
     Touch(Id),
+    /// The row changed without a row event, and an `Invalidated` follows.
+    Untold(Id),
+    /// All rows changed without row events, and an `Invalidated` follows.
+    UntoldAll,
     /// Attach an index.
     Attach(Arc<BuiltIndex>),
     /// Remove an index.
@@ -154,6 +164,8 @@ pub enum Note {
 pub struct Applied {
     /// Visible row before the entry.
     pub old: Option<Body>,
+    /// Slot of the visible row before the entry, or after it if there was none.
+    pub slot: Option<Slot>,
     /// Change for the cache file.
     pub cache: CacheChange,
 }
@@ -209,6 +221,9 @@ impl State {
             lost: HashSet::new(),
             gap: false,
             sequential: false,
+            silent: false,
+            untold: HashSet::new(),
+            untold_all: false,
             purges: OrdMap::new(),
             unfolded: None,
         }

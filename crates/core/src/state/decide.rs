@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::command::{Command, Condition, NewWrite};
+use super::command::{Command, Condition, NewWrite, Notice};
 use super::data::{Note, State};
 use super::decision::{Decision, DecisionBuilder, Outcome, cause, check_size, frame_between};
 use super::entry::{Base, Frame, OpChange, Origin, VisibleChange};
@@ -31,7 +31,7 @@ impl State {
             }
             Command::Close(mark) => draft.note(Note::Close(*mark)),
             Command::Settle { op, mark, answer } => self.decide_settle(&mut draft, *op, *mark, answer),
-            Command::ReadRows { items, mark, notify } => {
+            Command::ReadRows { items, mark, notice } => {
                 for item in items {
                     let reported_row =
                         ReportedRow { ordinal: item.ordinal, ..ReportedRow::of(&item.id, item.row.as_ref()) };
@@ -42,14 +42,12 @@ impl State {
                         &cause(Origin::Refresh),
                     );
                 }
-                if !notify {
-                    // The results of writes are always reported.
-                    let read = draft.decision.entries.iter_mut().filter(|entry| entry.cause.op.is_none());
-                    read.for_each(|entry| entry.frame = Frame::Silent);
+                if *notice != Notice::RowEvents {
+                    draft.silence(*notice);
                 }
             }
-            Command::Bulk { items, mark } => self.decide_bulk(&mut draft, items, *mark),
-            Command::Seed { table, mark } => self.decide_seed(&mut draft, table, *mark)?,
+            Command::Bulk { items, mark, notice } => self.decide_bulk(&mut draft, items, *mark, *notice),
+            Command::Seed { table, mark, notice } => self.decide_seed(&mut draft, table, *mark, *notice)?,
             Command::Upstream(event) => self.decide_upstream(&mut draft, event),
             Command::Statement { rows, notify } => {
                 for (id, row) in rows {
@@ -62,7 +60,8 @@ impl State {
                 }
             }
             Command::InvalidateAll { covered, origin } => {
-                draft.entry(None, &cause(*origin)).frame = Frame::Invalidated { covered: *covered };
+                let covered = *covered && !self.silent && !self.has_untold();
+                draft.entry(None, &cause(*origin)).frame = Frame::Invalidated { covered };
             }
             Command::Retry { op, new } => self.decide_retry(&mut draft, *op, *new)?,
             Command::Discard(op) => self.decide_discard(&mut draft, *op)?,
@@ -76,6 +75,7 @@ impl State {
             Command::Purged(seq) => draft.note(Note::Purged(*seq)),
         }
         for entry in &mut draft.decision.entries {
+            self.withhold(entry);
             let row = match &entry.base {
                 Base::Set { body, .. } => Some(body),
                 Base::Gone => None,

@@ -1,5 +1,6 @@
 //! Decision: the entries and notes that a command produces, and its outcome.
 
+use super::command::Notice;
 use super::data::{Note, State};
 use super::entry::{Cause, Entry, Frame, Origin};
 use super::op::{Op, OpId};
@@ -118,6 +119,17 @@ impl<'a> DecisionBuilder<'a> {
                 Some(row) => row.ordinal(),
                 None => self.append_ordinal(),
             },
+        }
+    }
+
+    /// Removes the row events of a read. The results of writes are always reported.
+    pub(super) fn silence(&mut self, notice: Notice) {
+        for entry in self.decision.entries.iter_mut().filter(|entry| entry.cause.op.is_none()) {
+            let is_row = matches!(entry.frame, Frame::Inserted | Frame::Changed | Frame::Removed);
+            if let Some(id) = entry.id.as_ref().filter(|_| is_row && notice == Notice::Invalidated) {
+                self.decision.notes.push(Note::Untold(Id::clone(id)));
+            }
+            entry.frame = Frame::Silent;
         }
     }
 

@@ -20,12 +20,13 @@ mod reported_row;
 mod row_versions;
 mod settle;
 mod statements;
+mod telling;
 mod versions;
 
 #[cfg(test)]
 mod tests;
 
-pub use command::{Answer, Command, Condition, NewWrite, ReadRow, UpstreamChange, UpstreamEvent};
+pub use command::{Answer, Command, Condition, NewWrite, Notice, ReadRow, UpstreamChange, UpstreamEvent};
 pub(crate) use data::NO_ROW;
 pub use data::{Applied, BaseRow, CacheChange, Fold, Note, Rules, State};
 pub use decision::{Decision, Outcome, check_size};

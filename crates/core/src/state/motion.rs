@@ -52,6 +52,8 @@ impl State {
                 self.clock += 1;
                 self.touch(id, false);
             }
+            Note::Untold(id) => drop(self.untold.insert(Arc::clone(id))),
+            Note::UntoldAll => self.untold_all = true,
             Note::Attach(built) => {
                 self.table.attach(built.index().clone(), built.from());
             }

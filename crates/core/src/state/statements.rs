@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::command::{NewWrite, ReadRow};
+use super::command::{NewWrite, Notice, ReadRow};
 use super::data::{Note, State};
 use super::decision::{DecisionBuilder, Outcome, cause, frame_between, op_cause};
 use super::entry::{Base, BulkRow, BulkRows, Frame, OpChange, Origin};
@@ -67,7 +67,7 @@ impl State {
     }
 
     /// Drafts one entry for all rows that may be applied. The others become dirty, as in [`Command::ReadRows`].
-    pub(super) fn decide_bulk(&self, draft: &mut DecisionBuilder<'_>, items: &[ReadRow], mark: u64) {
+    pub(super) fn decide_bulk(&self, draft: &mut DecisionBuilder<'_>, items: &[ReadRow], mark: u64, notice: Notice) {
         let mut rows = Vec::with_capacity(items.len());
         for item in items {
             let known = self.folds.get(&item.id).map(|fold| fold.base.as_ref().map(|base| &base.body));
@@ -88,6 +88,9 @@ impl State {
             let ordinal = ordinal.unwrap_or_else(|| draft.append_ordinal());
             let row = item.row.clone().map(|body| (body, ordinal));
             rows.push(BulkRow { id: Arc::clone(&item.id), row });
+            if notice == Notice::Invalidated {
+                draft.note(Note::Untold(Arc::clone(&item.id)));
+            }
             if self.settled_by(&item.id, mark) {
                 draft.note(Note::Clean(Arc::clone(&item.id)));
             }
@@ -98,7 +101,13 @@ impl State {
         }
     }
 
-    pub(super) fn decide_seed(&self, draft: &mut DecisionBuilder<'_>, table: &Table, mark: u64) -> Result<()> {
+    pub(super) fn decide_seed(
+        &self,
+        draft: &mut DecisionBuilder<'_>,
+        table: &Table,
+        mark: u64,
+        notice: Notice,
+    ) -> Result<()> {
         let confirmed = self.folds.values().any(|fold| fold.base.is_some());
         let visible = self.table.iter_slots().any(|row| !self.folds.contains_key(row.id()));
         // A listed row may confirm routed writes or override them: it is reconciled by itself.
@@ -111,6 +120,9 @@ impl State {
         }
         // Waiting writes may have been delivered before, during or after the read.
         self.folds.keys().for_each(|id| draft.note(Note::Dirty(Arc::clone(id))));
+        if notice == Notice::Invalidated {
+            draft.note(Note::UntoldAll);
+        }
         draft.decision.outcome = Outcome::Applied { inserted: table.len() as u64, changed: 0, removed: 0 };
         let entry = draft.entry(None, &cause(Origin::Refresh));
         entry.base = Base::Many { rows: Arc::new(BulkRows::Table(table.clone())), carried: Vec::new() };

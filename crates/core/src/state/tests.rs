@@ -4,6 +4,7 @@ mod failing;
 mod model;
 mod restart;
 mod routed;
+mod telling;
 
 use std::sync::Arc;
 
@@ -113,7 +114,7 @@ fn settle(state: &mut State, op: u64, answer: Answer) -> Decision {
 fn read(state: &mut State, row: Option<Body>) -> Decision {
     let mark = open(state);
     let items = vec![ReadRow { id: id(0), row, ordinal: None }];
-    let decision = run(state, &Command::ReadRows { items, mark, notify: true });
+    let decision = run(state, &Command::ReadRows { items, mark, notice: Notice::RowEvents });
     run(state, &Command::Close(mark));
     decision
 }
@@ -294,7 +295,7 @@ fn a_row_that_is_reported_in_order_is_adopted_without_a_doubt() {
     report(&mut state, UpstreamChange::Row(plain(0, 5)));
     assert_eq!((base(&state), state.is_dirty("a")), (Some(r#"{"id":"a","n":5}"#.into()), false));
     let items = vec![ReadRow { id: id(0), row: Some(plain(0, 4)), ordinal: None }];
-    run(&mut state, &Command::ReadRows { items, mark, notify: true });
+    run(&mut state, &Command::ReadRows { items, mark, notice: Notice::RowEvents });
     assert_eq!(base(&state), Some(r#"{"id":"a","n":5}"#.into()), "the read may have seen an older row");
     run(&mut state, &Command::Close(mark));
     report(&mut state, UpstreamChange::Gone);
@@ -396,7 +397,7 @@ fn only_a_read_that_began_later_settles_a_doubt() {
     read(&mut state, Some(body(0, 4, Some(4), None)));
     settle(&mut state, 1, Answer::Failed(rejection()));
     let items = vec![ReadRow { id: id(0), row: Some(body(0, 1, Some(1), None)), ordinal: None }];
-    run(&mut state, &Command::ReadRows { items, mark: early, notify: true });
+    run(&mut state, &Command::ReadRows { items, mark: early, notice: Notice::RowEvents });
     run(&mut state, &Command::Close(early));
     assert!(state.is_dirty("a"));
     read(&mut state, Some(body(0, 4, Some(4), None)));
@@ -413,12 +414,14 @@ fn silent_news_and_bulk_move_rows_without_frames() {
         ReadRow { id: id(1), row: Some(plain(1, 1)), ordinal: None },
         ReadRow { id: id(2), row: Some(plain(2, 1)), ordinal: None },
     ];
-    let decision = run(&mut state, &Command::ReadRows { items: items[..2].to_vec(), mark, notify: false });
+    let decision =
+        run(&mut state, &Command::ReadRows { items: items[..2].to_vec(), mark, notice: Notice::Invalidated });
     assert_eq!(frames(&decision), [&Frame::Silent, &Frame::Silent]);
     assert_eq!(decision.outcome, Outcome::Applied { inserted: 1, changed: 0, removed: 1 });
     patch_other(&mut state);
     let later = open(&mut state);
-    let decision = run(&mut state, &Command::Bulk { items: items[1..].to_vec(), mark: later });
+    let decision =
+        run(&mut state, &Command::Bulk { items: items[1..].to_vec(), mark: later, notice: Notice::Invalidated });
     assert_eq!((decision.entries.len(), decision.entries[0].id.as_ref()), (1, None));
     assert_eq!(state.rows_seq(), state.seq());
     assert!(state.get("c").is_some());
@@ -433,7 +436,7 @@ fn patch_other(state: &mut State) {
 fn a_seed_is_accepted_only_by_an_empty_state_and_pending_inserts_stay() {
     let mut table = TableBuilder::new();
     table.push("b", &plain(1, 1), 1 << 32);
-    let seed = Command::Seed { table: table.finish(), mark: 0 };
+    let seed = Command::Seed { table: table.finish(), mark: 0, notice: Notice::Invalidated };
     assert!(state_with_row(false).decide(&seed, 0).is_err());
     let mut state = State::new(rules(false, true), "epoch", 0);
     run(&mut state, &Command::Write(write(1, Some(&id(0)), Effect::Insert(plain(0, 4)))));
@@ -485,7 +488,7 @@ fn never_back_a_bulk_change_obeys_versions_too() {
     let mark = open(&mut state);
     let old = ReadRow { id: id(0), row: Some(row(true, 0, 1, 1)), ordinal: None };
     let new = ReadRow { id: id(1), row: Some(row(true, 1, 2, 2)), ordinal: None };
-    run(&mut state, &Command::Bulk { items: vec![old, new], mark });
+    run(&mut state, &Command::Bulk { items: vec![old, new], mark, notice: Notice::Invalidated });
     assert_eq!(value_of(&state.get("a").unwrap().body()), 10);
     assert_eq!(value_of(&state.get("b").unwrap().body()), 2);
 }

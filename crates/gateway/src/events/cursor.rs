@@ -4,6 +4,7 @@
 //! is too far behind, it sends the newest state of every changed row in place of the events; beyond that, it sends a `reset`.
 //! So a slow reader does not affect others and uses bounded memory: [`BATCH_BYTES`] of frames in flight, or 10,000 ids.
 
+mod ahead;
 mod lag;
 mod rows;
 
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::ahead::RowsAhead;
 use self::lag::NewestStates;
 use self::rows::Remaining;
 use super::frame::{self, Encoding, Hello, Kind, Reset};
@@ -95,6 +97,8 @@ pub(super) struct EventCursor {
     /// True while the cursor replays past events after resuming.
     resuming: bool,
     work: CursorWork,
+    /// Rows whose next events the reader has already.
+    ahead: Option<Box<RowsAhead>>,
     greeting: Vec<OutgoingFrame>,
     resets: VecDeque<Instant>,
 }
@@ -142,6 +146,7 @@ impl EventCursor {
             mark,
             resuming: next.is_none(),
             work: CursorWork::Follow,
+            ahead: None,
             greeting,
             resets: VecDeque::new(),
             log,
@@ -244,6 +249,9 @@ impl EventCursor {
 
     /// Reads a piece of the journal. The cursor returns to the ring once that has all later events.
     async fn catch_up(&mut self) -> Result<Vec<OutgoingFrame>, CursorEnd> {
+        if self.ahead.as_ref().is_some_and(|ahead| ahead.needs_slots(self.position.seq)) {
+            return self.conflate().await;
+        }
         let Ok(Some(past)) = self.log.past(self.position.seq, PIECE).await else { return self.reset() };
         let mut out = Vec::new();
         let stuck = past.reached == self.position.seq;
@@ -265,6 +273,9 @@ impl EventCursor {
     fn take(&mut self, item: &RingItem, at: Option<u64>, out: &mut Vec<OutgoingFrame>) -> usize {
         let Some(seq) = item.seq.filter(|seq| *seq > self.position.seq) else { return 0 };
         self.position.seq = seq;
+        if self.has_row(item) {
+            return 0;
+        }
         let Some(sent) = self.frame_of(item, at) else { return 0 };
         let size = sent.frame.len();
         // Consecutive invalidations of everything are merged into one.
@@ -273,6 +284,12 @@ impl EventCursor {
         }
         out.push(sent);
         size
+    }
+
+    /// Returns true if the reader has the row of an event already.
+    fn has_row(&mut self, item: &RingItem) -> bool {
+        self.ahead.take_if(|ahead| item.seq.is_some_and(|seq| seq > 0 && ahead.is_reached(seq - 1)));
+        self.ahead.as_ref().is_some_and(|ahead| ahead.has(item))
     }
 
     fn frame_of(&self, item: &RingItem, at: Option<u64>) -> Option<OutgoingFrame> {
@@ -328,5 +345,7 @@ fn has(ring: &Ring, seq: Seq) -> bool {
     ring.after(seq).is_some()
 }
 
+#[cfg(test)]
+mod ahead_tests;
 #[cfg(test)]
 mod tests;

@@ -42,14 +42,7 @@ impl Core {
 
     /// Publishes `Invalidated`. `covered` is true if all differences were published as row events before.
     pub(crate) async fn publish_invalidated(self: &Arc<Self>, covered: bool) -> Result<CommitOutcome> {
-        // Cleared before the commit: rows that change silently during the commit count for the next `Invalidated`.
-        let silent = self.sync.silent_changes.swap(false, Ordering::AcqRel);
-        let covered = covered && !silent;
-        let committed = self.commit(Command::InvalidateAll { covered, origin: Origin::Refresh }).await;
-        if committed.is_err() {
-            self.sync.silent_changes.fetch_or(silent, Ordering::AcqRel);
-        }
-        committed
+        self.commit(Command::InvalidateAll { covered, origin: Origin::Refresh }).await
     }
 
     /// Sends a user's command.

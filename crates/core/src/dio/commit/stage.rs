@@ -13,7 +13,7 @@ use crate::dio::events::ring::{RingItem, RowBefore};
 use crate::dio::submission::{CommitOutcome, Submission, SubmittedWork};
 use crate::journal::{Claim, Fence, LogBatch, LogEntry, Mark, StoredDelivery};
 use crate::record::Body;
-use crate::state::{Base, CacheChange, Command, Decision, Entry, Outcome, State};
+use crate::state::{Applied, Base, CacheChange, Command, Decision, Entry, Outcome, State};
 use crate::vista::{Error, Result};
 
 /// One Dio's part of a turn, on a private successor of its State.
@@ -300,24 +300,26 @@ pub(crate) const PANICS: &str = "panics";
 /// Applies a new entry and completes it with the row that readers saw before. Returns the parts for the journal, the
 /// cache file and the ring.
 fn record(state: &mut State, mut entry: Entry, bulk: &mut bool) -> (LogEntry, CacheChange, Option<RingItem>) {
-    let (cache, old, new) = step(state, &entry, bulk);
-    entry.remember(old.as_ref(), new.as_ref(), state.rules().schema.layout());
+    let (applied, new) = step(state, &entry, bulk);
+    entry.remember(applied.old.as_ref(), new.as_ref(), state.rules().schema.layout());
     let stored = LogEntry { seq: entry.seq, bytes: entry.encode() };
-    (stored, cache, RingItem::of(entry, old.map_or(RowBefore::Absent, RowBefore::Known), new))
+    let item = RingItem::of(entry, applied.old.map_or(RowBefore::Absent, RowBefore::Known), new);
+    (stored, applied.cache, item.map(|item| RingItem { slot: applied.slot, ..item }))
 }
 
 /// Applies an entry of the log. Returns the parts for the cache file and the ring.
 pub(crate) fn apply(state: &mut State, entry: Entry, bulk: &mut bool) -> (CacheChange, Option<RingItem>) {
-    let (cache, old, new) = step(state, &entry, bulk);
-    (cache, RingItem::of(entry, old.map_or(RowBefore::Absent, RowBefore::Known), new))
+    let (applied, new) = step(state, &entry, bulk);
+    let item = RingItem::of(entry, applied.old.map_or(RowBefore::Absent, RowBefore::Known), new);
+    (applied.cache, item.map(|item| RingItem { slot: applied.slot, ..item }))
 }
 
-/// Applies an entry. Returns the change for the cache file, and the visible row before and after.
-fn step(state: &mut State, entry: &Entry, bulk: &mut bool) -> (CacheChange, Option<Body>, Option<Body>) {
+/// Applies an entry. Returns what has changed, and the visible row after it.
+fn step(state: &mut State, entry: &Entry, bulk: &mut bool) -> (Applied, Option<Body>) {
     let applied = state.apply(entry);
     #[cfg(test)]
     assert_ne!(entry.id.as_deref(), Some(PANICS), "the panic of a test");
     *bulk |= matches!(entry.base, Base::Many { .. });
     let new = entry.id.as_deref().and_then(|id| state.get(id)).map(|row| row.body());
-    (applied.cache, applied.old, new)
+    (applied, new)
 }

@@ -15,6 +15,7 @@ use super::event::{DioEvent, EventEntry, Position, event_of};
 use crate::journal::Seq;
 use crate::record::{Body, Layout, Member, Record};
 use crate::state::{Entry, Eraser, Frame};
+use crate::table::Slot;
 use crate::vista::{Error, Result};
 
 /// The row before a change.
@@ -41,6 +42,8 @@ pub struct RingItem {
     pub old: RowBefore,
     /// The row after the change.
     pub new: Option<Body>,
+    /// Slot of the row, if it is known: not for events that were read back from the journal.
+    pub slot: Option<Slot>,
     /// The wire frame, built on first use.
     pub frame: OnceLock<Bytes>,
 }
@@ -50,7 +53,7 @@ impl RingItem {
     pub(crate) fn of(entry: Entry, old: RowBefore, new: Option<Body>) -> Option<RingItem> {
         let event = event_of(&entry.frame, entry.id.as_deref(), entry.cause.op)?;
         let (old, new) = if entry.erased { (RowBefore::Unknown, None) } else { (old, new) };
-        Some(RingItem { seq: Some(entry.seq), event, entry: Some(entry), old, new, frame: OnceLock::new() })
+        Some(RingItem { seq: Some(entry.seq), event, entry: Some(entry), old, new, slot: None, frame: OnceLock::new() })
     }
 
     /// Event of an entry without the State before it, for entries that are read back from the journal.
@@ -65,7 +68,8 @@ impl RingItem {
     }
 
     fn unlogged(event: DioEvent) -> RingItem {
-        RingItem { seq: None, event, entry: None, old: RowBefore::Unknown, new: None, frame: OnceLock::new() }
+        let old = RowBefore::Unknown;
+        RingItem { seq: None, event, entry: None, old, new: None, slot: None, frame: OnceLock::new() }
     }
 
     fn size(&self) -> usize {
@@ -253,7 +257,7 @@ impl Ring {
                 && let Some(item) = RingItem::of(entry, old, new)
             {
                 *bytes = *bytes - before + item.size();
-                kept.item = Arc::new(item);
+                kept.item = Arc::new(RingItem { slot: kept.item.slot, ..item });
             }
         }
         drop(items);

@@ -13,7 +13,7 @@ use crate::dio::handle::{Dio, Handle};
 use crate::dio::scope;
 use crate::dio::scope::{Kind, Scope};
 use crate::record::{Body, Id, Rows, Stamp};
-use crate::state::{Base, Command, Entry, Frame, OpChange, ReadRow, State, VisibleChange};
+use crate::state::{Base, Command, Entry, Frame, Notice, OpChange, ReadRow, State, VisibleChange};
 use crate::vista::query::JsonRow;
 use crate::vista::{Error, Query, Result};
 
@@ -233,7 +233,7 @@ impl Core {
         let row = Some(Body::encode(id, &record, self.vista.schema().layout()));
         self.note_mismatches(id, row.as_ref());
         let item = ReadRow { id: Id::from(id), row, ordinal: None };
-        self.commit(Command::ReadRows { items: vec![item], mark: guard.mark, notify: false }).await.map(drop)
+        self.commit(Command::ReadRows { items: vec![item], mark: guard.mark, notice: Notice::Program }).await.map(drop)
     }
 }
 

@@ -1,12 +1,12 @@
 //! Applying a list: its differences become commands, in bulk if they are many.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
+use super::announcement::Announcement;
 use crate::dio::core::Core;
-use crate::dio::scope::{Kind, Scope, scope_of};
+use crate::dio::scope::{Scope, scope_of};
 use crate::record::{Body, Id, Rows};
-use crate::state::{Command, Outcome, ReadRow, check_size, confirmed_at, diff, may_change, missing};
+use crate::state::{Command, Notice, Outcome, ReadRow, check_size, confirmed_at, diff, may_change, missing};
 use crate::vista::{Error, Result};
 
 /// Number of rows in one command.
@@ -58,7 +58,7 @@ impl Core {
             gone = missing(&state, &rows);
         }
         let items: Vec<ReadRow> = gone.into_iter().map(|id| ReadRow { id, row: None, ordinal: None }).collect();
-        let outcome = self.apply_items(items, stamp.mark, false).await?;
+        let outcome = self.apply_items(items, stamp.mark, Notice::Invalidated).await?;
         {
             scope.covered.lock().outcome.add(&outcome);
         }
@@ -88,13 +88,14 @@ impl Core {
             allow_shrink: allow_shrink || self.settings.allow_shrink,
         };
         let rows = Arc::new(rows);
+        let _announcement = Announcement::of(self);
         let applied = self.apply_rows(&rows, &list).await?;
         self.keep_list(&rows, complete);
         if complete && (removes || applied.seeded) {
             self.mark_complete().await;
         }
         if applied.seeded {
-            self.note_silent_changes(publish).await?;
+            self.announce(publish).await?;
         }
         Ok(applied.outcome)
     }
@@ -106,7 +107,7 @@ impl Core {
         }
         let state = self.state();
         let first = list.whole && state.table().is_empty() && state.folds().next().is_none();
-        if first && self.seed(rows, list.mark).await? {
+        if first && self.seed(rows, list.mark, self.notice_of_silent(list.publish)).await? {
             let outcome = Outcome::Applied { inserted: rows.len() as u64, changed: 0, removed: 0 };
             if let Some(scope) = scope_of(&self.name) {
                 scope.covered.lock().outcome.add(&outcome);
@@ -124,7 +125,8 @@ impl Core {
         if !list.removes {
             items.retain(|item| item.row.is_some());
         }
-        let outcome = self.apply_items(items, list.mark, list.publish).await?;
+        let notice = if list.publish { Notice::RowEvents } else { self.notice_of_silent(false) };
+        let outcome = self.apply_items(items, list.mark, notice).await?;
         Ok(ListOutcome { outcome, seeded: false })
     }
 
@@ -150,8 +152,16 @@ impl Core {
         }
     }
 
+    /// How subscribers learn of changes without row events: by the `Invalidated` that ends the running callback or, if `publish`
+    /// is set, the list.
+    fn notice_of_silent(&self, publish: bool) -> Notice {
+        let in_callback = scope_of(&self.name).is_some_and(|scope| scope.makes_copy());
+        if publish || in_callback { Notice::Invalidated } else { Notice::Program }
+    }
+
     /// Commits differences in chunks, in bulk if they are many.
-    async fn apply_items(self: &Arc<Self>, items: Vec<ReadRow>, mark: u64, publish: bool) -> Result<Outcome> {
+    async fn apply_items(self: &Arc<Self>, items: Vec<ReadRow>, mark: u64, notice: Notice) -> Result<Outcome> {
+        let publish = notice == Notice::RowEvents;
         let bytes: usize = items.iter().map(|item| item.row.as_ref().map_or(0, Body::size)).sum();
         let bulk = items.len() > MOST_ROW_EVENTS || bytes > self.settings.ring.bytes / 10;
         let state = self.state();
@@ -162,24 +172,24 @@ impl Core {
             covered.published |= publish;
             covered.silent |= silent;
         }
-        if silent {
-            self.sync.silent_changes.store(true, Ordering::Release);
-        }
         if bulk {
             self.set_bulk(true).await;
         }
+        let notice = if bulk && publish { Notice::Invalidated } else { notice };
         let mut outcome = Outcome::Unchanged;
         let mut items = items.into_iter().peekable();
         while items.peek().is_some() {
             let size = if bulk { BULK_CHUNK } else { CHUNK };
             let items: Vec<ReadRow> = items.by_ref().take(size).collect();
-            let command =
-                if bulk { Command::Bulk { items, mark } } else { Command::ReadRows { items, mark, notify: publish } };
+            let command = match bulk {
+                true => Command::Bulk { items, mark, notice },
+                false => Command::ReadRows { items, mark, notice },
+            };
             outcome.add(&self.commit(command).await?.outcome);
         }
         if bulk {
             self.set_bulk(false).await;
-            self.note_silent_changes(publish).await?;
+            self.announce(publish).await?;
         }
         if let Some(scope) = scope_of(&self.name) {
             scope.covered.lock().outcome.add(&outcome);
@@ -187,12 +197,11 @@ impl Core {
         Ok(outcome)
     }
 
-    /// Notes that rows changed without row events.
+    /// Announces rows that changed without row events.
     ///
     /// A refresh or start publishes `Invalidated` when it is done. Outside of these it is published here, if `publish` is set.
-    pub(crate) async fn note_silent_changes(self: &Arc<Self>, publish: bool) -> Result<()> {
-        self.sync.silent_changes.store(true, Ordering::Release);
-        match scope_of(&self.name).filter(|scope| matches!(scope.kind, Kind::Refresh | Kind::Start)) {
+    pub(crate) async fn announce(self: &Arc<Self>, publish: bool) -> Result<()> {
+        match scope_of(&self.name).filter(|scope| scope.makes_copy()) {
             Some(scope) => scope.covered.lock().silent = true,
             None if publish => {
                 self.publish_invalidated(false).await?;
@@ -210,7 +219,6 @@ impl Core {
         if let Some(scope) = scope_of(&self.name) {
             scope.covered.lock().silent |= !rows.is_empty();
         }
-        self.sync.silent_changes.store(true, Ordering::Release);
         for rows in rows.chunks(CHUNK) {
             let command = Command::Statement { rows: rows.to_vec(), notify: false };
             outcome.add(&self.commit(command).await?.outcome);

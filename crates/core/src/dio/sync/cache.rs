@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::dio::core::Core;
 use crate::record::{Body, Id, Record, Rows};
@@ -116,7 +115,6 @@ impl DioCache {
         }
         let state = self.core.state();
         let ids: Vec<Id> = state.table().iter_slots().map(|row| Id::from(row.id())).collect();
-        self.core.sync.silent_changes.store(true, Ordering::Release);
         for ids in ids.chunks(64) {
             let rows = ids.iter().map(|id| (Arc::clone(id), None)).collect();
             self.core.commit(Command::Statement { rows, notify: false }).await?;
@@ -128,7 +126,6 @@ impl DioCache {
         if self.core.gather_row(id, row.as_ref()) {
             return Ok(());
         }
-        self.core.sync.silent_changes.store(true, Ordering::Release);
         let rows = vec![(Id::from(id), row)];
         self.core.commit(Command::Statement { rows, notify: false }).await.map(drop)
     }

@@ -10,7 +10,7 @@ use crate::dio::handle::{Dio, Handle};
 use crate::dio::scope;
 use crate::dio::scope::{Kind, Scope};
 use crate::record::{Body, CborValue, Id, Record};
-use crate::state::{COLUMN_CLOCK, Command, EventVersion, Origin, UpstreamChange, UpstreamEvent, check_size};
+use crate::state::{COLUMN_CLOCK, Command, EventVersion, Notice, Origin, UpstreamChange, UpstreamEvent, check_size};
 use crate::vista::{ChangeEvent, Coercion, Error, Result, RowCheck, Shape, WriteBounds};
 
 /// [`ChangeEvent`] with the metadata of its sender.
@@ -213,7 +213,7 @@ impl Core {
         let row = written.record.as_ref().unwrap_or(&record);
         let body = Body::encode(&id, row, self.vista.schema().layout());
         let item = crate::state::ReadRow { id: Id::from(id.as_str()), row: Some(body), ordinal: None };
-        self.commit(Command::ReadRows { items: vec![item], mark: guard.mark, notify: true }).await?;
+        self.commit(Command::ReadRows { items: vec![item], mark: guard.mark, notice: Notice::RowEvents }).await?;
         Ok(id)
     }
 }

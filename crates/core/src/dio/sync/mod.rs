@@ -1,5 +1,6 @@
 //! Synchronization with the source: refreshes, lists, upstream events, deliveries of webhooks and feeds.
 
+mod announcement;
 pub(super) mod apply;
 pub(super) mod bucket;
 pub(super) mod cache;

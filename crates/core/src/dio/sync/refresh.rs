@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
+use super::announcement::Announcement;
 use super::report::{RefreshFuture, RefreshReport, report};
 use crate::dio::core::Core;
 use crate::dio::events::event::{DioEvent, Position};
@@ -57,6 +58,7 @@ impl Core {
     /// Runs one refresh. `by_query` is true if `on_query` began it.
     async fn refresh_once(self: &Arc<Self>, dio: &Dio, allow_shrink: bool, by_query: bool) -> Result<RefreshReport> {
         let _listing = self.sync.listing.lock().await;
+        let _announcement = Announcement::of(self);
         let started = Instant::now();
         let failed_before = self.sync.last_list.lock().failed.is_some();
         let refreshed = match self.read_again(dio, allow_shrink).await {

@@ -106,7 +106,7 @@ impl Core {
             self.mark_partial().await;
         }
         if applied.seeded {
-            self.note_silent_changes(true).await?;
+            self.announce(true).await?;
         }
         Ok(())
     }

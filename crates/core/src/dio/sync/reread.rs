@@ -10,7 +10,7 @@ use crate::dio::core::Core;
 use crate::dio::deliver::breaker::CallPermit;
 use crate::dio::handle::Handle;
 use crate::record::{Body, Id};
-use crate::state::{Command, ReadRow, check_size};
+use crate::state::{Command, Notice, ReadRow, check_size};
 use crate::vista::{Error, Result};
 
 /// Maximum delay between two attempts to read the same rows in doubt.
@@ -139,7 +139,7 @@ async fn read_row(core: &Arc<Core>, id: &Id) -> Result<()> {
     row.iter().try_for_each(|body| check_size(id, body))?;
     core.note_mismatches(id, row.as_ref());
     let item = ReadRow { id: Arc::clone(id), row, ordinal: None };
-    core.commit(Command::ReadRows { items: vec![item], mark: guard.mark, notify: true }).await.map(drop)
+    core.commit(Command::ReadRows { items: vec![item], mark: guard.mark, notice: Notice::RowEvents }).await.map(drop)
 }
 
 async fn list_rows(core: &Arc<Core>) -> Result<()> {

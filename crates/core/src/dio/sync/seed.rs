@@ -7,13 +7,13 @@ use tokio::time::Instant;
 use crate::cache::CacheMeta;
 use crate::dio::core::Core;
 use crate::record::Rows;
-use crate::state::Command;
+use crate::state::{Command, Notice};
 use crate::table::TableBuilder;
 use crate::vista::{Error, Result};
 
 impl Core {
     /// Makes the first copy: builds and stores the table, then publishes it at once. Returns false if rows arrived meanwhile.
-    pub(super) async fn seed(self: &Arc<Self>, rows: &Arc<Rows>, mark: u64) -> Result<bool> {
+    pub(super) async fn seed(self: &Arc<Self>, rows: &Arc<Rows>, mark: u64, notice: Notice) -> Result<bool> {
         if rows.is_empty() {
             return Ok(false);
         }
@@ -29,7 +29,7 @@ impl Core {
             })
             .await?;
         let stored = self.store.seed(&table).await;
-        match self.commit(Command::Seed { table, mark }).await {
+        match self.commit(Command::Seed { table, mark, notice }).await {
             Ok(_) => {
                 match stored {
                     Ok(()) => self.set_bulk(false).await,

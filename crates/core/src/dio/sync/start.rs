@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::announcement::Announcement;
 use super::report::{RefreshReport, Start, report};
 use super::reread::admitted;
 use crate::dio::backoff::Backoff;
@@ -72,8 +73,9 @@ pub(crate) async fn run(dio: &Dio) -> Result<()> {
 
 async fn first_attempt(core: &Arc<Core>, future: CallbackFuture<()>) -> Result<(), Failure> {
     let _listing = core.sync.listing.lock().await;
+    let _announcement = Announcement::of(core);
     let covered = core.attempt(future, core.settings.allow_shrink).await?;
-    if covered.silent {
+    if covered.silent || core.state().has_silent_changes() {
         core.publish_invalidated(false).await.map_err(|error| Failure { error, transient: false })?;
     }
     Ok(())

@@ -40,8 +40,6 @@ pub(crate) struct SyncState {
     pub(in crate::dio) seeding: AtomicBool,
     /// Progress of `on_start`.
     pub(super) start: Mutex<Start>,
-    /// Set when rows changed without row events: the next `Invalidated` is not covered.
-    pub(in crate::dio) silent_changes: AtomicBool,
     /// Rate limiter of rereads of single rows.
     pub(super) rereads: Bucket,
     /// Rows that do not match the schema.
@@ -64,7 +62,6 @@ impl SyncState {
             before_refresh: Mutex::new(None),
             seeding: AtomicBool::new(false),
             start: Mutex::new(Start::Done),
-            silent_changes: AtomicBool::new(false),
             rereads: Bucket::new(settings.reread_rate),
             mismatches: Mismatches::new(schema),
             feeds: Mutex::default(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::announcement::Announcement;
 use super::apply::Listing;
 use super::master::{list_changed_stamped, list_since_stamped, list_stamped};
 use super::report::{RefreshReport, report};
@@ -230,6 +231,7 @@ impl Core {
         let allow_shrink = scope.as_ref().is_some_and(|scope| scope.allow_shrink) || self.settings.allow_shrink;
         let list = Listing { mark, whole: true, removes: decoded, publish: true, allow_shrink };
         let undecodable = rows.undecodable().map_or(0, |bad| bad.count);
+        let _announcement = Announcement::of(self);
         let applied = self.apply_rows(&Arc::new(rows), &list).await?;
         self.mark_complete().await;
         match &scope {
@@ -239,7 +241,7 @@ impl Core {
             None => self.seeded(),
         }
         if applied.seeded {
-            self.note_silent_changes(true).await?;
+            self.announce(true).await?;
         }
         Ok(RefreshReport { undecodable, position: Some(self.position()), ..report(&applied.outcome) })
     }

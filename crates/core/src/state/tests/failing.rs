@@ -96,7 +96,7 @@ fn a_routed_write_that_the_master_never_shows_is_rolled_back_after_its_ttl() {
     settle(&mut state, 2, Answer::Routed);
     let list = |state: &mut State, mark, now| {
         let items = vec![ReadRow { id: id(0), row: Some(body(0, 1, Some(1), None)), ordinal: None }];
-        run_at(state, &Command::ReadRows { items, mark, notify: true }, now).entries
+        run_at(state, &Command::ReadRows { items, mark, notice: Notice::RowEvents }, now).entries
     };
     assert!(list(&mut state, earlier, 900).is_empty(), "the TTL has not expired");
     list(&mut state, earlier, 1_100);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::telling::Reader;
 use super::*;
 use crate::record::Layout;
 use crate::table::{RowRef, Slot, TableBuilder};
@@ -16,6 +17,7 @@ struct Life {
     cache: Vec<Stored>,
     marks: Vec<u64>,
     next: u64,
+    reader: Reader,
 }
 
 fn apply_cache_change(stored: &mut Stored, change: CacheChange) {
@@ -81,7 +83,14 @@ impl Life {
         let rules = Rules { keep_routed: 2, ..(*rules(versioned, true)).clone() };
         let mut state = State::new(Arc::new(rules), "epoch", 0);
         state.advance(0);
-        Life { state, entries: Vec::new(), cache: vec![Stored::new()], marks: Vec::new(), next: 1 }
+        Life {
+            state,
+            entries: Vec::new(),
+            cache: vec![Stored::new()],
+            marks: Vec::new(),
+            next: 1,
+            reader: Reader::default(),
+        }
     }
 
     fn run(&mut self, command: &Command) {
@@ -101,6 +110,7 @@ impl Life {
             } else {
                 assert!(self.state.rows_seq() == rows_seq || self.state.rows_seq() == entry.seq);
             }
+            self.reader.hear(&entry, &self.state, matches!(command, Command::Statement { .. }));
             self.entries.push(entry);
         }
         for note in &decision.notes {
@@ -111,6 +121,8 @@ impl Life {
         }
         assert_eq!(observable(&earlier), before, "an earlier State stays the same");
         check_sound(&self.state, self.cache.last().unwrap());
+        let told = (0..KEYS).map(id).all(|id| self.reader.has(&id, &self.state));
+        assert!(told || self.state.has_untold() && self.state.has_silent_changes(), "after {command:?}");
     }
 
     fn visible(&self) -> Vec<Option<(Body, u64)>> {
@@ -192,8 +204,12 @@ impl Life {
             10 | 11 => settle(Answer::Routed),
             12 => settle(Answer::Failed(rejection())),
             13 => settle(Answer::Parked(rejection())),
-            14 | 15 => Command::ReadRows { items: rows(3), mark, notify: select % 3 > 0 },
-            16 => Command::Bulk { items: rows(3), mark },
+            14 | 15 => Command::ReadRows {
+                items: rows(3),
+                mark,
+                notice: if select % 3 > 0 { Notice::RowEvents } else { Notice::Invalidated },
+            },
+            16 => Command::Bulk { items: rows(3), mark, notice: Notice::Invalidated },
             17 => upstream(UpstreamChange::Row(whole)),
             18 => upstream(UpstreamChange::Part(part(n))),
             19 => upstream(UpstreamChange::Gone),
@@ -208,7 +224,7 @@ impl Life {
                     let row = item.row.unwrap_or(plain(key, 5));
                     table.push(&item.id, &row, (n + 1) << 32);
                 }
-                Command::Seed { table: table.finish(), mark }
+                Command::Seed { table: table.finish(), mark, notice: Notice::Invalidated }
             }
         };
         let (seeds, seq) = (matches!(command, Command::Seed { .. }), self.state.seq());
@@ -290,9 +306,12 @@ proptest! {
         let seeded = life.entries.iter().rposition(|entry| {
             matches!(&entry.base, Base::Many { rows, .. } if matches!(**rows, BulkRows::Table(_)))
         });
+        let told = (0..KEYS).map(id).all(|id| life.reader.has(&id, &life.state));
         for at in seeded.map_or(0, |at| at + 1)..=life.entries.len() {
             prop_assert_eq!(&observable(&life.restarted(at, true)), &expected, "restarted with the cache at {}", at);
-            prop_assert_eq!(&observable(&life.restarted(at, false)), &expected, "restarted with all of the log and {}", at);
+            let restarted = life.restarted(at, false);
+            prop_assert_eq!(&observable(&restarted), &expected, "restarted with all of the log and {}", at);
+            prop_assert!(told || restarted.has_silent_changes(), "a restart announces what was not, with the cache at {}", at);
         }
     }
 

@@ -129,7 +129,7 @@ fn other_news_override_only_writes_delivered_before_them() {
     let early = open(&mut state);
     settle(&mut state, 1, Answer::Routed);
     let items = vec![ReadRow { id: id(0), row: Some(body(0, 5, Some(5), None)), ordinal: None }];
-    run(&mut state, &Command::ReadRows { items, mark: early, notify: true });
+    run(&mut state, &Command::ReadRows { items, mark: early, notice: Notice::RowEvents });
     run(&mut state, &Command::Close(early));
     assert_eq!((shown(&state), base(&state)), (json(2, 5), json(5, 5)), "the read began before the delivery");
     read(&mut state, Some(body(0, 6, Some(6), None)));
@@ -158,7 +158,7 @@ fn a_versioned_read_from_before_the_delivery_does_not_override_it() {
     let early = open(&mut state);
     settle(&mut state, 1, Answer::Routed);
     let items = vec![ReadRow { id: id(0), row: Some(body(0, 5, Some(5), Some(2))), ordinal: None }];
-    run(&mut state, &Command::ReadRows { items, mark: early, notify: true });
+    run(&mut state, &Command::ReadRows { items, mark: early, notice: Notice::RowEvents });
     assert!(state.op(op_id(1)).unwrap().is_open());
     assert_eq!(value_of(&state.get("a").unwrap().body()), 2);
 }

@@ -72,7 +72,8 @@ impl EventCursor {
 
     /// Collects the id of an event, or its frame if that must be sent; returns the size of the frame.
     fn sort(&self, item: &RingItem, at: Option<u64>, ids: &mut IndexSet<Id>, rest: &mut Vec<OutgoingFrame>) -> usize {
-        if item.seq.is_none_or(|seq| seq <= self.position.seq) || !self.concerns(item) {
+        let is_sent = item.seq.is_none_or(|seq| seq <= self.position.seq);
+        if is_sent || !self.concerns(item) || self.ahead.as_ref().is_some_and(|ahead| ahead.has(item)) {
             return 0;
         }
         match (self.view.frame_of(item, at), item.entry.as_ref().and_then(|entry| entry.id.clone())) {
@@ -103,6 +104,9 @@ impl EventCursor {
                 return out;
             };
             let row = state.get(&id).map(|row| row.body());
+            if state.seq() > newest.to {
+                self.ahead.get_or_insert_default().add_id(Arc::clone(&id), state.seq());
+            }
             let event = self.view.newest(&id, self.position.seq, row.as_ref());
             if self.ops.is_none_or(|ops| ops.has_newest(event.kind)) {
                 bytes += event.frame.len();
@@ -129,6 +133,7 @@ impl EventCursor {
         let ring = Arc::clone(self.log.ring());
         self.mark = ring.weight();
         self.position = self.log.position();
+        self.ahead = None;
         self.next = Some(ring.after(self.position.seq).unwrap_or_else(|| ring.end()));
         let snapshot = self.snapshot != SnapshotMode::None;
         let reset = frame::reset(self.encoding(), reason, &self.position);

@@ -16,12 +16,12 @@ use diorama_core::vista::{ChangeEvent, ColumnType, WriteOp};
 const FAR: usize = 1_000;
 
 /// Changes `rows` rows, whose names have `bytes` bytes.
-async fn fill(scope: &Scope, rows: usize, bytes: usize) {
+pub(super) async fn fill(scope: &Scope, rows: usize, bytes: usize) {
     let name = "x".repeat(bytes);
     join_all((0..rows).map(|id| scope.dio.patched(id.to_string(), record(&name, 1)))).await;
 }
 
-async fn open(scope: &Scope, query: &str) -> EventCursor {
+pub(super) async fn open(scope: &Scope, query: &str) -> EventCursor {
     let mut cursor =
         EventCursor::open(scope, subscription(scope, query), Encoding::Json, 25, &Bounds::default()).await.unwrap();
     cursor.batch().await.unwrap();
@@ -29,7 +29,7 @@ async fn open(scope: &Scope, query: &str) -> EventCursor {
 }
 
 /// Reads frames until the cursor is not ready.
-async fn all(cursor: &mut EventCursor) -> Result<Vec<Value>, CursorEnd> {
+pub(super) async fn all(cursor: &mut EventCursor) -> Result<Vec<Value>, CursorEnd> {
     let mut frames = Vec::new();
     while cursor.is_ready() {
         let sent = cursor.batch().await?;

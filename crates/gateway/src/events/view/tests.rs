@@ -69,6 +69,7 @@ async fn a_row_with_an_unknown_prior_state_is_changed_or_left() {
             entry: item.entry.clone(),
             old: RowBefore::Unknown,
             new: item.new.clone(),
+            slot: item.slot,
             frame: Default::default(),
         };
         let frame = frame_of(&dear, &replayed).unwrap();

@@ -364,7 +364,7 @@ impl World {
         let consumed = matches!(self.setup.route, Route::Consumer { .. });
         let base = |key: usize| self.state.base(&id(key)).map(|base| value_of(&base.body));
         let known: Vec<bool> = (0..self.setup.keys).map(|key| consumed && base(key) == self.master(key)).collect();
-        self.run(&Command::ReadRows { items, mark: read.mark, notify: true });
+        self.run(&Command::ReadRows { items, mark: read.mark, notice: Notice::RowEvents });
         self.run(&Command::Close(read.mark));
         if read.key.is_none() {
             assert!(!self.state.lacks_rows(), "rows beneath writes are missing after a list");

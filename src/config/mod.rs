@@ -3,6 +3,7 @@
 //! Each part reads its own keys and has its defaults in [`Default`]; an unknown key is a mistake. These modules only describe a
 //! server; `app.rs` builds it.
 
+mod audit;
 mod connection;
 mod dio;
 mod feed;
@@ -10,11 +11,13 @@ mod file;
 mod intake;
 mod limits;
 mod problems;
+mod rates;
 mod server;
 mod settings;
 mod value;
 mod webhook;
 
+pub use audit::AuditSpec;
 pub use dio::{ColumnSpec, DioSpec};
 pub use feed::FeedSpec;
 pub use file::{File, check_name, resource_name, stem};
@@ -29,6 +32,7 @@ pub use webhook::{AuthScheme, FORMATS, HookAuth, HookSpec, RawSection, SCHEMES};
 use std::path::Path;
 
 use diorama_connect::Registry;
+use diorama_gateway::RateLimit;
 
 /// Configuration of a server.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +45,10 @@ pub struct Config {
     pub dios: Vec<DioSpec>,
     /// `[webhook.NAME]`, in the file's order.
     pub webhooks: Vec<HookSpec>,
+    /// `[[limit]]`, in the file's order.
+    pub limits: Vec<RateLimit>,
+    /// `[audit]`
+    pub audit: AuditSpec,
 }
 
 impl Config {

@@ -108,7 +108,7 @@ impl RateLimit {
     }
 }
 
-/// What one request counts as.
+/// Kind of a request, as limits count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Counted {
     Request,

@@ -43,13 +43,13 @@ use self::accept::{Current, Responder};
 use self::backup::Files;
 pub use self::check::{check, check_all};
 use self::proxies::Proxies;
-use crate::config::{Access, CacheAt, Config, DioSpec, File, LensSpec, Page};
+use crate::config::{Access, AuditSpec, CacheAt, Config, DioSpec, File, LensSpec, Page};
 use diorama_core::cache::{CacheError, MemoryCache, RedbCache};
-use diorama_core::dio::Dio;
-use diorama_core::journal::{JournalError, RedbJournal};
+use diorama_core::dio::{Dio, now};
+use diorama_core::journal::{AuditAction, AuditEntry, JournalError, RedbJournal};
 use diorama_core::lens::Lens;
 use diorama_core::vista::{Result as VistaResult, Vista};
-use diorama_gateway::{Auth, Explorer, Gateway, Loopback, MountOptions, Sockets};
+use diorama_gateway::{AuditLog, Auth, Explorer, Gateway, Loopback, MountOptions, Sockets};
 
 /// Reason why a server did not start or did not stop cleanly.
 #[derive(Debug)]
@@ -141,7 +141,10 @@ pub async fn serve_with(config: Config, ready: impl FnOnce(&str)) -> Result<(), 
                 return Err(failure);
             }
         };
+        let audit = audit_log(&config.audit, &files);
+        let app = App { audit, ..app };
         server.current.store(Arc::new(app.responder(&config, &server, files)?));
+        app.note_start();
         Ok::<App, Failure>(app)
     };
     let opened = tokio::select! {
@@ -250,6 +253,7 @@ fn starting(base: &str) -> Router {
 struct App {
     lens: Lens,
     dios: Vec<Dio>,
+    audit: Option<AuditLog>,
 }
 
 impl App {
@@ -263,7 +267,7 @@ impl App {
             }
         }
         if wrong.is_empty() {
-            return Ok(App { lens, dios });
+            return Ok(App { lens, dios, audit: None });
         }
         drop(dios);
         lens.close().await;
@@ -273,8 +277,14 @@ impl App {
     /// Builds the responder to all requests: the gateway with all resources.
     fn responder(&self, config: &Config, server: &Server, files: Files) -> Result<Responder, Failure> {
         let gateway = self.gateway(config)?.closing(server.closing.clone()).sockets(server.sockets.clone());
-        let gateway = gateway.backup(files.backup());
+        let gateway = gateway.backup(files.backup()).audit(self.audit.clone());
         Ok(Responder::Gateway(gateway.connections(server.connections.clone()).into_service()))
+    }
+
+    fn note_start(&self) {
+        if let Some(audit) = &self.audit {
+            audit.note(AuditEntry::new(AuditAction::ServerStarted, now()));
+        }
     }
 
     fn gateway(&self, config: &Config) -> Result<Gateway, Failure> {
@@ -285,6 +295,7 @@ impl App {
             .compression(spec.compression)
             .explorer(explorer(&spec.explorer))
             .limits(spec.limits.gateway)
+            .rate_limits(config.limits.clone())
             .require_host()
             .guard_host(spec.listen.ip().is_loopback().then(Loopback::default));
         if let Some(Access::Tokens(tokens)) = &spec.auth {
@@ -333,6 +344,9 @@ impl App {
             }
         }
         drop(self.dios);
+        if let Some(audit) = self.audit {
+            audit.close().await;
+        }
         self.lens.close().await;
         say("stopped");
     }
@@ -380,6 +394,12 @@ fn lens(spec: &LensSpec, dios: &[DioSpec], heavy_queries: Option<usize>) -> Resu
         None => builder,
     };
     Ok((builder.build().map_err(Failure::config)?, files))
+}
+
+/// Opens the audit log in the journal; `None` if it is switched off or there is no journal on disk.
+fn audit_log(spec: &AuditSpec, files: &Files) -> Option<AuditLog> {
+    let (_, journal) = files.journal.as_ref().filter(|_| spec.enabled)?;
+    Some(AuditLog::new(Arc::new(journal.clone()), spec.limits))
 }
 
 /// Returns the path of the journal, if it is a file.

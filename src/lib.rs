@@ -51,8 +51,8 @@ pub mod dio {
 #[cfg(feature = "gateway")]
 pub mod gateway {
     pub use diorama_gateway::{
-        Ack, ApiError, Archive, Auth, Backup, Caller, Code, Explorer, Gateway, GatewayService, Limits, Loopback,
-        MountOptions, Sockets,
+        Ack, ApiError, Archive, AuditLog, Auth, Backup, Caller, Code, Explorer, Gateway, GatewayService, Limits,
+        Loopback, MountOptions, Rate, RateLimit, RateSubject, Sockets,
     };
     pub use diorama_gateway::{access, webhook};
 }
@@ -64,9 +64,9 @@ pub use diorama_inbound as inbound;
 /// The durable log of writes, operations and events: in a file, in memory, or elsewhere.
 pub mod journal {
     pub use diorama_core::journal::{
-        AppendError, Changes, Claim, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxLimits, InboxUse,
-        Journal, JournalError, LogBatch, LogEntry, LogId, LogState, MemoryJournal, RawRequest, RedbJournal, Rewrite,
-        Seq, StoredDelivery,
+        AppendError, AuditAction, AuditEntry, AuditLimits, AuditQuery, AuditUse, Changes, Claim, Delivery, DeliveryId,
+        DeliveryQuery, DeliveryState, InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry, LogId,
+        LogState, MemoryJournal, RawRequest, RedbJournal, Rewrite, Seq, StoredDelivery,
     };
 }
 

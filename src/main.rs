@@ -49,6 +49,8 @@ enum Command {
     Explain(ops::Explain),
     /// Copy a consistent snapshot of a running server's cache and journal into a folder.
     Backup(ops::Backup),
+    /// Print the audit log: of a running server with --url, else in a stopped server's files.
+    Audit(ops::Audit),
     #[command(subcommand)]
     Ops(ops::Ops),
     #[command(subcommand)]
@@ -219,6 +221,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Asyncapi(serve) => print(&described(&serve, Gateway::asyncapi)?),
         Command::Explain(arguments) => runtime()?.block_on(ops::explain(arguments)),
         Command::Backup(arguments) => runtime()?.block_on(ops::backup(arguments)),
+        Command::Audit(arguments) => runtime()?.block_on(ops::audit(arguments)),
         Command::Ops(arguments) => runtime()?.block_on(ops::run(arguments)),
         Command::Webhook(arguments) => runtime()?.block_on(webhook::run(arguments)),
         Command::Feed(arguments) => runtime()?.block_on(feeds::run(arguments)),

@@ -1,5 +1,6 @@
 //! Implementation of `diorama ops`: inspection and repair of accepted writes, on a running server or in a stopped server's files.
 
+mod audit;
 mod backup;
 mod client;
 mod explain;
@@ -14,6 +15,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{CONFIG, Failure, OTHER};
+pub use audit::{Audit, audit};
 pub use backup::{Backup, backup};
 use client::Client;
 pub use explain::{Explain, explain};
@@ -42,6 +44,9 @@ pub enum Ops {
         /// A new file to write to instead of standard output.
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
+        /// Print the entries of the audit log in place of the writes.
+        #[arg(long)]
+        audit: bool,
     },
 }
 
@@ -131,7 +136,8 @@ enum WriteAccess {
 /// reached, 75 if a server has locked the files, 78 for mistakes in configuration, files or token.
 pub async fn run(ops: Ops) -> Result<(), Failure> {
     match ops {
-        Ops::Salvage { journal, to } => salvage::run(&journal, to.as_deref()),
+        Ops::Salvage { journal, to, audit: true } => salvage::run_audit(&journal, to.as_deref()),
+        Ops::Salvage { journal, to, audit: false } => salvage::run(&journal, to.as_deref()),
         Ops::List(List { location, dio, state, limit, file }) => {
             let mut access = WriteAccess::open(&location, file.as_deref()).await?;
             let listed = access.list(&ListFilter { dio, state, limit });

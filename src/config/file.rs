@@ -9,11 +9,12 @@ use toml::de::DeTable;
 use super::allow;
 use super::connection::Connections;
 use super::problems::{Problem, Problems};
+use super::rates;
 use super::value::{Context, Reader};
 use diorama_connect::{Registry, Source};
 use diorama_gateway::RESERVED;
 
-use super::{Config, ConfigError, DioSpec, HookSpec, LensSpec, ServerSpec};
+use super::{AuditSpec, Config, ConfigError, DioSpec, HookSpec, LensSpec, ServerSpec};
 
 pub(super) fn parse(
     text: &str,
@@ -66,8 +67,14 @@ pub(super) fn read<'a>(context: &'a Context<'a>, table: &'a DeTable<'a>) -> Conf
     let hooks = root.tables("webhook").into_iter();
     let webhooks = hooks.filter_map(|(name, reader)| HookSpec::read(name, reader, loopback, &names)).collect();
     let allow = allow::read(&root, &names);
+    let mut limits = Vec::new();
+    for reader in root.array("limit") {
+        let limit = rates::read(reader, &limits);
+        limits.push(limit);
+    }
+    let audit = root.table("audit").map(|reader| AuditSpec::read(reader, &lens)).unwrap_or_default();
     root.finish();
-    Config { server, lens, dios, webhooks, allow }
+    Config { server, lens, dios, webhooks, allow, limits, audit }
 }
 
 /// Checks that `name` can be the name of a resource.

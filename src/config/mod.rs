@@ -4,6 +4,7 @@
 //! server; `app.rs` builds it.
 
 mod allow;
+mod audit;
 mod connection;
 mod dio;
 mod feed;
@@ -11,11 +12,13 @@ mod file;
 mod intake;
 mod limits;
 mod problems;
+mod rates;
 mod server;
 mod settings;
 mod value;
 mod webhook;
 
+pub use audit::AuditSpec;
 pub use dio::{ColumnSpec, DioSpec};
 pub use feed::FeedSpec;
 pub use file::{File, check_name, resource_name, stem};
@@ -31,6 +34,7 @@ use std::path::Path;
 
 use diorama_connect::Registry;
 use diorama_gateway::access::Allow;
+use diorama_gateway::RateLimit;
 
 /// Configuration of a server.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +49,10 @@ pub struct Config {
     pub webhooks: Vec<HookSpec>,
     /// `[[allow]]`, in the file's order.
     pub allow: Vec<Allow>,
+    /// `[[limit]]`, in the file's order.
+    pub limits: Vec<RateLimit>,
+    /// `[audit]`
+    pub audit: AuditSpec,
 }
 
 impl Config {

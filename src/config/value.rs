@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diorama_connect::Registry;
+use diorama_gateway::Rate;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -194,6 +195,12 @@ impl<'a> Reader<'a> {
         self.typed(key, r#"a time like "30s", "5m" or "1h""#, |value, at| {
             duration(&self.fill_in(value.as_str()?, at)).filter(|time| !time.is_zero())
         })
+    }
+
+    /// Reads a rate, like `"100/s"`; with `sizes`, also like `"100MiB/min"`.
+    pub(super) fn rate(&self, key: &'static str, sizes: bool) -> Option<Rate> {
+        let expected = if sizes { SIZE_RATE } else { COUNT_RATE };
+        self.typed(key, expected, |value, at| rate(&self.fill_in(value.as_str()?, at), sizes))
     }
 
     pub(super) fn texts(&self, key: &'static str) -> Option<Vec<String>> {
@@ -427,6 +434,25 @@ fn size(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// Expected value of a rate of events.
+pub(super) const COUNT_RATE: &str = r#"a rate like "100/s", "1000/min" or "5000/h""#;
+/// Expected value of a rate of bytes.
+pub(super) const SIZE_RATE: &str = r#"a rate like "10MiB/s", "100MiB/min" or "1GiB/h""#;
+
+/// Parses `100/s`, or with `sizes` also `100MiB/min`.
+fn rate(text: &str, sizes: bool) -> Option<Rate> {
+    let (amount, unit) = text.split_once('/')?;
+    let amount = if sizes { size(amount.trim()) } else { amount.trim().parse().ok() };
+    let seconds = match unit.trim() {
+        "s" => 1,
+        "min" => 60,
+        "h" => 3_600,
+        _ => return None,
+    };
+    let amount = amount.filter(|amount| (1..=1 << 50).contains(amount))?;
+    Some(Rate { amount, period: Duration::from_secs(seconds) })
 }
 
 /// Parses `250ms`, `30s`, `5m`, `2d` or `1h 30m`: the friendly format of jiff, with days of 24 hours.

@@ -21,6 +21,7 @@ mod logs;
 mod metrics;
 mod openapi;
 mod rest_aggregate;
+mod rest_audit;
 mod rest_auth;
 mod rest_bulk;
 mod rest_codings;

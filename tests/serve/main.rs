@@ -4,6 +4,8 @@
 
 #[cfg(feature = "http")]
 mod apis;
+#[cfg(unix)]
+mod audit;
 mod checks;
 mod demo;
 mod events;
@@ -28,6 +30,7 @@ mod ops;
 mod process;
 #[cfg(unix)]
 mod purge;
+mod rates;
 mod reading;
 #[cfg(unix)]
 mod readme;

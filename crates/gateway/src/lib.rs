@@ -5,10 +5,11 @@
 //!
 //! Folders import in one direction: `access` imports no other folder, `http` and `metrics` only `access`, `rows` is built on them, `events` on `rows`;
 //! `webhook`, `admin`, `pages` and `openapi` come next. `state.rs` holds the state that all handlers share. It names types of every
-//! folder, from files that do not import it.
+//! folder, from files that do not import it. `audit` is built on `http`, and imported by the folders that change the server.
 
 pub mod access;
 mod admin;
+mod audit;
 mod events;
 mod http;
 mod metrics;
@@ -25,12 +26,14 @@ pub mod webhook;
 
 pub use admin::archive::{Archive, Backup};
 pub use admin::operations::describe as operation_json;
+pub use audit::{AuditLog, describe as audit_json};
 pub use events::Sockets;
 pub use http::auth::Auth;
-pub use http::budget::{Budget, BudgetError, Caller, Lease};
+pub use http::budget::{Budget, BudgetError, Caller, Holder, Lease};
 pub use http::limits::Limits;
 pub use http::origin::Loopback;
 pub use http::problem::{ApiError, Code, unreadable};
+pub use http::rates::{Rate, RateLimit, RateSubject};
 pub use options::{Ack, MountOptions, RESERVED};
 pub use pages::explorer::Explorer;
 pub use service::GatewayService;
@@ -181,6 +184,12 @@ impl Gateway {
         self
     }
 
+    /// Sets the limits of principals and addresses (default: none).
+    pub fn rate_limits(mut self, limits: Vec<RateLimit>) -> Gateway {
+        self.gateway.rate_limits = limits;
+        self
+    }
+
     /// Protects a server that listens on loopback from DNS rebinding: accepts only loopback names in `Host`, and only loopback
     /// origins beside those listed.
     pub fn guard_host(mut self, loopback: Option<Loopback>) -> Gateway {
@@ -191,6 +200,12 @@ impl Gateway {
     /// Serves backups at `POST /_backup` (default: none).
     pub fn backup(mut self, backup: Option<Backup>) -> Gateway {
         self.gateway.backup = backup;
+        self
+    }
+
+    /// Records actions of administrators and refused requests, and serves them at `GET /_audit` (default: no).
+    pub fn audit(mut self, log: Option<AuditLog>) -> Gateway {
+        self.gateway.audit = log;
         self
     }
 
@@ -255,7 +270,9 @@ impl Default for GatewayState {
             compression: false,
             explorer: Explorer::default(),
             backup: None,
+            audit: None,
             limits: Limits::default(),
+            rate_limits: Vec::new(),
             budgets: Arc::default(),
             failures: http::failures::Failures::default(),
             lines: diorama_core::vista::LogLimit::default(),

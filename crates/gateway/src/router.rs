@@ -24,7 +24,7 @@ use crate::pages::{assets, index};
 use crate::rows::{delete, insert, list, patch, query, record, replace, schema, write};
 use crate::scope::Scope;
 use crate::state::{GatewayState, PathTarget};
-use crate::{events, openapi, webhook};
+use crate::{audit, events, openapi, webhook};
 
 type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
@@ -50,6 +50,7 @@ pub(crate) fn dispatch(route: Route, request: Request, gateway: Arc<GatewayState
         (Route::Operation, "DELETE") => operations::discard.call(request, gateway),
         (Route::Retry, "POST") => operations::retry.call(request, gateway),
         (Route::Backup, "POST") => backup::backup.call(request, gateway),
+        (Route::Audit, "GET") => audit::list::audit.call(request, gateway),
         (Route::Hook, "POST") => webhook::receive.call(request, gateway),
         (Route::Hook, "GET") => webhook::challenge.call(request, gateway),
         (Route::Hook, "OPTIONS") => webhook::options.call(request, gateway),

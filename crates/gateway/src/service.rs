@@ -31,7 +31,7 @@ impl GatewayService {
     pub(crate) fn new(mut gateway: GatewayState) -> GatewayService {
         gateway.metrics = Metrics::new(gateway.dios.len(), gateway.hooks.len());
         let delivery = gateway.hooks.values().map(|hook| hook.inbound.most_bytes()).max().unwrap_or(0);
-        gateway.budgets = Arc::new(Budgets::new(&gateway.limits, delivery));
+        gateway.budgets = Arc::new(Budgets::new(&gateway.limits, &gateway.rate_limits, delivery));
         gateway.failures = Failures::new(gateway.limits.auth_failures);
         let gateway = Arc::new(gateway);
         webhook::recover(&gateway);

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::{Allow, Policy, Principal};
 use crate::admin::archive::Backup;
+use crate::audit::AuditLog;
 use crate::events::live::LiveQueries;
 use crate::events::sockets::Sockets;
 use crate::events::view::EventViews;
@@ -25,6 +26,7 @@ use crate::http::failures::Failures;
 use crate::http::limits::Limits;
 use crate::http::origin::Origins;
 use crate::http::problem::{ApiError, Code};
+use crate::http::rates::RateLimit;
 use crate::http::response;
 use crate::http::route::Route;
 use crate::metrics::{Metrics, SocketCounts};
@@ -58,8 +60,12 @@ pub struct GatewayState {
     pub explorer: Explorer,
     /// Maker of backups, if there is something to back up.
     pub backup: Option<Backup>,
+    /// Log of actions of administrators and of refused requests.
+    pub audit: Option<AuditLog>,
     /// Bounds on requests.
     pub limits: Limits,
+    /// Limits of principals and addresses.
+    pub rate_limits: Vec<RateLimit>,
     /// Memory budgets of callers, made with the router from the limits.
     pub budgets: Arc<Budgets>,
     /// Rate limiter of failed authentication by address, made with the router from the limits.

@@ -1,4 +1,4 @@
-//! Client of a server's `/operations`: HTTP/1.1, one request per connection, no TLS.
+//! Client of a server's `/operations` and `/_audit`: HTTP/1.1, one request per connection, no TLS.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -18,8 +18,8 @@ const LONG_ANSWER: Duration = Duration::from_secs(1_800);
 const LARGEST_HEAD: u64 = 64 << 10;
 /// Maximum size of a response in bytes.
 const LARGEST: u64 = 64 << 20;
-/// Number of operations of one request.
-const PAGE: usize = 1_000;
+/// Number of operations or entries of one request.
+pub(super) const PAGE: usize = 1_000;
 
 /// Client of one server.
 pub(super) struct Client {
@@ -47,6 +47,14 @@ impl Client {
         let base = base.trim_end_matches('/');
         let base = if base.is_empty() { String::new() } else { format!("/{base}") };
         Ok(Client { authority, base, token: token.map(secret).transpose()? })
+    }
+
+    /// Returns a page of the audit log, at most [`PAGE`] entries.
+    pub(super) fn audit(&self, parameters: &[(&str, Option<&str>)]) -> Result<Vec<Value>, Failure> {
+        match self.send("GET", &format!("/_audit?limit={PAGE}{}", query(parameters)))? {
+            Value::Array(page) => Ok(page),
+            _ => Err(self.unexpected_response()),
+        }
     }
 
     /// Lists operations page by page.

@@ -13,10 +13,12 @@ use serde_json::json;
 use super::config;
 use crate::app::{Failure, OTHER};
 use diorama_core::dio::Operation;
-use diorama_core::journal::{Delivery, EntryExtent, RawRequest, SalvagedLog, salvage, salvage_deliveries};
+use diorama_core::journal::{
+    Delivery, EntryExtent, RawRequest, SalvagedLog, salvage, salvage_audit, salvage_deliveries,
+};
 use diorama_core::state::{Effect, Entry, Op, OpState, Rules, State};
 use diorama_core::vista::Schema;
-use diorama_gateway::{delivery_json, operation_json};
+use diorama_gateway::{audit_json, delivery_json, operation_json};
 
 /// Writes the entries of `journal` to `to` or standard output, and reports losses.
 pub(super) fn run(journal: &Path, to: Option<&Path>) -> Result<(), Failure> {
@@ -33,10 +35,7 @@ pub(super) fn run(journal: &Path, to: Option<&Path>) -> Result<(), Failure> {
     if found.is_empty() {
         return Err(config(format!("{} contains no journal data", journal.display())));
     }
-    let mut out: BufWriter<Box<dyn Write>> = BufWriter::new(match to {
-        Some(path) => Box::new(create(path).map_err(|error| other(format!("{}: {error}", path.display())))?),
-        None => Box::new(std::io::stdout()),
-    });
+    let mut out = output(to)?;
     let (mut report, mut lost) = (Vec::new(), false);
     for log in &found {
         let written = write(log, &mut out).map_err(|error| other(format!("cannot write the output: {error}")))?;
@@ -61,6 +60,27 @@ pub(super) fn run(journal: &Path, to: Option<&Path>) -> Result<(), Failure> {
     // Standard output is reserved for the writes.
     let _ = writeln!(std::io::stderr(), "{}", report.join("\n"));
     Ok(())
+}
+
+/// Writes the audit log of `journal` to `to` or standard output.
+pub(super) fn run_audit(journal: &Path, to: Option<&Path>) -> Result<(), Failure> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let found = salvage_audit(journal);
+    std::panic::set_hook(hook);
+    let (found, mut out) = (found?, output(to)?);
+    let count = found.len();
+    let written = found.into_iter().try_for_each(|entry| writeln!(out, "{}", audit_json(entry)));
+    written.and_then(|()| out.flush()).map_err(|error| other(format!("cannot write the output: {error}")))?;
+    let _ = writeln!(std::io::stderr(), "{count} entries of the audit log");
+    Ok(())
+}
+
+fn output(to: Option<&Path>) -> Result<BufWriter<Box<dyn Write>>, Failure> {
+    Ok(BufWriter::new(match to {
+        Some(path) => Box::new(create(path).map_err(|error| other(format!("{}: {error}", path.display())))?),
+        None => Box::new(std::io::stdout()),
+    }))
 }
 
 fn other(message: String) -> Failure {

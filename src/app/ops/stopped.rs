@@ -34,30 +34,13 @@ pub(super) struct StoppedServer {
 
 impl StoppedServer {
     pub(super) async fn open(cache: Option<&Path>, file: Option<&Path>) -> Result<StoppedServer, Failure> {
-        let configuration = Path::new("diorama.toml");
-        let read = match (cache, file) {
-            (Some(_), Some(_)) => return Err(usage("pass the configuration or --cache, not both")),
-            (Some(cache), None) => of_cache(cache),
-            (None, Some(file)) => app::read(file)?,
-            (None, None) if configuration.exists() => app::read(configuration)?,
-            (None, None) => Config::default(),
-        };
-        let path = app::journal_path(&read.lens).ok_or_else(|| {
-            config(
-                "with this configuration, writes are in memory and are lost with the server: use --url for a running server",
-            )
-        })?;
-        if !path.exists() {
-            let hint = "pass the configuration, --cache FILE, or a server with --url";
-            return Err(config(format!("there is no journal {}: {hint}", path.display())));
-        }
-        let journal = RedbJournal::open(&path).map_err(|error| locked(error.into(), &read))?;
+        let (journal, lens) = open_journal(cache, file)?;
         let mut logs = Vec::new();
         for log in journal.logs().await? {
             let state = dio::at_rest(&journal, &log).await.map_err(Failure::config)?;
             logs.push((log, state));
         }
-        let cache = match read.lens.cache {
+        let cache = match lens.cache {
             CacheAt::File(path) => Some(path),
             CacheAt::Memory => None,
         };
@@ -146,6 +129,29 @@ impl StoppedServer {
             dio.close().await;
         }
     }
+}
+
+/// Opens the journal of a stopped server, and returns the storage of its configuration.
+pub(super) fn open_journal(cache: Option<&Path>, file: Option<&Path>) -> Result<(RedbJournal, LensSpec), Failure> {
+    let configuration = Path::new("diorama.toml");
+    let read = match (cache, file) {
+        (Some(_), Some(_)) => return Err(usage("pass the configuration or --cache, not both")),
+        (Some(cache), None) => of_cache(cache),
+        (None, Some(file)) => app::read(file)?,
+        (None, None) if configuration.exists() => app::read(configuration)?,
+        (None, None) => Config::default(),
+    };
+    let path = app::journal_path(&read.lens).ok_or_else(|| {
+        config(
+            "with this configuration, writes are in memory and are lost with the server: use --url for a running server",
+        )
+    })?;
+    if !path.exists() {
+        let hint = "pass the configuration, --cache FILE, or a server with --url";
+        return Err(config(format!("there is no journal {}: {hint}", path.display())));
+    }
+    let journal = RedbJournal::open(&path).map_err(|error| locked(error.into(), &read))?;
+    Ok((journal, read.lens))
 }
 
 /// Returns the configuration of a server that was started with `--cache`.

@@ -32,8 +32,38 @@ pub(super) fn table(all: &[Value]) -> String {
         ]
         .map(plain)
     }));
+    aligned(&rows)
+}
+
+const AUDIT_COLUMNS: [&str; 7] = ["seq", "time", "action", "principal", "address", "target", "outcome"];
+
+/// Formats entries of the audit log as a table, with headings if they are the first ones.
+pub(super) fn audit(all: &[Value], first: bool) -> String {
+    let mut rows = Vec::new();
+    if first {
+        rows.push(AUDIT_COLUMNS.map(str::to_uppercase));
+    }
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_string();
+    rows.extend(all.iter().map(|one| {
+        let target = [&one["resource"], &one["target"]].into_iter().filter_map(Value::as_str);
+        let target = target.collect::<Vec<_>>().join("/");
+        let count = one["count"].as_u64().filter(|count| *count != 1);
+        let outcome = match (one["outcome"].as_str(), count) {
+            (Some(outcome), Some(count)) => format!("{outcome}, {count} more"),
+            (None, Some(count)) => format!("{count} entries"),
+            (outcome, None) => outcome.unwrap_or("-").to_string(),
+        };
+        let target = if target.is_empty() { "-".to_string() } else { target };
+        let (principal, address) = (text(&one["principal"]), text(&one["address"]));
+        [word(&one["seq"]), text(&one["time"]), text(&one["action"]), principal, address, target, outcome].map(plain)
+    }));
+    aligned(&rows)
+}
+
+/// Formats rows with columns of the same width.
+fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     let widths: Vec<usize> =
-        (0..COLUMNS.len()).map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)).collect();
+        (0..N).map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)).collect();
     rows.iter().fold(String::new(), |mut text, row| {
         let line: String = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
         let _ = writeln!(text, "{}", line.trim_end());

@@ -18,6 +18,16 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     ("lens", "Storage of copies, writes and events."),
     ("lens.inbox", "Retention of webhook deliveries; applied ones are removed first."),
     ("lens.events", "Retention of the events of each resource, for subscribers that reconnect."),
+    (
+        "audit",
+        "The log of administrative actions and refused requests ([audit](audit.md)). It is in the journal, and not kept without a journal \
+         on disk.",
+    ),
+    (
+        "limit",
+        "A limit of callers ([limits](limits.md)). Of those for principals, and of those for addresses, the first that fits the caller's \
+         role applies. By default there is none.",
+    ),
     ("dio.*", "A resource, served at `/NAME`. The name has letters, digits, `-` and `_`."),
     ("dio.*.source", "The source of its rows."),
     (
@@ -113,6 +123,30 @@ pub(super) const KEYS: &[KeyText] = &[
     ),
     ("server.drain_timeout", "\"20s\"", "Maximum duration of a shutdown. Remaining writes stay in the journal."),
     ("server.auth.tokens", REQUIRED, "Accepted tokens for `Authorization: Bearer ...`, each of at least 16 bytes."),
+    ("audit.enabled", "true", "False to keep no audit log."),
+    ("audit.keep", "\"90d\"", "Maximum age of an entry, at least an hour."),
+    ("audit.keep_bytes", "\"64MiB\"", "Maximum size of all entries; the oldest are dropped."),
+    (
+        "limit.role",
+        "\"*\"",
+        "Role of the callers; `anonymous` is that of callers without credentials, `*` is every role, including that one.",
+    ),
+    (
+        "limit.per",
+        "\"principal\"",
+        "`principal`: each principal has the limit, from all of its addresses, and anonymous callers have it by address. `address`: \
+         each address has it, for all of its callers; an IPv6 address counts as its /64 network.",
+    ),
+    ("limit.requests", "none", "Rate of requests, including commands on WebSockets."),
+    ("limit.burst", "amount of `requests`", "Number of requests without a pause."),
+    ("limit.writes", "none", "Rate of requests that write rows. A bulk insert is one of them."),
+    ("limit.sockets", "none", "Maximum number of open event sockets and streams."),
+    ("limit.live_queries", "none", "Maximum number of distinct live queries and filters of subscribers."),
+    (
+        "limit.export",
+        "none",
+        "Rate of bytes of lists of more than 1,000 rows. A list that has begun is sent to its end, and the next one waits.",
+    ),
     ("server.limits.body", "\"1MiB\"", "Maximum size of one row or query."),
     ("server.limits.bulk", "\"256MiB\"", "Maximum size of a bulk insert."),
     ("server.limits.uri", "\"8KiB\"", "Maximum length of path and query; must be less than `header_bytes`."),

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use toml::de::DeTable;
 
 use super::problems::Problems;
-use super::value::Context;
+use super::value::{COUNT_RATE, Context, SIZE_RATE};
 use super::webhook::FORMATS;
 use diorama_connect::{Connector, FollowMode, Registry};
 use keys::{KEYS, KeyText, REQUIRED, TABLES};
@@ -32,6 +32,8 @@ const SAMPLES: [&str; 7] = [
         [lens]
         inbox = {}
         events = {}
+        [audit]
+        [[limit]]
         [dio.a]
         source = { csv = "a.csv" }
         write = { sqlite = "a.db", table = "a" }
@@ -211,7 +213,8 @@ fn requested_keys() -> Vec<Key> {
 
 /// Returns true for a table that the reference describes as a whole. The keys of a connection are those of sources and routes.
 fn is_outer(path: &str) -> bool {
-    ["server", "lens", "dio", "webhook", "connection", "allow"].contains(&path) || path.starts_with("connection.")
+    ["server", "lens", "allow", "audit", "limit", "dio", "webhook", "connection"].contains(&path)
+        || path.starts_with("connection.")
 }
 
 /// Converts `dio.a.columns.c` to `dio.*.columns.*`.
@@ -266,6 +269,8 @@ fn type_of(expected: &str) -> Value {
         r#"a time like "30s", "5m" or "1h""# => {
             json!({"type": "string", "pattern": r"^([0-9]+ ?(ms|s|m|h|d) ?)+$|\$\{"})
         }
+        COUNT_RATE => json!({"type": "string", "pattern": r"^[0-9]+ */ *(s|min|h)$|\$\{"}),
+        SIZE_RATE => json!({"type": "string", "pattern": r"^[0-9]+ *(B|KiB|MiB|GiB)? */ *(s|min|h)$|\$\{"}),
         "an array of texts" => json!({"type": "array", "items": {"type": "string"}}),
         "a text or a table" => json!({"anyOf": [{"type": "string"}, {"type": "object"}]}),
         r#"an array like ["env:NAME"]"# => {
@@ -288,6 +293,8 @@ fn schema() -> String {
             "server": table("server"),
             "lens": table("lens"),
             "allow": {"type": "array", "items": table("allow")},
+            "audit": table("audit"),
+            "limit": {"type": "array", "items": table("limit")},
             "connection": {"type": "object", "additionalProperties": {"type": "object"}},
             "dio": dios,
             "webhook": many("webhook.*"),
@@ -304,6 +311,8 @@ fn type_words(expected: &str) -> String {
         r#"a time like "30s", "5m" or "1h""# => "time".into(),
         r#"an array like ["env:NAME"]"# => "secrets".into(),
         "an array of texts" => "texts".into(),
+        COUNT_RATE => "rate".into(),
+        SIZE_RATE => "rate of bytes".into(),
         "a table" => "table".into(),
         "a text or a table" => "text or table".into(),
         "an array of tables" => "tables".into(),
@@ -328,9 +337,9 @@ fn page() -> String {
         let title: Vec<&str> =
             path.split('.').map(|part| if part == "*" { names.next().unwrap_or_default() } else { part }).collect();
         let title = title.join(".");
-        // `[[...]]` is one table of an array.
-        let title = if *path == "allow" { format!("[{title}]") } else { title };
-        page += &format!("\n## `[{title}]`\n\n{about}\n\n| key | type | default | |\n|---|---|---|---|\n");
+        let is_array = ["allow", "limit"].contains(path);
+        let title = if is_array { format!("[[{title}]]") } else { format!("[{title}]") };
+        page += &format!("\n## `{title}`\n\n{about}\n\n| key | type | default | |\n|---|---|---|---|\n");
         for key in keys.iter().filter(|key| key.table() == *path) {
             let (default, sentence) = key.text();
             let default = match toml_value(default) {

@@ -1,13 +1,15 @@
 //! Contract of every journal, run on each implementation.
 
+mod audit;
+
 use std::sync::Arc;
 
 use super::faulty::FaultyJournal;
 use super::memory::unix_ms;
 use super::{
-    AppendError, Changes, Claim, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Fence, InboxLimits, InboxUse,
-    Journal, JournalError, LogBatch, LogEntry, Mark, MemoryJournal, RawRequest, RedbJournal, Rewrite, Seq,
-    StoredDelivery,
+    AppendError, AuditAction, AuditEntry, AuditLimits, Changes, Claim, Delivery, DeliveryId, DeliveryQuery,
+    DeliveryState, Fence, InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry, Mark, MemoryJournal,
+    RawRequest, RedbJournal, Rewrite, Seq, StoredDelivery,
 };
 
 const NEVER: u64 = u64::MAX;
@@ -374,6 +376,8 @@ async fn a_closed_journal_returns_closed(journal: &dyn Journal) {
     assert!(matches!(journal.trim("order", 0, &[], 0).await, Err(JournalError::Closed)));
     assert!(matches!(journal.rewrite(Rewrite::nothing(&"order".into())).await, Err(JournalError::Closed)));
     assert!(append(journal, batch("order", 3, ["x"])).await.is_err());
+    let entry = AuditEntry::new(AuditAction::ServerStopped, 0);
+    assert!(matches!(journal.append_audit(vec![entry], AuditLimits::default()).await, Err(JournalError::Closed)));
     journal.close().await;
 }
 
@@ -390,6 +394,8 @@ pub(super) async fn keeps_the_contract(journal: &dyn Journal) {
     finished_deliveries_are_dropped_first_and_waiting_ones_never(journal).await;
     a_rewrite_replaces_stored_entries_and_keeps_positions(journal).await;
     expired_claims_make_room_within_the_limit(journal).await;
+    audit::the_audit_log_numbers_its_entries_and_finds_them(journal).await;
+    audit::the_oldest_audit_entries_are_dropped_and_the_first_one_says_how_many(journal).await;
     heads_follow_what_is_stored(journal).await;
     reopening_keeps_everything(journal).await;
     a_closed_journal_returns_closed(journal).await;

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{
-    AppendError, Delivery, DeliveryId, DeliveryQuery, Fence, InboxLimits, InboxUse, Journal, JournalError, LogBatch,
-    LogEntry, LogId, LogState, RawRequest, Rewrite, Seq,
+    AppendError, AuditEntry, AuditLimits, AuditQuery, AuditUse, Delivery, DeliveryId, DeliveryQuery, Fence,
+    InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry, LogId, LogState, RawRequest, Rewrite, Seq,
 };
 
 /// Fault injected into one append.
@@ -70,6 +70,7 @@ struct Plan {
     pushed: VecDeque<Fault>,
     broken: bool,
     failing_reopens: u32,
+    failing_audits: u32,
 }
 
 impl FaultyJournal {
@@ -84,6 +85,7 @@ impl FaultyJournal {
                 pushed: VecDeque::new(),
                 broken: false,
                 failing_reopens: 0,
+                failing_audits: 0,
             }),
             held: watch::Sender::new(false),
             sizes: watch::Sender::new(Vec::new()),
@@ -115,6 +117,11 @@ impl FaultyJournal {
     /// Makes the next `times` calls of [`Journal::reopen`] fail.
     pub fn fail_reopens(&self, times: u32) {
         self.plan.lock().failing_reopens = times;
+    }
+
+    /// Makes the next `times` calls of [`Journal::append_audit`] fail.
+    pub fn fail_audits(&self, times: u32) {
+        self.plan.lock().failing_audits = times;
     }
 
     /// Blocks appends before they do anything, until [`FaultyJournal::release`].
@@ -322,6 +329,25 @@ impl Journal for FaultyJournal {
             return Err(JournalError::Io { path: "(double)".into(), detail: "reopen first".into() });
         }
         self.inner.rewrite(rewrite).await
+    }
+
+    async fn append_audit(&self, entries: Vec<AuditEntry>, limits: AuditLimits) -> Result<Seq, JournalError> {
+        {
+            let mut plan = self.plan.lock();
+            if plan.failing_audits > 0 {
+                plan.failing_audits -= 1;
+                return Err(JournalError::Io { path: "(double)".into(), detail: "the audit log fails".into() });
+            }
+        }
+        self.inner.append_audit(entries, limits).await
+    }
+
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, JournalError> {
+        self.inner.audit(query).await
+    }
+
+    fn audit_use(&self) -> AuditUse {
+        self.inner.audit_use()
     }
 
     async fn lease(&self, log: &str) -> Result<Fence, JournalError> {

@@ -8,10 +8,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::audit::MemoryAudit;
 use super::inbox::Index;
 use super::{
-    AppendError, Delivery, DeliveryId, DeliveryQuery, Fence, InboxLimits, InboxUse, Journal, JournalError, LogBatch,
-    LogEntry, LogId, LogState, RawRequest, Rewrite, Seq, new_epoch,
+    AppendError, AuditEntry, AuditLimits, AuditQuery, AuditUse, Delivery, DeliveryId, DeliveryQuery, Fence,
+    InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry, LogId, LogState, RawRequest, Rewrite, Seq,
+    new_epoch,
 };
 
 /// In-memory journal.
@@ -32,6 +34,7 @@ struct Store {
     marks: HashMap<String, Bytes>,
     deliveries: HashMap<DeliveryId, (Delivery, RawRequest)>,
     index: Index,
+    audit: MemoryAudit,
     closed: bool,
 }
 
@@ -249,6 +252,22 @@ impl Journal for MemoryJournal {
             store.index.remove(id.as_u128());
         }
         Ok(())
+    }
+
+    async fn append_audit(&self, entries: Vec<AuditEntry>, limits: AuditLimits) -> Result<Seq, JournalError> {
+        let mut store = self.store.lock();
+        store.open()?;
+        Ok(store.audit.append(entries, limits, unix_ms()))
+    }
+
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, JournalError> {
+        let store = self.store.lock();
+        store.open()?;
+        Ok(store.audit.read(query))
+    }
+
+    fn audit_use(&self) -> AuditUse {
+        self.store.lock().audit.size()
     }
 
     async fn reopen(&self) -> Result<(), JournalError> {

@@ -4,6 +4,7 @@
 //! batch takes a claim (an idempotency key or a delivery id). The contract does not mention redb, so that a shared engine can
 //! implement it as well.
 
+mod audit;
 #[cfg(test)]
 mod contract_tests;
 #[cfg(any(test, feature = "testing"))]
@@ -17,13 +18,14 @@ mod salvage;
 pub use self::redb::RedbJournal;
 #[cfg(any(test, feature = "testing"))]
 pub use crate::redb_file::disk;
+pub use audit::{AuditAction, AuditEntry, AuditLimits, AuditQuery, AuditUse};
 pub use inbox::{
     Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxLimits, InboxUse, RawRequest, StoredDelivery,
 };
 pub use memory::MemoryJournal;
 #[cfg(any(test, feature = "testing"))]
 pub use redb::inbox::decode_stored;
-pub use salvage::{EntryExtent, SalvagedLog, salvage, salvage_deliveries};
+pub use salvage::{EntryExtent, SalvagedLog, salvage, salvage_audit, salvage_deliveries};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -305,6 +307,31 @@ pub trait Journal: Send + Sync + 'static {
     async fn rewrite(&self, rewrite: Rewrite) -> Result<(), JournalError> {
         let _ = rewrite;
         Err(JournalError::Unsupported { what: "rewrite entries" })
+    }
+
+    /// Appends to the audit log: gives the entries the next numbers, and drops the oldest ones beyond `limits`. Atomic, and durable on
+    /// return as [`Journal::append`]. Returns the number of the newest entry. Journals without an audit log keep this default.
+    ///
+    /// # Errors
+    /// [`JournalError::Unsupported`] if the journal has no audit log; another if the entries may not be stored. The logs are not
+    /// affected, and a later append may succeed.
+    async fn append_audit(&self, entries: Vec<AuditEntry>, limits: AuditLimits) -> Result<Seq, JournalError> {
+        let _ = (entries, limits);
+        Err(JournalError::Unsupported { what: "keep an audit log" })
+    }
+
+    /// Reads the audit log.
+    ///
+    /// # Errors
+    /// [`JournalError`] if it cannot be read, or the journal has none.
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, JournalError> {
+        let _ = query;
+        Err(JournalError::Unsupported { what: "keep an audit log" })
+    }
+
+    /// Returns the size of the audit log.
+    fn audit_use(&self) -> AuditUse {
+        AuditUse::default()
     }
 
     /// Acquires the right to append to a log.

@@ -16,7 +16,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::redb::log::{Log, decode_log};
 use super::redb::tables::{ENTRIES, LOGS_END, META, OPTIONS, journal_error, unseal_entry};
-use super::{Delivery, JournalError, RawRequest, Seq, redb::inbox as redb_inbox};
+use super::redb::{audit as redb_audit, inbox as redb_inbox};
+use super::{AuditEntry, Delivery, JournalError, RawRequest, Seq};
 use crate::redb_file::{BackendFactory, Fault, Options, RedbFile, SEAL, SEAL_VERSION, no_panic, salt_of};
 
 /// Salvaged content of one log.
@@ -93,6 +94,19 @@ pub fn salvage_deliveries(path: &Path) -> Result<Vec<(Delivery, Option<RawReques
     let mut found = redb_inbox::rescue(&file);
     drop_quietly(file);
     found.retain(|(delivery, _)| !delivery.state.is_fine());
+    Ok(found)
+}
+
+/// Reads the audit log, oldest entry first. Entries that redb cannot read are left out.
+///
+/// # Errors
+/// As [`salvage`].
+pub fn salvage_audit(path: &Path) -> Result<Vec<AuditEntry>, JournalError> {
+    let bytes = read(path).map_err(|fault| journal_error(&path.display().to_string(), fault))?;
+    let opened = open_copy(&bytes, true).or_else(|_| open_copy(&bytes, false));
+    let Ok(file) = opened else { return Ok(Vec::new()) };
+    let found = redb_audit::rescue(&file);
+    drop_quietly(file);
     Ok(found)
 }
 

@@ -15,6 +15,7 @@ use utoipa::openapi::schema::ObjectBuilder;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::access::{Principal, Verb};
+use crate::audit::trail::{AuditTrail, targets};
 use crate::http::extract::{Prefix, QueryParameters, Segment, parameters};
 use crate::http::negotiate::{self, Format};
 use crate::http::prefer::{LONGEST, Prefer};
@@ -24,6 +25,7 @@ use crate::http::schemas::{list_of, moment, text, with_schemas, words};
 use crate::scope::Scope;
 use crate::state::{GatewayState, Resource};
 use diorama_core::dio::{Operation, OperationQuery, OperationState};
+use diorama_core::journal::AuditAction;
 use diorama_core::state::{OpError, OpId};
 use diorama_core::vista::query::url::segment;
 use diorama_core::vista::{Error, WriteKind};
@@ -322,14 +324,18 @@ pub(crate) async fn retry(
     principal: Principal,
     Segment(id): Segment<1>,
     Prefix(prefix): Prefix,
+    trail: AuditTrail,
 ) -> Result<Response, ApiError> {
     let (resource, op) = find_governed(&gateway, &principal, &id)?;
-    let operation = retry_one(resource, op).await?;
-    let mut response = response::json(&OperationBody::of(&operation, &prefix));
-    *response.status_mut() = StatusCode::ACCEPTED;
-    let location = response::text(format!("{prefix}/operations/{}", operation.id));
-    response.headers_mut().insert(header::LOCATION, location);
-    Ok(response)
+    let job = async {
+        let operation = retry_one(resource, op).await?;
+        let mut response = response::json(&OperationBody::of(&operation, &prefix));
+        *response.status_mut() = StatusCode::ACCEPTED;
+        let location = response::text(format!("{prefix}/operations/{}", operation.id));
+        response.headers_mut().insert(header::LOCATION, location);
+        Ok(response)
+    };
+    trail.record(AuditAction::Retry, Some(resource.dio.name()), Some(op.to_string()), job).await
 }
 
 /// Retries parked operations in the order in which they were accepted, and returns the outcome of each.
@@ -338,6 +344,7 @@ pub(crate) async fn retry_many(
     principal: Principal,
     query: QueryParameters<OperationFilter>,
     Prefix(prefix): Prefix,
+    trail: AuditTrail,
 ) -> Result<Response, ApiError> {
     let filter = parameters(query)?;
     let query = filter.query(MOST)?;
@@ -348,16 +355,30 @@ pub(crate) async fn retry_many(
     let all = OperationQuery { states: vec![OperationState::Parked], limit: usize::MAX, ..query.clone() };
     let (mut parked, total, _) = list(&gateway, &principal, filter.dio.as_deref(), &all)?;
     parked.sort_by_key(|operation| operation.id);
+    parked.truncate(query.limit);
+    let target = targets(parked.iter().map(|operation| operation.id));
+    let job = retry_all(&gateway, &principal, &parked, total, &prefix);
+    trail.record(AuditAction::Retry, filter.dio.as_deref(), Some(target), job).await
+}
+
+/// Retries `parked`, of `total` operations that match.
+async fn retry_all(
+    gateway: &GatewayState,
+    principal: &Principal,
+    parked: &[Operation],
+    total: usize,
+    prefix: &str,
+) -> Result<Response, ApiError> {
     let mut outcomes = Vec::new();
-    for operation in parked.iter().take(query.limit) {
-        let governed = find_governed(&gateway, &principal, &operation.id.to_string());
+    for operation in parked {
+        let governed = find_governed(gateway, principal, &operation.id.to_string());
         let retried = match governed {
             Ok((resource, op)) => retry_one(resource, op).await,
             Err(refusal) => Err(refusal),
         };
         let refusal = match retried {
             Ok(new) => {
-                let new = OperationBody::of(&new, &prefix);
+                let new = OperationBody::of(&new, prefix);
                 let (id, status) = (operation.id.to_string(), StatusCode::ACCEPTED.as_u16());
                 outcomes.push(Retried { id, status, operation: Some(new), problem: None });
                 continue;
@@ -390,10 +411,14 @@ pub(crate) async fn discard(
     State(gateway): State<Arc<GatewayState>>,
     principal: Principal,
     Segment(id): Segment<1>,
+    trail: AuditTrail,
 ) -> Result<Response, ApiError> {
     let (resource, op) = find_governed(&gateway, &principal, &id)?;
-    resource.dio.discard(op).await.map_err(|error| refusal(op, error))?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let job = async {
+        resource.dio.discard(op).await.map_err(|error| refusal(op, error))?;
+        Ok(StatusCode::NO_CONTENT.into_response())
+    };
+    trail.record(AuditAction::Discard, Some(resource.dio.name()), Some(op.to_string()), job).await
 }
 
 /// Converts the error of a retry or discard of `op`, which concerns the operation itself or its row.

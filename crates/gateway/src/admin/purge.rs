@@ -4,11 +4,14 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::audit::trail::{AuditTrail, hash, targets};
 use crate::http::problem::{ApiError, Code};
 use crate::http::response;
 use crate::rows::extract::PathScope;
 use crate::rows::write::Change;
+use crate::scope::Scope;
 use diorama_core::dio::MOST_IDS;
+use diorama_core::journal::AuditAction;
 use diorama_core::record::CborValue;
 use diorama_core::vista::Error;
 
@@ -31,8 +34,18 @@ pub(crate) struct Purged {
 }
 
 /// Erases the rows with the ids in the body.
-pub(crate) async fn purge(PathScope(scope): PathScope, change: Change) -> Result<Response, ApiError> {
-    let purged = scope.dio.purge(ids(change.value()?)?).await.map_err(refusal)?;
+pub(crate) async fn purge(
+    PathScope(scope): PathScope,
+    trail: AuditTrail,
+    change: Change,
+) -> Result<Response, ApiError> {
+    let ids = ids(change.value()?)?;
+    let target = targets(ids.iter().map(|id| hash(id)));
+    trail.record(AuditAction::Purge, Some(scope.dio.name()), Some(target), erase(&scope, ids)).await
+}
+
+async fn erase(scope: &Scope, ids: Vec<String>) -> Result<Response, ApiError> {
+    let purged = scope.dio.purge(ids).await.map_err(refusal)?;
     Ok(response::json(&Purged {
         position: purged.position.to_string(),
         rows: purged.rows,

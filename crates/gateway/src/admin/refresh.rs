@@ -5,9 +5,12 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::audit::trail::AuditTrail;
 use crate::http::problem::{ApiError, Code};
 use crate::http::response;
 use crate::rows::extract::PathScope;
+use crate::scope::Scope;
+use diorama_core::journal::AuditAction;
 use diorama_core::vista::{Error, ErrorKind};
 
 /// Outcome of a refresh.
@@ -29,14 +32,27 @@ pub(crate) struct Refreshed {
 }
 
 /// Refreshes, or joins a refresh in progress, and returns the numbers of changes.
-pub(crate) async fn refresh(PathScope(scope): PathScope, RawQuery(raw): RawQuery) -> Result<Response, ApiError> {
-    let refreshed = match raw.as_deref().unwrap_or_default() {
-        "" | "allow_shrink=false" => scope.dio.refresh().await,
-        "allow_shrink=true" => scope.dio.refresh_allowing_shrink().await,
+pub(crate) async fn refresh(
+    PathScope(scope): PathScope,
+    trail: AuditTrail,
+    RawQuery(raw): RawQuery,
+) -> Result<Response, ApiError> {
+    let allow_shrink = match raw.as_deref().unwrap_or_default() {
+        "" | "allow_shrink=false" => false,
+        "allow_shrink=true" => true,
         _ => {
             let error = ApiError::new(Code::UnknownParameter, "the query has an unknown parameter");
             return Err(error.hint("the only parameter is allow_shrink=true, for a source that lost most of its rows"));
         }
+    };
+    let target = allow_shrink.then(|| "allow_shrink".to_string());
+    trail.record(AuditAction::Refresh, Some(scope.dio.name()), target, read(&scope, allow_shrink)).await
+}
+
+async fn read(scope: &Scope, allow_shrink: bool) -> Result<Response, ApiError> {
+    let refreshed = match allow_shrink {
+        false => scope.dio.refresh().await,
+        true => scope.dio.refresh_allowing_shrink().await,
     };
     let report = refreshed.map_err(failed)?;
     Ok(response::json(&Refreshed {

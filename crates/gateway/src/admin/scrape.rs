@@ -32,6 +32,7 @@ pub(crate) async fn scrape(
     budgets(&mut text, &gateway);
     dios(&mut text, &gateway);
     hooks(&mut text, &gateway);
+    audit(&mut text, &gateway);
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -102,6 +103,13 @@ fn budgets(text: &mut Text, gateway: &GatewayState) {
     for (status, count) in gateway.failures.counts() {
         family.sample(&[("status", status)], count);
     }
+    let mut family = text.counter(
+        "diorama_rate_limited_total",
+        "Requests that were refused because the caller had used a [[limit]], by limit, and by principal or address.",
+    );
+    for (limit, per, count) in gateway.budgets.rates.counts() {
+        family.sample(&[("limit", limit), ("per", per)], count);
+    }
     workers(text, gateway);
 }
 
@@ -114,6 +122,20 @@ fn workers(text: &mut Text, gateway: &GatewayState) {
     text.gauge("diorama_workers", "Worker threads for queries over many rows.").sample(&[], sum(Workers::count));
     text.gauge("diorama_workers_busy", "Worker threads that are busy.").sample(&[], sum(Workers::busy));
     text.gauge("diorama_workers_waiting", "Queries that wait for a worker thread.").sample(&[], sum(Workers::waiting));
+}
+
+fn audit(text: &mut Text, gateway: &GatewayState) {
+    let Some(log) = &gateway.audit else { return };
+    let size = log.size();
+    text.gauge("diorama_audit_entries", "Entries of the audit log.").sample(&[], size.entries);
+    text.gauge("diorama_audit_bytes", "Size of all entries of the audit log.").sample(&[], size.bytes);
+    text.counter("diorama_audit_dropped_total", "Entries of the audit log that were dropped because of its bounds.")
+        .sample(&[], size.dropped);
+    text.counter(
+        "diorama_audit_lost_total",
+        "Entries that were not stored because the journal failed for a long time.",
+    )
+    .sample(&[], log.lost());
 }
 
 fn each(mut family: MetricFamily<'_>, budgets: &[&Budget], value: fn(&Budget) -> u64) {

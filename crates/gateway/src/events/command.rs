@@ -64,7 +64,15 @@ pub(super) async fn execute(
     gateway: Option<&Weak<GatewayState>>,
 ) -> Option<impl Iterator<Item = Bytes> + use<>> {
     let encoding = subs.encoding;
-    let answer = match (command.text("type")?, gateway) {
+    let kind = command.text("type")?;
+    // Pings keep the socket open, and have the rate of the socket.
+    if kind != "ping"
+        && let Err(error) = subs.bounds().take_command()
+    {
+        let name = command.text("sub").or(command.text("dio")).unwrap_or_default();
+        return Some(Some(frame::tagged(encoding, name, &refusal(encoding, &error))).into_iter());
+    }
+    let answer = match (kind, gateway) {
         ("ping", _) => Some(frame::pong(encoding, command.member("n"), subs.position().as_ref())),
         ("subscribe", Some(gateway)) => {
             let name = command.text("sub").or(command.text("dio"))?;

@@ -153,7 +153,7 @@ pub(crate) async fn subscribe_many(
         return Err(ApiError::new(Code::InvalidParameter, "dio is missing: it names the resources to subscribe to")
             .hint("GET /events?dio=a,b; a WebSocket may subscribe later"));
     }
-    let permit = permit(&gateway)?;
+    let permit = permit(&gateway, &bounds)?;
     let principal = bounds.principal.clone();
     let mut subs = Subscriptions::new(carrier.encoding(), many.connection.heartbeat, bounds);
     let wanted = many
@@ -186,7 +186,7 @@ async fn one(
         let since = last.to_str().ok().and_then(request::since);
         subscription.since = Some(since.unwrap_or_else(|| StartPoint::Position(Position { epoch: "".into(), seq: 0 })));
     }
-    let (permit, scope) = (permit(gateway)?, find_scope(gateway, dio, &bounds.principal)?);
+    let (permit, scope) = (permit(gateway, &bounds)?, find_scope(gateway, dio, &bounds.principal)?);
     if let Err(error) = carrier.wait(gateway, &[&scope], connection, &permit).await {
         return carrier.not_ready(error);
     }
@@ -208,7 +208,7 @@ async fn follow(
         // An invalid position is ignored, and the rows are sent.
         subscription.since = last.to_str().ok().and_then(request::since);
     }
-    let permit = permit(gateway)?;
+    let permit = permit(gateway, &bounds)?;
     if let Err(error) = carrier.wait(gateway, &[scope], connection, &permit).await {
         return carrier.not_ready(error);
     }
@@ -217,8 +217,8 @@ async fn follow(
     Ok(carrier.carry(subs, connection, permit, None))
 }
 
-fn permit(gateway: &GatewayState) -> Result<SocketPermit, ApiError> {
-    let permit = gateway.sockets.permit();
+fn permit(gateway: &GatewayState, bounds: &Bounds) -> Result<SocketPermit, ApiError> {
+    let permit = gateway.sockets.permit(bounds.lease_socket()?);
     permit.ok_or_else(|| ApiError::new(Code::RateLimited, "too many event sockets and streams are open"))
 }
 

@@ -8,6 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::http::budget::Lease;
+
 /// Maximum jitter of the closing time of a socket at shutdown, so that clients do not reconnect all at once.
 const SPREAD: Duration = Duration::from_secs(2);
 /// Jitter for each open socket, up to [`SPREAD`].
@@ -47,10 +49,10 @@ impl Sockets {
         self.tasks.wait().await;
     }
 
-    /// Permit for one more socket or stream; `None` if the limit is reached.
-    pub(super) fn permit(&self) -> Option<SocketPermit> {
+    /// Permit for one more socket or stream, which holds the caller's `leases`; `None` if the limit is reached.
+    pub(super) fn permit(&self, leases: Vec<Lease>) -> Option<SocketPermit> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
-        Some(SocketPermit { sockets: self.clone(), _permit: permit, _task: self.tasks.token() })
+        Some(SocketPermit { sockets: self.clone(), _permit: permit, _leases: leases, _task: self.tasks.token() })
     }
 }
 
@@ -58,6 +60,7 @@ impl Sockets {
 pub(super) struct SocketPermit {
     sockets: Sockets,
     _permit: OwnedSemaphorePermit,
+    _leases: Vec<Lease>,
     _task: TaskTrackerToken,
 }
 
@@ -87,17 +90,17 @@ mod tests {
     #[test]
     fn the_number_of_sockets_is_bounded() {
         let sockets = Sockets::new(1);
-        let permit = sockets.permit();
-        assert!(permit.is_some() && sockets.permit().is_none());
+        let permit = sockets.permit(Vec::new());
+        assert!(permit.is_some() && sockets.permit(Vec::new()).is_none());
         assert_eq!(sockets.open(), 1);
         drop(permit);
-        assert!(sockets.permit().is_some());
+        assert!(sockets.permit(Vec::new()).is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn many_sockets_close_with_jitter_within_two_seconds() {
         let sockets = Sockets::new(2_000);
-        let permits: Vec<_> = (0..2_000).map(|_| sockets.permit().unwrap()).collect();
+        let permits: Vec<_> = (0..2_000).map(|_| sockets.permit(Vec::new()).unwrap()).collect();
         let start = tokio::time::Instant::now();
         sockets.closing.cancel();
         let ends = futures_util::future::join_all(permits.iter().map(|permit| async {

@@ -7,6 +7,7 @@ use axum::body::Bytes;
 use crate::access::Principal;
 use crate::http::budget::{BudgetError, Budgets, Caller, Lease};
 use crate::http::problem::ApiError;
+use crate::http::rates::{Amount, Counted, ExportMeter};
 use diorama_core::dio::Workers;
 use diorama_core::vista::query::Meter;
 use diorama_core::vista::query::url::percent_decoded;
@@ -80,7 +81,33 @@ impl Bounds {
     /// # Errors
     /// As [`Budget::take`].
     pub(crate) fn lease_live(&self) -> Result<Lease, BudgetError> {
-        self.budgets.live.take(self.caller, 1)
+        let limited = self.budgets.rates.lease(Amount::LiveQueries, &self.principal, self.caller)?;
+        Ok(self.budgets.live.take(self.caller, 1)?.beside(limited))
+    }
+
+    /// Takes a socket or stream from the limits of the principal and its address; none if they have no such limit.
+    ///
+    /// # Errors
+    /// [`BudgetError::Limit`].
+    pub(crate) fn lease_socket(&self) -> Result<Vec<Lease>, BudgetError> {
+        self.budgets.rates.lease(Amount::Sockets, &self.principal, self.caller)
+    }
+
+    /// Takes one request from the limits of the principal and its address, for a command of a WebSocket.
+    ///
+    /// # Errors
+    /// 429.
+    pub(crate) fn take_command(&self) -> Result<(), ApiError> {
+        let quota = self.budgets.rates.take(&self.principal, self.caller, Counted::Request);
+        quota.map_or(Ok(()), |mut quota| quota.verdict())
+    }
+
+    /// Returns the counter of an export's bytes.
+    ///
+    /// # Errors
+    /// 429 if earlier exports have used the limit.
+    pub(crate) fn export(&self) -> Result<ExportMeter, ApiError> {
+        ExportMeter::begin(Arc::clone(&self.budgets), self.principal.clone(), self.caller)
     }
 
     /// Takes `bytes` for the compiled patterns of a subscriber's filter.

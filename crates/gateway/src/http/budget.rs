@@ -5,6 +5,7 @@
 //! 503 `busy` if the whole budget is in use, and with 429 `rate-limited` if one address uses its share. Both have `Retry-After`.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 
 use crate::http::limits::Limits;
+use crate::http::rates::{RateLimit, RateLimits};
 use diorama_inbound::MOST_BYTES;
 
 /// Size up to which the body of an answer is not counted, because the socket's buffer takes it at once.
@@ -53,6 +55,27 @@ impl Caller {
     }
 }
 
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Caller in whose name a part of a budget is held.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// All callers at an address.
+    Address(Caller),
+    /// The principal of this name, wherever it calls from.
+    Principal(Arc<str>),
+}
+
+impl From<Caller> for Holder {
+    fn from(caller: Caller) -> Holder {
+        Holder::Address(caller)
+    }
+}
+
 /// Error of a [`Budget`] that is exhausted. `key` is the key of `[server.limits]` that sets its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -65,6 +88,10 @@ pub enum BudgetError {
     #[error("all of the {name} are in use")]
     #[expect(missing_docs, reason = "explained above")]
     All { name: &'static str, key: &'static str },
+    /// The caller has as much as its `[[limit]]` permits: 429 `rate-limited`. `key` is a key of that table.
+    #[error("this {whose} has as many {name} as its limit permits")]
+    #[expect(missing_docs, reason = "explained above")]
+    Limit { whose: &'static str, name: &'static str, key: &'static str },
 }
 
 /// Amount that callers share.
@@ -84,7 +111,7 @@ pub struct Budget {
 #[derive(Debug, Default)]
 struct Holdings {
     all: usize,
-    by_caller: HashMap<Caller, usize>,
+    by_holder: HashMap<Holder, usize>,
 }
 
 impl Budget {
@@ -93,18 +120,19 @@ impl Budget {
         Arc::new(Budget { name, key, most, share, held: Mutex::default(), refused: AtomicU64::new(0) })
     }
 
-    /// Takes `amount` for `caller`.
+    /// Takes `amount` for `holder`.
     ///
     /// # Errors
-    /// The caller's address would exceed its share, or all callers together the budget.
-    pub fn take(self: &Arc<Budget>, caller: Caller, amount: usize) -> Result<Lease, BudgetError> {
-        self.add(caller, amount)?;
-        Ok(Lease { budget: Arc::clone(self), caller, amount })
+    /// The holder would exceed its share, or all holders together the budget.
+    pub fn take(self: &Arc<Budget>, holder: impl Into<Holder>, amount: usize) -> Result<Lease, BudgetError> {
+        let holder = holder.into();
+        self.add(&holder, amount)?;
+        Ok(Lease { budget: Arc::clone(self), holder, amount, beside: Vec::new() })
     }
 
-    fn add(&self, caller: Caller, amount: usize) -> Result<(), BudgetError> {
+    fn add(&self, holder: &Holder, amount: usize) -> Result<(), BudgetError> {
         let mut held = self.held.lock();
-        let own = held.by_caller.get(&caller).copied().unwrap_or(0);
+        let own = held.by_holder.get(holder).copied().unwrap_or(0);
         let of_caller = own.saturating_add(amount) > self.share;
         if of_caller || held.all.saturating_add(amount) > self.most {
             drop(held);
@@ -114,18 +142,21 @@ impl Budget {
         }
         held.all += amount;
         if amount > 0 {
-            held.by_caller.insert(caller, own + amount);
+            match held.by_holder.get_mut(holder) {
+                Some(own) => *own += amount,
+                None => drop(held.by_holder.insert(holder.clone(), amount)),
+            }
         }
         Ok(())
     }
 
-    fn give_back(&self, caller: Caller, amount: usize) {
+    fn give_back(&self, holder: &Holder, amount: usize) {
         let mut held = self.held.lock();
         held.all -= amount;
-        if let Some(own) = held.by_caller.get_mut(&caller) {
+        if let Some(own) = held.by_holder.get_mut(holder) {
             *own -= amount;
             if *own == 0 {
-                held.by_caller.remove(&caller);
+                held.by_holder.remove(holder);
             }
         }
     }
@@ -156,8 +187,10 @@ impl Budget {
 #[must_use = "dropping a lease returns its amount"]
 pub struct Lease {
     budget: Arc<Budget>,
-    caller: Caller,
+    holder: Holder,
     amount: usize,
+    /// Leases that are held as long as this one.
+    beside: Vec<Lease>,
 }
 
 impl Lease {
@@ -166,7 +199,7 @@ impl Lease {
     /// # Errors
     /// As [`Budget::take`]; the lease keeps the amount that it had.
     pub fn grow(&mut self, more: usize) -> Result<(), BudgetError> {
-        self.budget.add(self.caller, more)?;
+        self.budget.add(&self.holder, more)?;
         self.amount += more;
         Ok(())
     }
@@ -188,17 +221,24 @@ impl Lease {
         self.grow_to(delivery_memory(size, changes).min(self.budget.share))
     }
 
+    /// Holds `others` as long as this lease.
+    #[must_use]
+    pub(crate) fn beside(mut self, others: Vec<Lease>) -> Lease {
+        self.beside.extend(others);
+        self
+    }
+
     /// Returns all but `amount` to the budget.
     pub fn shrink_to(&mut self, amount: usize) {
         let less = self.amount.saturating_sub(amount);
-        self.budget.give_back(self.caller, less);
+        self.budget.give_back(&self.holder, less);
         self.amount -= less;
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.budget.give_back(self.caller, self.amount);
+        self.budget.give_back(&self.holder, self.amount);
     }
 }
 
@@ -217,19 +257,21 @@ pub struct Budgets {
     pub live: Arc<Budget>,
     /// Bytes of the compiled patterns in subscribers' filters.
     pub patterns: Arc<Budget>,
+    /// Limits of principals and addresses.
+    pub(crate) rates: RateLimits,
     pub(super) query_time: Duration,
     pub(super) query_memory: usize,
 }
 
 impl Default for Budgets {
     fn default() -> Budgets {
-        Budgets::new(&Limits::default(), MOST_BYTES)
+        Budgets::new(&Limits::default(), &[], MOST_BYTES)
     }
 }
 
 impl Budgets {
     /// Creates budgets with these limits, for a gateway whose webhooks take deliveries of up to `delivery` bytes.
-    pub fn new(limits: &Limits, delivery: usize) -> Budgets {
+    pub fn new(limits: &Limits, rates: &[RateLimit], delivery: usize) -> Budgets {
         let quarter = |most: usize| (most / 4).max(1);
         // One body of the maximum size is accepted, whatever the budget is.
         let body_share = quarter(limits.bodies).max(limits.body.max(delivery).saturating_mul(2));
@@ -252,6 +294,7 @@ impl Budgets {
             answers: Budget::new("bytes of answers in flight", "answers", limits.answers, quarter(limits.answers)),
             live: Budget::new("live queries", "live_queries", limits.live_queries, limits.live_per_address),
             patterns: Budget::new("bytes of patterns", "patterns", limits.patterns, quarter(limits.patterns)),
+            rates: RateLimits::new(rates),
             query_time: limits.query_time,
             query_memory: limits.query_memory,
         }
@@ -324,7 +367,7 @@ mod tests {
         assert_eq!(budget.held(), 9);
         drop((first, others));
         assert_eq!(budget.held(), 0);
-        assert!(budget.held.lock().by_caller.is_empty());
+        assert!(budget.held.lock().by_holder.is_empty());
     }
 
     #[test]

@@ -3,18 +3,17 @@
 //! Each address may fail `auth_failures` times a second. Further failures are answered 429 in place of 401. An authenticated request is
 //! never refused, because others may share its address.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::http::budget::Caller;
 use crate::http::problem::{ApiError, Code};
+use crate::http::recent::Recent;
 use diorama_core::dio::Bucket;
 
-/// Maximum number of addresses to distinguish within one second. Failures of all others are answered 429.
+/// Maximum number of addresses to distinguish within one second. All others share one rate.
 const MOST: usize = 10_000;
 /// Time without a failure after which an address has its whole rate again.
 const REST: Duration = Duration::from_secs(1);
@@ -23,19 +22,9 @@ const REST: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Failures {
     rate: u32,
-    most: usize,
-    recent: Mutex<Recent>,
+    recent: Recent<Caller, Bucket>,
     refused: AtomicU64,
     slowed: AtomicU64,
-}
-
-/// Addresses that failed recently, in two generations. An address that is only in the older one when the generations are swapped has not
-/// failed for [`REST`], and is forgotten.
-#[derive(Debug)]
-struct Recent {
-    began: Instant,
-    young: HashMap<Caller, Bucket>,
-    old: HashMap<Caller, Bucket>,
 }
 
 impl Default for Failures {
@@ -47,9 +36,12 @@ impl Default for Failures {
 impl Failures {
     /// Creates a rate limiter of `rate` failures a second for each address.
     pub(crate) fn new(rate: u32) -> Failures {
-        let recent = Recent { began: Instant::now(), young: HashMap::new(), old: HashMap::new() };
-        let recent = Mutex::new(recent);
-        Failures { rate, most: MOST, recent, refused: AtomicU64::new(0), slowed: AtomicU64::new(0) }
+        Failures::with_most(rate, MOST)
+    }
+
+    fn with_most(rate: u32, most: usize) -> Failures {
+        let recent = Recent::new(most, REST, Bucket::new(rate));
+        Failures { rate, recent, refused: AtomicU64::new(0), slowed: AtomicU64::new(0) }
     }
 
     /// Returns the refusal for `caller` in place of `error`: 429 if `error` is a failed authentication beyond the rate, else `error`.
@@ -75,19 +67,7 @@ impl Failures {
     }
 
     fn take(&self, caller: Caller, now: Instant) -> Result<(), Duration> {
-        let mut recent = self.recent.lock();
-        if now.saturating_duration_since(recent.began) >= REST {
-            recent.began = now;
-            recent.old = std::mem::take(&mut recent.young);
-        }
-        if !recent.young.contains_key(&caller) {
-            if recent.young.len() >= self.most {
-                return Err(REST);
-            }
-            let bucket = recent.old.remove(&caller).unwrap_or_else(|| Bucket::new(self.rate));
-            recent.young.insert(caller, bucket);
-        }
-        recent.young.get(&caller).map_or(Ok(()), |bucket| bucket.take(now))
+        self.recent.with(&caller, now, || Bucket::new(self.rate), |bucket| bucket.take(now))
     }
 }
 
@@ -114,20 +94,15 @@ mod tests {
 
     #[test]
     fn addresses_are_bounded_and_forgotten() {
-        let (mut failures, now) = (Failures::new(1), Instant::now());
-        failures.most = 100;
+        let (failures, now) = (Failures::with_most(1, 100), Instant::now());
         let passed = |now| (0..1_000).filter(|number| failures.take(caller(*number), now).is_ok()).count();
-        assert_eq!(passed(now), 100, "addresses beyond the bound are answered 429");
-        assert_eq!(passed(now + REST), 100);
-        let size = |failures: &Failures| {
-            let recent = failures.recent.lock();
-            recent.young.len() + recent.old.len()
-        };
-        assert!(size(&failures) <= 200);
+        assert_eq!(passed(now), 101, "addresses beyond the bound share one rate");
+        assert_eq!(passed(now + REST), 101);
+        assert!(failures.recent.len() <= 200);
         for seconds in 2..4 {
             let _ = failures.take(caller(7), now + REST * seconds);
         }
-        assert_eq!(size(&failures), 1);
+        assert_eq!(failures.recent.len(), 1);
     }
 
     #[test]

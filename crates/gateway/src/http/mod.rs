@@ -12,6 +12,8 @@ pub(crate) mod negotiate;
 pub(crate) mod origin;
 pub(crate) mod prefer;
 pub(crate) mod problem;
+pub(crate) mod rates;
+pub(crate) mod recent;
 pub(crate) mod refusals;
 pub(crate) mod request_id;
 pub(crate) mod response;

@@ -56,7 +56,7 @@ const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, QUERY";
 const REQUEST_HEADERS: &str = "Authorization, Content-Type, Accept, If-Match, If-None-Match, Prefer, Idempotency-Key, Range, \
      Last-Event-ID, X-Request-Id, traceparent";
 const EXPOSED: &str = "ETag, Link, Location, Content-Location, Content-Range, Retry-After, Preference-Applied, X-Request-Id, \
-     X-Total-Count, Age, Cache-Status, Dio-Position, Dio-Operation, Dio-Durable, Idempotency-Replayed";
+     X-Total-Count, Age, Cache-Status, Dio-Position, Dio-Operation, Dio-Durable, Idempotency-Replayed, RateLimit, RateLimit-Policy";
 
 impl Origins {
     /// Sets the header `Host` to the host that the request is for. The host of an absolute URL takes precedence over the header.

@@ -65,6 +65,11 @@ impl From<BudgetError> for ApiError {
         let (code, key) = match error {
             BudgetError::Share { key, .. } => (Code::RateLimited, key),
             BudgetError::All { key, .. } => (Code::Busy, key),
+            BudgetError::Limit { key, .. } => {
+                return ApiError::new(Code::RateLimited, error.to_string()).hint(format!(
+                    "close one of them, or wait; {key} of a [[limit]] in the configuration sets the number"
+                ));
+            }
         };
         ApiError::new(code, error.to_string())
             .hint(format!("repeat after Retry-After; server.limits.{key} sets the limit"))

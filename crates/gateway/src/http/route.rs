@@ -20,6 +20,7 @@ pub(crate) enum Route {
     Operation,
     Retry,
     Backup,
+    Audit,
     Hook,
     Deliveries,
     Delivery,
@@ -41,12 +42,12 @@ pub(crate) enum Route {
 
 impl Route {
     /// All routes, in the order of their declaration.
-    pub(crate) const ALL: [Route; 30] = {
+    pub(crate) const ALL: [Route; 31] = {
         use Route::*;
         [
             Index, Docs, Live, Ready, Metrics, OpenApi, AsyncApi, Asset, Problem, Operations, RetryMany, Operation,
-            Retry, Backup, Hook, Deliveries, Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query, Aggregate,
-            Refresh, Purge, Schema, Row, RowEvents, None,
+            Retry, Backup, Audit, Hook, Deliveries, Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query,
+            Aggregate, Refresh, Purge, Schema, Row, RowEvents, None,
         ]
     };
 
@@ -72,6 +73,7 @@ impl Route {
             ("operations", (None, ..)) => Route::Operations,
             ("events", (None, ..)) => Route::ManyEvents,
             ("_backup", (None, ..)) => Route::Backup,
+            ("_audit", (None, ..)) => Route::Audit,
             ("", _) | (_, (Some(""), ..)) => Route::None,
             ("static", (Some(_), ..)) => Route::Asset,
             ("problems", (Some(_), None, _)) => Route::Problem,
@@ -117,6 +119,7 @@ impl Route {
             Route::Operation => "/operations/{id}",
             Route::Retry => "/operations/{id}/retry",
             Route::Backup => "/_backup",
+            Route::Audit => "/_audit",
             Route::Hook => "/webhooks/{hook}",
             Route::Deliveries => "/webhooks/{hook}/deliveries",
             Route::Delivery => "/webhooks/{hook}/deliveries/{id}",

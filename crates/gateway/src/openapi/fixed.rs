@@ -12,6 +12,7 @@ use super::shapes::{any, array, count, derived, flag, named, object, text, word}
 use super::{Api, answers, parameters};
 use crate::admin::health::{Alive, Readiness};
 use crate::admin::operations::{OperationFilter, WaitParameters};
+use crate::audit::list::{AuditBody, AuditFilter};
 use crate::http::problem::Code;
 use crate::pages::index::Index;
 use crate::router::Meaning;
@@ -34,6 +35,21 @@ pub(super) fn add(api: &mut Api, gateway: &GatewayState) {
     events(api);
     operations(api, gateway);
     backup(api);
+    audit(api);
+}
+
+fn audit(api: &mut Api) {
+    api.derived::<AuditBody>();
+    let about = "Actions of administrators, each when it begins and when it has ended, refused requests (summed up by the minute for each \
+        caller), starts and stops. There are no bodies, credentials or URLs; ids of erased rows are hashed. Pages of other origins are \
+        refused.";
+    let list = get(api, "listAuditEntries", "List the entries of the audit log").description(Some(about));
+    let list = list.parameters(Some(AuditFilter::parameters()));
+    let response = answers::json("The entries.", array(named("AuditEntry")));
+    let response = answers::content(response, "application/x-ndjson", text().description(Some("One entry per line.")));
+    let response = answers::header(response, "Link", "URL of the next page, if there is one (RFC 8288).", text());
+    let list = list.response("200", response.build());
+    api.add("/_audit", HttpMethod::Get, answers::refusals(list, &[400, 403, 404, 406, 503]));
 }
 
 fn backup(api: &mut Api) {

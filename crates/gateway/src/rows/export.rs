@@ -14,6 +14,7 @@ use futures_util::stream;
 use crate::http::bounds::Bounds;
 use crate::http::budget::Lease;
 use crate::http::problem::ApiError;
+use crate::http::rates::ExportMeter;
 use crate::rows::format::Writer;
 use crate::scope::Scope;
 use diorama_core::state::State;
@@ -59,6 +60,7 @@ pub(crate) async fn body(
         filter,
         rows_seq,
         count: known,
+        meter: if count <= FEW { None } else { Some(bounds.export()?) },
         _lease: lease,
     };
     if count <= FEW {
@@ -76,6 +78,7 @@ pub(crate) async fn body(
         Ok((rest, out))
     };
     let (rest, first) = scope.dio.work(count, &bounds.meter, first).await?;
+    rest.count(first.len());
     if rest.is_done() {
         return Ok(bounds.answer(first)?.into());
     }
@@ -88,6 +91,7 @@ pub(crate) async fn body(
             let state = rest.scope.rows.state();
             let mut next = Vec::with_capacity(PIECE);
             rest.write(&state, PIECE, &mut next);
+            rest.count(next.len());
             piece = next.into();
         }
         ready(Some((Ok::<_, Infallible>(piece), (rest, Bytes::new()))))
@@ -109,12 +113,20 @@ struct RemainingRows {
     rows_seq: u64,
     /// Number of rows of the body, if it is certain.
     count: Option<usize>,
+    /// Counter of the bytes, for the limits of the caller.
+    meter: Option<ExportMeter>,
     _lease: Lease,
 }
 
 impl RemainingRows {
     fn is_done(&self) -> bool {
         self.at >= self.slots.len()
+    }
+
+    fn count(&self, bytes: usize) {
+        if let Some(meter) = &self.meter {
+            meter.count(bytes);
+        }
     }
 
     /// Appends rows until `out` has `most` bytes, and the end of the body after the last row.

@@ -18,6 +18,7 @@ use super::hook::Hook;
 use super::receive::{in_progress, task_result};
 use super::work::{Acknowledgement, ApplyingGuard, Job, decode_kept, delivery_batch, undecodable};
 use crate::access::Principal;
+use crate::audit::trail::AuditTrail;
 use crate::http::bounds::Bounds;
 use crate::http::extract::{Prefix, QueryParameters, Segment, parameters};
 use crate::http::problem::{ApiError, Code};
@@ -25,7 +26,9 @@ use crate::http::response::{self, TOTAL};
 use crate::http::schemas::{list_of, text, with_schemas, words};
 use crate::state::GatewayState;
 use diorama_core::dio::Dio;
-use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, RawRequest, StoredDelivery};
+use diorama_core::journal::{
+    AuditAction, Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, RawRequest, StoredDelivery,
+};
 use diorama_core::vista::query::url::segment;
 
 /// Maximum number of deliveries in one response.
@@ -220,10 +223,24 @@ pub(crate) async fn replay(
     Segment(id): Segment<3>,
     Prefix(prefix): Prefix,
     bounds: Bounds,
+    trail: AuditTrail,
 ) -> Result<Response, ApiError> {
     let hook = find_visible(&gateway, &principal, &name)?;
     let dio = &gateway.resource_of(hook)?.dio;
     let (delivery, raw) = one(hook, dio, &id).await?;
+    let target = Some(delivery.id.to_string());
+    let job = apply_again(hook, dio, delivery, raw, &bounds, &prefix);
+    trail.record(AuditAction::Replay, Some(&hook.dio), target, job).await
+}
+
+async fn apply_again(
+    hook: &Arc<Hook>,
+    dio: &Dio,
+    delivery: Delivery,
+    raw: RawRequest,
+    bounds: &Bounds,
+    prefix: &str,
+) -> Result<Response, ApiError> {
     if delivery.state == DeliveryState::Received {
         return Err(in_progress());
     }
@@ -252,7 +269,7 @@ pub(crate) async fn replay(
             delivery
         }
     };
-    Ok(response::json(&DeliveryBody::of(&done, &prefix)))
+    Ok(response::json(&DeliveryBody::of(&done, prefix)))
 }
 
 async fn one(hook: &Hook, dio: &Dio, id: &str) -> Result<(Delivery, RawRequest), ApiError> {

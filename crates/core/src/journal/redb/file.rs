@@ -6,6 +6,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
 
+use super::audit;
 use super::inbox::{self, InboxChanges};
 use super::log::{Log, decode_log, known_or_new_origin, store_log};
 use super::tables::{
@@ -15,7 +16,9 @@ use super::tables::{
 use crate::journal::head::{Head, LogHead};
 use crate::journal::inbox::Index;
 use crate::journal::memory::{Budget, Heads, not_open, unix_ms};
-use crate::journal::{AppendError, LogBatch, LogEntry, LogId, LogState, Rewrite, Seq, StoredDelivery, new_epoch};
+use crate::journal::{
+    AppendError, AuditUse, LogBatch, LogEntry, LogId, LogState, Rewrite, Seq, StoredDelivery, new_epoch,
+};
 use crate::redb_file::{Fault, RedbFile, note_erased, seal, unseal};
 
 /// State that the clones of a journal share.
@@ -30,6 +33,8 @@ pub(super) struct Inner {
     pub(super) head: Option<Mutex<Head>>,
     /// Index of the table of deliveries. Changed after the commit that changes the table.
     pub(super) inbox: RwLock<Index>,
+    /// Size of the audit log.
+    pub(super) audit: RwLock<AuditUse>,
 }
 
 /// State of the single writer.
@@ -41,12 +46,19 @@ pub(super) struct Writer {
     swept: String,
 }
 
+impl Writer {
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+}
+
 impl Inner {
     /// Loads the logs, with their actual heads, and the index of deliveries.
     pub(super) fn load_logs(&self) -> Result<(), Fault> {
         let mut inbox = Index::within(self.inbox.read().limits);
-        let logs = self.file.with(|database| {
+        let (logs, audit) = self.file.with(|database| {
             inbox::load(database, &mut inbox)?;
+            let audit = audit::load(database)?;
             let transaction = database.begin_read()?;
             inbox.claims = match transaction.open_table(CLAIMS) {
                 Err(redb::TableError::TableDoesNotExist(_)) => 0,
@@ -68,8 +80,9 @@ impl Inner {
                 }
                 logs.insert(LogId::from(&key.value()["log/".len()..]), log);
             }
-            Ok(logs)
+            Ok((logs, audit))
         })?;
+        *self.audit.write() = audit;
         for (name, log) in &logs {
             self.heads.set(name, log.head);
         }
@@ -79,7 +92,7 @@ impl Inner {
     }
 
     /// Runs `job` in a durable transaction. After a failure, nothing is written until the journal is reopened.
-    fn transact<T>(
+    pub(super) fn transact<T>(
         &self,
         writer: &mut Writer,
         job: impl FnOnce(&mut Writer, &WriteTransaction) -> Result<T, Fault>,

@@ -1,9 +1,10 @@
 //! A journal in a redb file with two-phase commits. It is verified on open and never deleted.
 //!
-//! Tables: `entries` keyed by log number and sequence number, `claims` and `marks` by key, `deliveries` (`inbox.rs`), `meta`
+//! Tables: `entries` keyed by log number and sequence number, `claims` and `marks` by key, `deliveries` (`inbox.rs`), `audit`, `meta`
 //! with `format` and one `log/<name>` per log. Every record is sealed with a checksum over itself and its key. The head of a
 //! log is its last entry, or the head in its meta if that is higher, so an append writes only to `entries`.
 
+pub(super) mod audit;
 mod file;
 pub(super) mod inbox;
 pub(super) mod log;
@@ -26,8 +27,8 @@ use self::tables::{LOGS_END, META, OPTIONS, journal_error};
 use crate::journal::head::Head;
 use crate::journal::memory::Heads;
 use crate::journal::{
-    AppendError, Delivery, DeliveryId, DeliveryQuery, InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry,
-    LogId, LogState, RawRequest, Rewrite, Seq,
+    AppendError, AuditEntry, AuditLimits, AuditQuery, AuditUse, Delivery, DeliveryId, DeliveryQuery, InboxLimits,
+    InboxUse, Journal, JournalError, LogBatch, LogEntry, LogId, LogState, RawRequest, Rewrite, Seq,
 };
 use crate::redb_file::{BackendFactory, Copy, Fault, Owner, RedbFile, blocking};
 
@@ -68,6 +69,7 @@ impl RedbJournal {
             heads: Heads::default(),
             head,
             inbox: RwLock::default(),
+            audit: RwLock::default(),
         };
         inner.load_logs().map_err(of_path)?;
         Ok(RedbJournal(Arc::new(inner)))
@@ -194,6 +196,19 @@ impl Journal for RedbJournal {
 
     async fn rewrite(&self, rewrite: Rewrite) -> Result<(), JournalError> {
         self.run(move |inner| inner.rewrite(&rewrite)).await
+    }
+
+    async fn append_audit(&self, entries: Vec<AuditEntry>, limits: AuditLimits) -> Result<Seq, JournalError> {
+        self.run(move |inner| inner.append_audit(entries, limits)).await
+    }
+
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, JournalError> {
+        let query = query.clone();
+        self.run(move |inner| inner.read_audit(&query)).await
+    }
+
+    fn audit_use(&self) -> AuditUse {
+        *self.0.audit.read()
     }
 
     async fn reopen(&self) -> Result<(), JournalError> {

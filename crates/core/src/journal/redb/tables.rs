@@ -6,6 +6,7 @@ use bytes::Bytes;
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::audit::{self, AUDIT};
 use super::inbox::{self};
 use crate::journal::memory::{check_batch, unix_ms};
 use crate::journal::{AppendError, JournalError, LogBatch, LogEntry, LogId, Seq};
@@ -23,7 +24,7 @@ pub(super) const MARKS: TableDefinition<&str, &[u8]> = TableDefinition::new("mar
 
 pub(in crate::journal) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
-/// Format 2 adds entries of format 2 and marks to format 1.
+/// Format 2 adds entries of format 2 and marks to format 1. Programs that do not know the table `audit` leave it alone.
 pub(super) const FORMAT: u32 = 2;
 
 pub(in crate::journal) const OPTIONS: Options =
@@ -40,6 +41,7 @@ pub(super) fn copy_tables(copy: &Copy, from: &ReadTransaction) -> Result<(), Fau
     copy.table(from, CLAIMS)?;
     copy.table(from, MARKS)?;
     copy.table(from, inbox::DELIVERIES)?;
+    copy.table(from, AUDIT)?;
     copy.table(from, META)
 }
 
@@ -169,6 +171,7 @@ pub(super) fn count(claims: &impl ReadableTableMetadata) -> Result<usize, Fault>
 #[cfg(any(test, feature = "testing"))]
 pub(super) fn decode_stored(content: &[u8]) {
     let _ = super::log::decode_log("log/a", &seal(xxh3_64(b"log/a"), &[content]));
+    audit::decode_stored(content);
     let _ = unseal_claim("a", &seal(xxh3_64(b"a"), &[content]));
     // Content that is itself sealed, correctly or not.
     let _ = (super::log::decode_log("log/a", content), unseal_claim("a", content), unseal_entry(1, 1, content));

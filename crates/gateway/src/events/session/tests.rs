@@ -66,7 +66,7 @@ impl Client {
         subs.add(None, scope, subscription(scope, query)).await.unwrap();
         let session = Session::new(subs, ConnectionOptions { heartbeat: 5, wait: 0 }, None);
         let pipe = Pipe { out: PollSender::new(out), incoming };
-        let permit = sockets.permit().unwrap();
+        let permit = sockets.permit(Vec::new()).unwrap();
         #[expect(clippy::disallowed_methods, reason = "the client waits for it")]
         let session = tokio::spawn(async move { session.run(pipe, &permit).await });
         Client { frames, say, sockets, session }

@@ -52,8 +52,8 @@ pub mod dio {
 pub mod gateway {
     pub use diorama_gateway::webhook;
     pub use diorama_gateway::{
-        Ack, ApiError, Archive, Auth, Backup, Caller, Code, Explorer, Gateway, GatewayService, Limits, Loopback,
-        MountOptions, Sockets,
+        Ack, ApiError, Archive, Auth, Backup, Caller, ClientCertificate, Code, Explorer, Gateway, GatewayService,
+        Limits, Loopback, MountOptions, Sockets,
     };
 }
 

@@ -12,7 +12,7 @@ use super::value::{Context, Reader};
 use diorama_connect::{Registry, Source};
 use diorama_gateway::RESERVED;
 
-use super::{Config, ConfigError, DioSpec, HookSpec, LensSpec, ServerSpec};
+use super::{Config, ConfigError, DioSpec, HookSpec, LensSpec, ServerSpec, WrittenKeys};
 
 pub(super) fn parse(
     text: &str,
@@ -65,7 +65,7 @@ pub(super) fn read<'a>(context: &'a Context<'a>, table: &'a DeTable<'a>) -> Conf
     let hooks = root.tables("webhook").into_iter();
     let webhooks = hooks.filter_map(|(name, reader)| HookSpec::read(name, reader, loopback, &names)).collect();
     root.finish();
-    Config { server, lens, dios, webhooks }
+    Config { server, lens, dios, webhooks, written: WrittenKeys::of(table) }
 }
 
 /// Checks that `name` can be the name of a resource.

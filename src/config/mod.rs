@@ -12,8 +12,10 @@ mod limits;
 mod problems;
 mod server;
 mod settings;
+mod tls;
 mod value;
 mod webhook;
+mod written;
 
 pub use dio::{ColumnSpec, DioSpec};
 pub use feed::FeedSpec;
@@ -23,8 +25,10 @@ pub use limits::LimitsSpec;
 pub use problems::{ConfigError, Problem};
 pub(crate) use server::PUBLIC;
 pub use server::{Access, CacheAt, LensSpec, Page, ServerSpec};
+pub use tls::{ClientAuth, PrivateKey, TlsSpec};
 pub use value::Secret;
 pub use webhook::{AuthScheme, FORMATS, HookAuth, HookSpec, RawSection, SCHEMES};
+pub use written::WrittenKeys;
 
 use std::path::Path;
 
@@ -41,6 +45,8 @@ pub struct Config {
     pub dios: Vec<DioSpec>,
     /// `[webhook.NAME]`, in the file's order.
     pub webhooks: Vec<HookSpec>,
+    /// Keys of the file as they are written.
+    pub written: WrittenKeys,
 }
 
 impl Config {

@@ -28,6 +28,7 @@ pub use admin::operations::describe as operation_json;
 pub use events::Sockets;
 pub use http::auth::Auth;
 pub use http::budget::{Budget, BudgetError, Caller, Lease};
+pub use http::client_certificate::ClientCertificate;
 pub use http::limits::Limits;
 pub use http::origin::Loopback;
 pub use http::problem::{ApiError, Code, unreadable};
@@ -40,6 +41,7 @@ pub use webhook::describe_whole as delivery_json;
 pub use diorama_core::vista::query::url::segment;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use indexmap::IndexMap;
 
@@ -210,6 +212,12 @@ impl Gateway {
         self
     }
 
+    /// Sets the Unix time in seconds at which the server's certificate expires, for `/metrics`.
+    pub fn certificate_expires(mut self, time: Option<Arc<AtomicU64>>) -> Gateway {
+        self.gateway.certificate_expires = time;
+        self
+    }
+
     /// Returns the OpenAPI 3.1 document of the resources: the bytes that `GET /openapi.json` answers with.
     pub fn openapi(&self) -> axum::body::Bytes {
         openapi::describe(&self.gateway).json()
@@ -255,6 +263,7 @@ impl Default for GatewayState {
             asyncapi: openapi::document::Document::default(),
             closing: tokio_util::sync::CancellationToken::new(),
             connections: None,
+            certificate_expires: None,
             metrics: metrics::Metrics::default(),
         }
     }

@@ -234,3 +234,35 @@ fn a_session_with_a_client_certificate_is_not_resumed() {
         }
     }
 }
+
+#[test]
+fn the_tools_reach_a_server_with_tls_and_authenticate_by_a_certificate() {
+    let (dir, authority) = (folder(), Authority::new());
+    authority.server().write(dir.path());
+    let own = authority.client("robot");
+    std::fs::write(dir.path().join("ca.pem"), &authority.pem).unwrap();
+    std::fs::write(dir.path().join("own.pem"), format!("{}{}", own.cert, own.key)).unwrap();
+    std::fs::write(dir.path().join("other.pem"), &Authority::new().pem).unwrap();
+    for (tls, certificate) in [("", &[][..]), ("client_ca = \"ca.pem\"", &["--cert", "own.pem"])] {
+        configure(dir.path(), "", tls, "");
+        let server = Server::start(dir.path(), &[]);
+        let url = format!("https://{}", server.address);
+        let tool = |arguments: &[&str], ca: &str| {
+            let arguments = [arguments, &["--url", &url, "--cacert", ca], certificate].concat();
+            run(dir.path(), &arguments)
+        };
+        for arguments in [&["ops", "list"][..], &["explain", "orders"]] {
+            let output = tool(arguments, "ca.pem");
+            assert!(output.status.success(), "{arguments:?} {certificate:?}: {output:?}");
+            assert_eq!(tool(arguments, "other.pem").status.code(), Some(69), "another authority");
+        }
+        let name = format!("backup{}", certificate.len());
+        let output = tool(&["backup", &name], "ca.pem");
+        assert!(output.status.success() && dir.path().join(&name).join("cache.redb").exists(), "{output:?}");
+    }
+    configure(dir.path(), "", "client_ca = \"ca.pem\"", "");
+    let server = Server::start(dir.path(), &[]);
+    let url = format!("https://{}", server.address);
+    let output = run(dir.path(), &["ops", "list", "--url", &url, "--cacert", "ca.pem"]);
+    assert_eq!(output.status.code(), Some(69), "{output:?}");
+}

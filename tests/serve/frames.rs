@@ -131,9 +131,13 @@ impl Http2 {
         }
     }
 
+    /// The next frame; `None` if the server has ended the connection.
     fn read(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
-        self.connection.read_exact(&mut head).ok()?;
+        if let Err(error) = self.connection.read_exact(&mut head) {
+            assert!(!is_timeout(&error), "nothing comes, and the connection does not end");
+            return None;
+        }
         let number = |bytes: &[u8]| bytes.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
         let mut payload = vec![0; number(&head[..3]) as usize];
         self.connection.read_exact(&mut payload).ok()?;
@@ -161,6 +165,11 @@ impl Http2 {
         }
         reason
     }
+}
+
+/// True if nothing came for as long as a client waits.
+pub(crate) fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
 }
 
 /// A frame as it is sent.

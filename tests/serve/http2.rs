@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::authority::{Authority, configure, get};
 use crate::frames::{
     CONTINUATION, DATA, END, END_HEADERS, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, Http2, INITIAL_WINDOW, NO_ERROR,
-    REFUSED_STREAM, RST_STREAM, STREAMS, WINDOW_UPDATE, frame, head,
+    REFUSED_STREAM, RST_STREAM, STREAMS, WINDOW_UPDATE, frame, head, is_timeout,
 };
 use crate::process::{PATIENCE, Server, folder, has_tools};
 
@@ -221,7 +221,8 @@ fn connections_without_requests_end_in_time() {
     assert_eq!(unused.ended(), Some(NO_ERROR));
     // Agrees on HTTP/2 and then says nothing.
     let mut silent = crate::authority::connect(&server, &authority.speaking("h2")).unwrap();
-    let _ = std::io::Read::read_to_end(&mut silent, &mut Vec::new());
+    let ended = std::io::Read::read_to_end(&mut silent, &mut Vec::new());
+    assert!(!ended.is_err_and(|error| is_timeout(&error)));
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Reload of the configuration while the server runs. No connection is closed by it.
 //!
-//! SIGHUP has the configuration read again and checked as at a start. Each [`Reloadable`] part of the server then prepares its change,
-//! and only if all of them can, all changes are applied. Otherwise the problems are logged and everything stays as it is. Keys that
-//! no part takes are compared with those of the start, and named if they differ.
+//! SIGHUP has the configuration read again and checked as at a start. Each [`Reloadable`] part of the server then prepares its
+//! change, and only if all of them can, all changes are applied. Otherwise the problems are logged and everything stays as it
+//! is. Keys that no part takes are compared with those of the start, and named if they differ.
 //!
-//! A part may depend on further files, such as a certificate. They are looked at from time to time, and the part alone is prepared
-//! again with the running configuration when they change.
+//! A part may depend on further files, such as a certificate. They are looked at from time to time, and the part alone is
+//! prepared again with the running configuration when they change.
 //!
 //! To make something reloadable, implement [`Reloadable`] for it and add it to the list in `reloadable_parts` of `app.rs`.
 

@@ -1,7 +1,7 @@
 //! Connections of HTTP/2, which TLS clients negotiate by ALPN.
 //!
-//! What bounds a connection of HTTP/1.1 bounds one of HTTP/2 as well. Its streams count as connections of their address, a connection
-//! without streams ends after the time for a request's head, and one whose client takes nothing of its answers after that for writes.
+//! The bounds of HTTP/1.1 hold for HTTP/2 as well. Streams count as connections of their address. A connection without streams
+//! ends after the time for a request's head, and one whose client takes nothing of its answers ends after the time for writes.
 //! hyper answers a flood of resets or broken headers with GOAWAY.
 
 use std::convert::Infallible;

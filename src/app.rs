@@ -11,13 +11,16 @@ mod check;
 pub mod demo;
 #[cfg(feature = "http")]
 pub mod explore;
+mod failure;
 pub mod feeds;
 mod hooks;
 pub mod ops;
 mod progress;
 mod proxies;
+mod reload;
 mod signals;
 mod source;
+mod tls;
 pub mod webhook;
 
 use std::collections::HashMap;
@@ -39,56 +42,21 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::accept::{Current, Responder};
+use self::accept::{Current, Frontend, Responder};
 use self::backup::Files;
-pub use self::check::{check, check_all};
+pub use self::check::{check, check_all, warnings};
+pub use self::failure::Failure;
+use self::failure::{CONFIG, INTERRUPTED, LOCKED, OTHER, other};
 use self::proxies::Proxies;
+use self::reload::{Reloadable, Reloader};
+use self::tls::Tls;
 use crate::config::{Access, AuditSpec, CacheAt, Config, DioSpec, File, LensSpec, Page};
-use diorama_core::cache::{CacheError, MemoryCache, RedbCache};
+use diorama_core::cache::{MemoryCache, RedbCache};
 use diorama_core::dio::{Dio, now};
-use diorama_core::journal::{AuditAction, AuditEntry, JournalError, RedbJournal};
+use diorama_core::journal::{AuditAction, AuditEntry, RedbJournal};
 use diorama_core::lens::Lens;
 use diorama_core::vista::{Result as VistaResult, Vista};
 use diorama_gateway::{AuditLog, Auth, Explorer, Gateway, Loopback, MountOptions, Sockets};
-
-/// Reason why a server did not start or did not stop cleanly.
-#[derive(Debug)]
-pub struct Failure {
-    /// The process' exit code.
-    pub code: u8,
-    /// The message for the operator.
-    pub message: String,
-}
-
-/// Exit code for an unusable configuration, journal or source.
-const CONFIG: u8 = 78;
-/// Exit code for a file locked by another process; a later attempt may succeed.
-const LOCKED: u8 = 75;
-/// Exit code for other failures.
-const OTHER: u8 = 1;
-/// Exit code for an immediate stop by a second signal.
-const INTERRUPTED: u8 = 130;
-
-impl Failure {
-    /// Creates the failure for a mistake in the configuration.
-    pub fn config(message: impl fmt::Display) -> Failure {
-        Failure { code: CONFIG, message: message.to_string() }
-    }
-}
-
-impl From<CacheError> for Failure {
-    fn from(error: CacheError) -> Failure {
-        let code = if matches!(error, CacheError::Locked { .. }) { LOCKED } else { CONFIG };
-        Failure { code, message: error.to_string() }
-    }
-}
-
-impl From<JournalError> for Failure {
-    fn from(error: JournalError) -> Failure {
-        let code = if matches!(error, JournalError::Locked { .. }) { LOCKED } else { CONFIG };
-        Failure { code, message: error.to_string() }
-    }
-}
 
 /// Returns the result of `document` for the gateway of `config`. Sources are opened to read their columns; nothing is stored.
 ///
@@ -113,23 +81,30 @@ async fn opened<T>(config: &Config, document: impl FnOnce(&Gateway) -> T) -> Res
     document
 }
 
-/// Serves `config` until SIGTERM or SIGINT.
+/// Serves `config` until SIGTERM or SIGINT. SIGHUP has its certificate read again.
 ///
 /// # Errors
 /// A [`Failure`] to start, or to finish the shutdown.
 pub async fn serve(config: Config) -> Result<(), Failure> {
-    serve_with(config, |_| {}).await
+    let same = config.clone();
+    serve_with(config, &|| Ok(same.clone()), |_| {}).await
 }
 
-/// Serves like [`serve`] and calls `ready` with the server's URL when every resource can be read.
+/// Serves like [`serve`] and calls `ready` with the server's URL when every resource can be read. At SIGHUP the configuration that
+/// `read` returns is applied, as far as that is possible without a restart.
 ///
 /// # Errors
 /// As [`serve`].
-pub async fn serve_with(config: Config, ready: impl FnOnce(&str)) -> Result<(), Failure> {
+pub async fn serve_with(
+    config: Config,
+    read: &dyn Fn() -> Result<Config, Failure>,
+    ready: impl FnOnce(&str),
+) -> Result<(), Failure> {
     check::check_with(&config, matches!(&config.lens.cache, CacheAt::File(path) if path.exists()))?;
     let mut signals = signals::Signals::new().map_err(|error| other(format!("signals: {error}")))?;
+    let mut hangups = signals::Hangups::new().map_err(|error| other(format!("signals: {error}")))?;
     let mut server = Server::bind(&config).await?;
-    let base = format!("http://{}{}", server.address, base_path(&config));
+    let base = format!("{}://{}{}", scheme(&config), server.address, base_path(&config));
     let opening = async {
         // Fail on a locked file before announcing the address.
         let (lens, files) = lens(&config.lens, &config.dios, config.server.limits.heavy_queries)?;
@@ -156,9 +131,11 @@ pub async fn serve_with(config: Config, ready: impl FnOnce(&str)) -> Result<(), 
         server.stop(Instant::now() + Duration::from_secs(2)).await;
         return Ok(());
     };
+    let reloader = Reloader::new(read, config.clone(), server.reloadable_parts());
     tokio::select! {
         () = app.run(&config, &base, ready) => {}
         () = signals.next() => {}
+        () = reloader.run(&mut hangups) => {}
     }
     say("stopping; a second signal stops immediately");
     tokio::select! {
@@ -172,8 +149,8 @@ pub fn say(line: impl fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-fn other(message: String) -> Failure {
-    Failure { code: OTHER, message }
+fn scheme(config: &Config) -> &'static str {
+    if config.server.tls.is_some() { "https" } else { "http" }
 }
 
 fn base_path(config: &Config) -> String {
@@ -188,6 +165,8 @@ struct Server {
     closing: CancellationToken,
     sockets: Sockets,
     connections: TaskTracker,
+    /// `None` for plain HTTP.
+    tls: Option<Arc<Tls>>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -205,20 +184,28 @@ impl Server {
             }
             _ => other(format!("cannot listen on {}: {error}", spec.listen)),
         };
+        let tls = spec.tls.as_ref().map(Tls::open).transpose().map_err(Failure::config)?.map(Arc::new);
         let listener = TcpListener::bind(spec.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let current = Arc::new(ArcSwap::from_pointee(Responder::Starting(starting(&base_path(config)))));
         let (closing, connections) = (CancellationToken::new(), TaskTracker::new());
-        #[expect(clippy::disallowed_methods, reason = "the server owns its accept loop and joins it")]
-        let accepting = tokio::spawn(accept::accept(
-            listener,
+        let front = Arc::new(Frontend::new(
             Arc::clone(&current),
             spec.limits.clone(),
             Proxies::new(&spec.trusted_proxies),
+            tls.clone(),
             closing.clone(),
-            connections.clone(),
         ));
-        Ok(Server { address, current, closing, sockets: Sockets::new(spec.limits.max_sockets), connections, accepting })
+        #[expect(clippy::disallowed_methods, reason = "the server owns its accept loop and joins it")]
+        let accepting = tokio::spawn(accept::accept(listener, front, connections.clone()));
+        let sockets = Sockets::new(spec.limits.max_sockets);
+        Ok(Server { address, current, closing, sockets, connections, tls, accepting })
+    }
+
+    /// Returns the parts that a reload can change. A further part is added here.
+    fn reloadable_parts(&self) -> Vec<Box<dyn Reloadable>> {
+        let tls = self.tls.clone().map(|tls| Box::new(tls) as Box<dyn Reloadable>);
+        tls.into_iter().collect()
     }
 
     /// Ends every connection; connections still busy at `deadline` are dropped.
@@ -278,6 +265,7 @@ impl App {
     fn responder(&self, config: &Config, server: &Server, files: Files) -> Result<Responder, Failure> {
         let gateway = self.gateway(config)?.closing(server.closing.clone()).sockets(server.sockets.clone());
         let gateway = gateway.backup(files.backup()).audit(self.audit.clone());
+        let gateway = gateway.certificate_expires(server.tls.as_ref().map(|tls| tls.expires()));
         Ok(Responder::Gateway(gateway.connections(server.connections.clone()).into_service()))
     }
 

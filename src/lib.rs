@@ -51,8 +51,8 @@ pub mod dio {
 #[cfg(feature = "gateway")]
 pub mod gateway {
     pub use diorama_gateway::{
-        Ack, ApiError, Archive, AuditLog, Auth, Backup, Caller, Code, Explorer, Gateway, GatewayService, Limits,
-        Loopback, MountOptions, Rate, RateLimit, RateSubject, Sockets,
+        Ack, ApiError, Archive, AuditLog, Auth, Backup, Caller, ClientCertificate, Code, Explorer, Gateway,
+        GatewayService, Limits, Loopback, MountOptions, Rate, RateLimit, RateSubject, Sockets,
     };
     pub use diorama_gateway::{access, webhook};
 }

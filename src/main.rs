@@ -183,10 +183,11 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure { code: 1, message: format!("cannot start the async runtime: {error}") })
 }
 
-/// Serves until a signal stops the server.
-fn serve(config: Config, ready: impl FnOnce(&str)) -> Result<(), Failure> {
+/// Serves the configuration that `read` returns until a signal stops the server.
+fn serve(read: &dyn Fn() -> Result<Config, Failure>, ready: impl FnOnce(&str)) -> Result<(), Failure> {
+    let config = read()?;
     let runtime = runtime()?;
-    let served = runtime.block_on(app::serve_with(config, ready));
+    let served = runtime.block_on(app::serve_with(config, read, ready));
     // Work that still blocks in a driver must not delay the exit.
     runtime.shutdown_background();
     served
@@ -203,19 +204,21 @@ fn default_command() -> Command {
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command.unwrap_or_else(default_command) {
         Command::Serve(arguments) => {
-            let config = arguments.config()?;
             if arguments.names_files() {
                 report_renamed_files(&arguments.files);
             }
-            serve(config, |_| {})
+            serve(&|| arguments.config(), |_| {})
         }
         Command::Demo(arguments) => {
             let (folder, file) = arguments.unpack()?;
-            let mut config = app::read(&file)?;
-            config.server.listen = arguments.listen.unwrap_or(config.server.listen);
-            config.server.auth = arguments.auth.map(|_| Access::Anybody).or(config.server.auth);
+            let read = || {
+                let mut config = app::read(&file)?;
+                config.server.listen = arguments.listen.unwrap_or(config.server.listen);
+                config.server.auth = arguments.auth.as_ref().map(|_| Access::Anybody).or(config.server.auth);
+                Ok(config)
+            };
             app::say(format_args!("the demo bakery is in {}", folder.display()));
-            serve(config, |base| app::say(demo::greeting(base)))
+            serve(&read, |base| app::say(demo::greeting(base)))
         }
         Command::Openapi(serve) => print(&described(&serve, Gateway::openapi)?),
         Command::Asyncapi(serve) => print(&described(&serve, Gateway::asyncapi)?),
@@ -235,6 +238,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
                 true => app::check(&config)?,
                 false => runtime()?.block_on(app::check_all(&config))?,
             }
+            app::warnings(&config).iter().for_each(|warning| app::say(format_args!("warning: {warning}")));
             let (dios, hooks) = (config.dios.len(), config.webhooks.len());
             app::say(format_args!("{} is valid: {dios} resources, {hooks} webhooks", file.display()));
             Ok(())

@@ -1,14 +1,18 @@
 //! Accept loop: bounds connections in total and per address, limits the time for headers, and lets running requests finish on
-//! shutdown.
+//! shutdown. Connections are plain HTTP/1.1, or TLS with HTTP/1.1 or HTTP/2 as the client prefers.
 //!
 //! Own code because `axum::serve` does not let hyper's connections be built with these timeouts and bounds.
 
+mod activity;
+mod body;
+mod handshake;
+mod http2;
+mod stream;
+
 use std::convert::Infallible;
-use std::io;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,19 +24,22 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
+use self::handshake::{Encrypted, handshake};
+use self::stream::{CountedStream, Http1Stream};
 use super::proxies::Proxies;
+use super::tls::Tls;
 use crate::config::LimitsSpec;
 use diorama_core::dio::Backoff;
 use diorama_core::vista::LogLimit;
-use diorama_gateway::{Budget, Caller, GatewayService, Lease, unreadable};
+use diorama_gateway::{Budget, Caller, ClientCertificate, GatewayService};
 
 /// Maximum number of concurrent refusals with a response; more connections are closed without one.
 const MAX_REFUSALS: usize = 64;
@@ -40,10 +47,11 @@ const MAX_REFUSALS: usize = 64;
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// hyper's default limit for headers, which is cheaper than setting the same limit.
 const HYPER_HEADERS: usize = 100;
-/// Upper bound on the size of responses that hyper generates itself.
-const MAX_BARE_RESPONSE: usize = 256;
 /// Maximum pause after a failed accept.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;
 
 /// Current responder, which may be replaced while connections are open.
 pub(super) type Current = Arc<ArcSwap<Responder>>;
@@ -71,19 +79,42 @@ impl Responder {
     }
 }
 
-/// Accepts connections until `closing`. They continue in `connections` until each has answered its requests.
-pub(super) async fn accept(
-    listener: TcpListener,
+/// Settings and state that all connections share.
+pub(super) struct Frontend {
     current: Current,
     limits: LimitsSpec,
     proxies: Proxies,
+    tls: Option<Arc<Tls>>,
     closing: CancellationToken,
-    connections: TaskTracker,
-) {
+    http1: http1::Builder,
+    /// Streams of HTTP/2, of which an address may have as many as connections.
+    streams: Arc<Budget>,
+}
+
+impl Frontend {
+    pub(super) fn new(
+        current: Current,
+        limits: LimitsSpec,
+        proxies: Proxies,
+        tls: Option<Arc<Tls>>,
+        closing: CancellationToken,
+    ) -> Frontend {
+        let streams = Budget::new("streams", "per_address", usize::MAX, limits.per_address);
+        Frontend { current, http1: http1(&limits), limits, proxies, tls, closing, streams }
+    }
+
+    /// Returns the current responder.
+    fn responder(&self) -> Responder {
+        Responder::clone(&self.current.load())
+    }
+}
+
+/// Accepts connections until the frontend closes. They continue in `connections` until each has answered its requests.
+pub(super) async fn accept(listener: TcpListener, front: Arc<Frontend>, connections: TaskTracker) {
+    let (limits, proxies) = (&front.limits, &front.proxies);
     let permits = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let addresses = Budget::new("connections", "per_address", usize::MAX, limits.per_address);
-    let http = http(&limits);
     let lines = LogLimit::default();
     let mut backoff = Backoff::new(Duration::from_millis(10), MAX_PAUSE);
     loop {
@@ -93,7 +124,7 @@ pub(super) async fn accept(
         };
         let (permit, accepted) = tokio::select! {
             next = next => next,
-            () = closing.cancelled() => return,
+            () = front.closing.cancelled() => return,
         };
         // The semaphore is never closed.
         let Ok(permit) = permit else { return };
@@ -102,12 +133,15 @@ pub(super) async fn accept(
                 backoff.reset();
                 let share = if proxies.trust(peer.ip()) { 0 } else { 1 };
                 if let Ok(lease) = addresses.take(Caller::new(peer.ip()), share) {
-                    let (write_timeout, stalled, refusal) = (limits.write_timeout, None, None);
-                    let stream =
-                        CountedConnection { stream, write_timeout, stalled, refusal, _place: permit, _lease: lease };
-                    let peer = Peer { address: peer.ip(), proxies: proxies.clone() };
-                    connections.spawn(serve(stream, peer, http.clone(), Arc::clone(&current), closing.clone()));
-                } else if let Ok(turn) = Arc::clone(&refusals).try_acquire_owned() {
+                    // Responses are written in one piece, so Nagle's algorithm would only delay them.
+                    let _ = stream.set_nodelay(true);
+                    let stream = CountedStream::new(stream, limits.write_timeout, permit, lease);
+                    let (peer, front) = (Peer { address: peer.ip() }, Arc::clone(&front));
+                    match front.tls.clone() {
+                        None => connections.spawn(serve(Http1Stream::new(stream), peer, None, front)),
+                        Some(tls) => connections.spawn(serve_encrypted(stream, tls, peer, front)),
+                    };
+                } else if let (None, Ok(turn)) = (&front.tls, Arc::clone(&refusals).try_acquire_owned()) {
                     tracing::debug!(%peer, "too many connections from one address");
                     connections.spawn(async move {
                         let _ = timeout(REFUSAL_TIME, refuse(stream)).await;
@@ -126,7 +160,7 @@ pub(super) async fn accept(
     }
 }
 
-fn http(limits: &LimitsSpec) -> http1::Builder {
+fn http1(limits: &LimitsSpec) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(limits.gateway.header_bytes);
     if limits.headers != HYPER_HEADERS {
@@ -135,9 +169,11 @@ fn http(limits: &LimitsSpec) -> http1::Builder {
     http
 }
 
-/// Response to a connection beyond the limit of its address.
-const REFUSAL: &str = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/problem+json\r\nRetry-After: 5\r\n\
-     Connection: close\r\n\r\n{\"type\":\"/problems/rate-limited\",\"title\":\"Too many requests\",\"status\":429,\
+/// Head of the response to a connection beyond the limit of its address.
+const REFUSAL_HEAD: &str = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/problem+json\r\nRetry-After: 5\r\n\
+     Connection: close\r\n\r\n";
+/// Body of the response to a connection or stream beyond the limit of its address.
+const REFUSAL_BODY: &str = "{\"type\":\"/problems/rate-limited\",\"title\":\"Too many requests\",\"status\":429,\
      \"detail\":\"this address has too many connections open\",\"code\":\"rate-limited\",\
      \"message\":\"this address has too many connections open\"}";
 
@@ -145,124 +181,32 @@ const REFUSAL: &str = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: applicati
 /// response.
 async fn refuse(mut stream: TcpStream) {
     let sending = async {
-        stream.write_all(REFUSAL.as_bytes()).await?;
+        stream.write_all(REFUSAL_HEAD.as_bytes()).await?;
+        stream.write_all(REFUSAL_BODY.as_bytes()).await?;
         stream.shutdown().await?;
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
     };
     let _ = sending.await;
 }
 
-/// A connection with its permits, which count it until it is closed, even after an upgrade. A client that reads nothing for too
-/// long is disconnected, be it a response, a stream or a socket.
-struct CountedConnection {
-    stream: TcpStream,
-    /// Maximum time for which the client may read nothing.
-    write_timeout: Duration,
-    /// Timer of that time; `None` while the client reads.
-    stalled: Option<Pin<Box<Sleep>>>,
-    /// Response that replaces a bare refusal by hyper, and the number of bytes written of it.
-    refusal: Option<(Vec<u8>, usize)>,
-    _place: OwnedSemaphorePermit,
-    _lease: Lease,
-}
-
-impl CountedConnection {
-    fn track_stall(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if write.is_ready() {
-            self.stalled = None;
-            return write;
-        }
-        let write_timeout = self.write_timeout;
-        let over = self.stalled.get_or_insert_with(|| Box::pin(sleep(write_timeout)));
-        over.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-/// Returns the status of a response that hyper generates itself for an unreadable request. Such a response has no body, and the
-/// connection ends with it.
-fn bare_refusal(written: &[u8]) -> Option<u16> {
-    if !written.starts_with(b"HTTP/1.1 4") {
-        return None;
-    }
-    let head = std::str::from_utf8(written).ok()?.strip_prefix("HTTP/1.1 ")?;
-    // All other responses have that header.
-    let bare =
-        head.contains("\r\ncontent-length: 0\r\n") && head.ends_with("\r\n\r\n") && !head.contains("x-request-id");
-    head.get(..3).filter(|_| bare)?.parse().ok()
-}
-
-impl AsyncRead for CountedConnection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for CountedConnection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.refusal.is_none() && buf.len() < MAX_BARE_RESPONSE {
-            self.refusal = bare_refusal(buf).and_then(unreadable).map(|refusal| (refusal, 0));
-        }
-        while let CountedConnection { stream, refusal: Some((refusal, at)), .. } = &mut *self
-            && *at < refusal.len()
-        {
-            let write = Pin::new(stream).poll_write(cx, &refusal[*at..]);
-            match ready!(self.track_stall(cx, write)) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(written) => self.refusal.iter_mut().for_each(|(_, at)| *at += written),
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-        if self.refusal.is_some() {
-            return Poll::Ready(Ok(buf.len()));
-        }
-        let write = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.track_stall(cx, write)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if let [only] = bufs {
-            return self.poll_write(cx, only);
-        }
-        let write = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.track_stall(cx, write)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 /// Peer of a connection, which may be a proxy.
 struct Peer {
     address: IpAddr,
-    proxies: Proxies,
 }
 
-async fn serve(
-    stream: CountedConnection,
-    peer: Peer,
-    http: http1::Builder,
-    current: Current,
-    closing: CancellationToken,
-) {
-    // Responses are written in one piece, so Nagle's algorithm would only delay them.
-    let _ = stream.stream.set_nodelay(true);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let front = Responder::clone(&current.load());
-        let caller = Caller::new(peer.proxies.origin(peer.address, request.headers()));
-        async move { Ok::<_, Infallible>(front.answer(request, caller).await) }
+/// Serves a connection of HTTP/1.1 until it ends.
+async fn serve<S>(stream: Http1Stream<S>, peer: Peer, certificate: Option<ClientCertificate>, front: Arc<Frontend>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (http, closing) = (front.http1.clone(), front.closing.clone());
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let responder = front.responder();
+        let caller = Caller::new(front.proxies.origin(peer.address, request.headers()));
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
+        async move { Ok::<_, Infallible>(responder.answer(request, caller).await) }
     });
     let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = pin!(connection);
@@ -276,5 +220,22 @@ async fn serve(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Serves a connection of TLS until it ends.
+async fn serve_encrypted(stream: CountedStream, tls: Arc<Tls>, peer: Peer, front: Arc<Frontend>) {
+    let shaken = tokio::select! {
+        shaken = Box::pin(handshake(stream, &tls, front.limits.header_timeout)) => shaken,
+        () = front.closing.cancelled() => return,
+    };
+    match shaken {
+        Ok(Encrypted { stream, is_http2: true, certificate }) => {
+            Box::pin(http2::serve(stream, peer, certificate, front)).await;
+        }
+        Ok(Encrypted { stream, is_http2: false, certificate }) => {
+            Box::pin(serve(Http1Stream::new(stream), peer, certificate, front)).await;
+        }
+        Err(error) => tracing::debug!(%error, peer = %peer.address, "a TLS handshake failed"),
     }
 }

@@ -6,12 +6,18 @@ use diorama_connect::SourceRequest;
 use diorama_core::state::COLUMN_CLOCK;
 use diorama_gateway::access::Allow;
 
-/// Checks a configuration without opening anything; only the existence of files is checked.
+/// Checks a configuration without opening sources: only the existence of their files is checked. A certificate is read.
 ///
 /// # Errors
 /// All mistakes, one per line.
 pub fn check(config: &Config) -> Result<(), Failure> {
     check_with(config, false)
+}
+
+/// Returns warnings about a valid configuration: an expired certificate.
+pub fn warnings(config: &Config) -> Vec<String> {
+    let spec = config.server.tls.as_ref();
+    spec.and_then(|spec| super::tls::check(spec).ok().flatten()).into_iter().collect()
 }
 
 /// Runs [`check`] and opens every source and route as `serve` would, to compare them with their settings. Nothing is stored.
@@ -110,6 +116,7 @@ pub(super) fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
     let ttl_without_route = config.dios.iter().filter(|spec| spec.routed_ttl.is_some() && spec.write.is_none());
     let ttl_without_route = ttl_without_route
         .map(|spec| format!("[dio.{}] routed_ttl requires write: it applies to routed writes only", spec.name));
+    let tls = config.server.tls.as_ref().and_then(|spec| super::tls::check(spec).err());
     let explorer_without_page = match &config.server.explorer {
         Page::Folder(folder) if !folder.join("index.html").is_file() => {
             Some(format!("server.explorer: there is no file {}", folder.join("index.html").display()))
@@ -120,6 +127,7 @@ pub(super) fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
         .chain(feeds)
         .chain(missing)
         .chain(explorer_without_page)
+        .chain(tls)
         .chain(public_without_auth)
         .chain(open_hooks)
         .chain(memory_with_route)

@@ -7,6 +7,7 @@ mod explain;
 mod salvage;
 mod stopped;
 mod table;
+mod trust;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ pub use backup::{Backup, backup};
 use client::Client;
 pub use explain::{Explain, explain};
 use stopped::StoppedServer;
+use trust::TrustArgs;
 
 /// Exit code for invalid arguments.
 pub const USAGE: u8 = 64;
@@ -53,12 +55,14 @@ pub enum Ops {
 /// Location of the writes.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Location {
-    /// A running server, like http://127.0.0.1:8080 (without TLS).
+    /// A running server, like http://127.0.0.1:8080.
     #[arg(long, conflicts_with = "cache")]
     url: Option<String>,
     /// The server's token.
     #[arg(long, value_name = "env:NAME|file:PATH", requires = "url")]
     token: Option<String>,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// The stopped server's cache file; the journal is next to it.
     #[arg(long, value_name = "FILE")]
     cache: Option<PathBuf>,
@@ -180,7 +184,7 @@ impl WriteAccess {
             Some(_) if file.is_some() => {
                 Err(usage("use --url for a server or a configuration for its files, not both"))
             }
-            Some(url) => Ok(WriteAccess::Server(Client::new(url, location.token.as_deref())?)),
+            Some(url) => Ok(WriteAccess::Server(Client::new(url, location.token.as_deref(), &location.trust)?)),
             None => Ok(WriteAccess::Files(Box::new(StoppedServer::open(location.cache.as_deref(), file).await?))),
         }
     }

@@ -1,4 +1,4 @@
-//! Receiver of SIGTERM and SIGINT.
+//! Receivers of SIGTERM and SIGINT, and of SIGHUP.
 
 use std::io;
 use std::time::Duration;
@@ -62,5 +62,43 @@ impl Signals {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// Receiver of the signal that reloads the configuration.
+#[cfg(unix)]
+#[derive(Debug)]
+pub(super) struct Hangups(Signal);
+
+#[cfg(unix)]
+impl Hangups {
+    /// Creates the receiver; from then on the signal does not end the process.
+    pub(super) fn new() -> io::Result<Hangups> {
+        signal(SignalKind::hangup()).map(Hangups)
+    }
+
+    /// Waits for the next signal. Several that arrive before are one.
+    pub(super) async fn next(&mut self) {
+        // The runtime closes the stream only at its own end.
+        if self.0.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Receiver of the signal that reloads the configuration, which other systems do not have.
+#[cfg(not(unix))]
+#[derive(Debug)]
+pub(super) struct Hangups;
+
+#[cfg(not(unix))]
+impl Hangups {
+    pub(super) fn new() -> io::Result<Hangups> {
+        Ok(Hangups)
+    }
+
+    /// Never returns.
+    pub(super) async fn next(&mut self) {
+        std::future::pending::<()>().await;
     }
 }

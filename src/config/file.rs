@@ -14,7 +14,7 @@ use super::value::{Context, Reader};
 use diorama_connect::{Registry, Source};
 use diorama_gateway::RESERVED;
 
-use super::{AuditSpec, Config, ConfigError, DioSpec, HookSpec, LensSpec, ServerSpec};
+use super::{AuditSpec, Config, ConfigError, DioSpec, HookSpec, LensSpec, ServerSpec, WrittenKeys};
 
 pub(super) fn parse(
     text: &str,
@@ -74,7 +74,7 @@ pub(super) fn read<'a>(context: &'a Context<'a>, table: &'a DeTable<'a>) -> Conf
     }
     let audit = root.table("audit").map(|reader| AuditSpec::read(reader, &lens)).unwrap_or_default();
     root.finish();
-    Config { server, lens, dios, webhooks, allow, limits, audit }
+    Config { server, lens, dios, webhooks, allow, limits, audit, written: WrittenKeys::of(table) }
 }
 
 /// Checks that `name` can be the name of a resource.

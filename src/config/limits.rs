@@ -22,6 +22,8 @@ pub struct LimitsSpec {
     pub per_address: usize,
     /// Maximum number of event sockets (default: 10,000).
     pub max_sockets: usize,
+    /// Maximum number of concurrent requests of one HTTP/2 connection (default: 100). Those of one address count as connections.
+    pub streams: usize,
     /// Timeout for receiving a request's head (default: 10 s).
     pub header_timeout: Duration,
     /// Maximum time for which a client may read nothing before it is disconnected (default: 10 s).
@@ -39,6 +41,7 @@ impl Default for LimitsSpec {
             max_connections: 20_000,
             per_address: 1_000,
             max_sockets: 10_000,
+            streams: 100,
             header_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(10),
             heavy_queries: None,
@@ -68,7 +71,7 @@ impl LimitsSpec {
         for (key, limit, range) in sizes {
             *limit = reader.size(key, range).unwrap_or(*limit);
         }
-        let counts: [(&'static str, &mut usize, RangeInclusive<u64>); 9] = [
+        let counts: [(&'static str, &mut usize, RangeInclusive<u64>); 10] = [
             ("depth", &mut spec.gateway.depth, 1..=100),
             ("nodes", &mut spec.gateway.nodes, 1..=100_000_000),
             ("headers", &mut spec.headers, 16..=1_000),
@@ -76,6 +79,7 @@ impl LimitsSpec {
             ("max_connections", &mut spec.max_connections, 1..=1_000_000),
             ("per_address", &mut spec.per_address, 1..=1_000_000),
             ("max_sockets", &mut spec.max_sockets, 1..=1_000_000),
+            ("streams", &mut spec.streams, 1..=10_000),
             ("live_queries", &mut spec.gateway.live_queries, 1..=1_000_000),
             ("live_per_address", &mut spec.gateway.live_per_address, 1..=1_000_000),
         ];

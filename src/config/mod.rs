@@ -15,8 +15,10 @@ mod problems;
 mod rates;
 mod server;
 mod settings;
+mod tls;
 mod value;
 mod webhook;
+mod written;
 
 pub use audit::AuditSpec;
 pub use dio::{ColumnSpec, DioSpec};
@@ -27,14 +29,16 @@ pub use limits::LimitsSpec;
 pub use problems::{ConfigError, Problem};
 pub(crate) use server::PUBLIC;
 pub use server::{Access, CacheAt, LensSpec, Page, ServerSpec};
+pub use tls::{ClientAuth, PrivateKey, TlsSpec};
 pub use value::Secret;
 pub use webhook::{AuthScheme, FORMATS, HookAuth, HookSpec, RawSection, SCHEMES};
+pub use written::WrittenKeys;
 
 use std::path::Path;
 
 use diorama_connect::Registry;
-use diorama_gateway::access::Allow;
 use diorama_gateway::RateLimit;
+use diorama_gateway::access::Allow;
 
 /// Configuration of a server.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +57,8 @@ pub struct Config {
     pub limits: Vec<RateLimit>,
     /// `[audit]`
     pub audit: AuditSpec,
+    /// Keys of the file as they are written.
+    pub written: WrittenKeys,
 }
 
 impl Config {

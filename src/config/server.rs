@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::intake::{EventsSpec, InboxSpec};
 use super::limits::LimitsSpec;
+use super::tls::TlsSpec;
 use super::value::{LEAST_TOKEN, Reader, Secret};
 
 /// Settings of `[server]`.
@@ -27,6 +28,8 @@ pub struct ServerSpec {
     pub explorer: Page,
     /// Access control; `None` if not configured.
     pub auth: Option<Access>,
+    /// TLS; `None` for plain HTTP.
+    pub tls: Option<TlsSpec>,
     /// Limits of requests.
     pub limits: LimitsSpec,
     /// Maximum duration of a shutdown (default: 20 s).
@@ -43,6 +46,7 @@ impl Default for ServerSpec {
             compression: true,
             explorer: Page::Own,
             auth: None,
+            tls: None,
             limits: LimitsSpec::default(),
             drain_timeout: Duration::from_secs(20),
         }
@@ -96,6 +100,7 @@ impl ServerSpec {
             _ => Page::Own,
         };
         spec.auth = access(&reader);
+        spec.tls = reader.table("tls").and_then(TlsSpec::read);
         spec.limits = reader.table("limits").map(LimitsSpec::read).unwrap_or_default();
         spec.drain_timeout = reader.duration("drain_timeout").unwrap_or(spec.drain_timeout);
         if !spec.listen.ip().is_loopback() && spec.auth.is_none() && reader.position("auth").is_none() {

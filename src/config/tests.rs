@@ -226,7 +226,7 @@ fn limits_are_read_within_their_bounds() {
     };
     assert_eq!(read("").unwrap(), LimitsSpec::default());
     let all = "body = \"2MiB\"\nbulk = \"1 GiB\"\nuri = 4096\ndepth = 10\nnodes = 1_000\nheaders = 50\nheader_bytes = \"16KiB\"\n\
-         rows = 500\nmax_connections = 100\nper_address = 10\nmax_sockets = 20\nheader_timeout = \"2s\"\nbody_timeout = \"1m\"\nwrite_timeout = \"3s\"\nstart_wait = \"5s\"\n\
+         rows = 500\nmax_connections = 100\nper_address = 10\nmax_sockets = 20\nstreams = 8\nheader_timeout = \"2s\"\nbody_timeout = \"1m\"\nwrite_timeout = \"3s\"\nstart_wait = \"5s\"\n\
          query_time = \"1s\"\nquery_memory = \"10MiB\"\nheavy_queries = 3\nbodies = \"2MiB\"\nspooled = \"5MiB\"\ndeliveries = \"6MiB\"\nanswers = \"3MiB\"\n\
          live_queries = 7\nlive_per_address = 2\npatterns = \"4MiB\"\nauth_failures = 5";
     let gateway = Limits {
@@ -256,6 +256,7 @@ fn limits_are_read_within_their_bounds() {
         max_connections: 100,
         per_address: 10,
         max_sockets: 20,
+        streams: 8,
         header_timeout: Duration::from_secs(2),
         write_timeout: Duration::from_secs(3),
         heavy_queries: Some(3),

@@ -14,6 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
+use super::tls::PrivateKey;
 use super::webhook::RawSection;
 
 /// Minimum length in bytes of a secret that is sent in clear text, which attackers could try to guess.
@@ -249,6 +250,17 @@ impl<'a> Reader<'a> {
             true => self.secret(text, at, 1),
             false => Some(Secret(self.fill_in(text, at))),
         }
+    }
+
+    /// Reads a private key: a path, which may be written `file:PATH`, or `env:NAME`.
+    pub(super) fn private_key(&self, key: &'static str) -> Option<PrivateKey> {
+        let (text, at) =
+            self.typed(key, r#"a path, "file:PATH" or "env:NAME""#, |value, at| Some((value.as_str()?, at)))?;
+        if text.starts_with("env:") {
+            return self.secret(text, at, 1).map(PrivateKey::Text);
+        }
+        let path = self.fill_in(text.strip_prefix("file:").unwrap_or(text), at);
+        Some(PrivateKey::File(self.context.folder.join(path)))
     }
 
     fn secret(&self, text: &str, at: usize, least: usize) -> Option<Secret> {

@@ -6,6 +6,7 @@
 mod apis;
 #[cfg(unix)]
 mod audit;
+mod authority;
 mod checks;
 mod demo;
 mod events;
@@ -14,9 +15,11 @@ mod exports;
 #[cfg(unix)]
 mod feeds;
 mod files;
+mod frames;
 mod handshakes;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod http2;
 #[cfg(unix)]
 mod inbox;
 mod kept;
@@ -36,11 +39,14 @@ mod reading;
 mod readme;
 mod real;
 #[cfg(unix)]
+mod reload;
+#[cfg(unix)]
 mod source_files;
 mod stop;
 mod storm;
 #[cfg(unix)]
 mod surgery;
+mod tls;
 mod values;
 #[cfg(all(feature = "watch", unix))]
 mod watch;

@@ -182,7 +182,9 @@ fn what_cannot_be_asked_is_said_in_exit_codes() {
     drop(taken);
     for (words, expected, word) in [
         (&*format!("list --url http://{free}"), 69, "cannot be reached"),
-        ("list --url https://127.0.0.1", 64, "without TLS"),
+        ("list --url 127.0.0.1:80", 64, "write it like http://"),
+        ("list --url https://127.0.0.1 --cacert nope.pem", 78, "--cacert: nope.pem"),
+        ("list --url https://127.0.0.1 --cacert products.csv", 78, "no certificate in PEM format"),
         ("list --url http://127.0.0.1 --token s3cr3t", 64, "env:NAME"),
         ("list --url http://127.0.0.1 --token env:NOPE_NOPE", 78, "NOPE_NOPE"),
         ("list --nope", 64, "--nope"),

@@ -133,8 +133,9 @@ impl Server {
             }
         });
         let mut server = Server { child, lines: Mutex::new(lines), printed: Vec::new(), address: String::new() };
-        let line = server.wait_for("listening on http://");
-        server.address = line.trim_start_matches("listening on http://").split('/').next().unwrap().to_string();
+        let line = server.wait_for("listening on http");
+        let (_, address) = line.split_once("://").unwrap();
+        server.address = address.split('/').next().unwrap().to_string();
         server
     }
 

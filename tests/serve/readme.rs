@@ -191,7 +191,7 @@ fn follow(page: &'static str, at_least: usize) {
             "toml" => std::fs::write(terminal.dir.path().join("diorama.toml"), lines.join("\n")).unwrap(),
             "js" => terminal.listen(&lines.join("\n"), &["{\"type\":\"hello\",...}"]),
             // Documentation tests compile Rust; the others show a part of an example or of an answer.
-            "rust" | "html" | "json" | "sql" | "text" => {}
+            "rust" | "html" | "json" | "sh" | "sql" | "text" => {}
             other => panic!("nothing is done about blocks of {other:?}"),
         }
     }
@@ -219,6 +219,7 @@ pages! {
     every_command_of_the_guide_to_webhooks_does_what_it_shows: "docs/webhooks.md", 9;
     every_command_of_the_guide_to_maps_does_what_it_shows: "docs/webhook-maps.md", 10;
     every_command_of_the_guide_to_operating_does_what_it_shows: "docs/operating.md", 6;
+    every_command_of_the_guide_to_tls_does_what_it_shows: "docs/tls.md", 12;
     every_command_of_the_guide_to_embedding_does_what_it_shows: "docs/embedding.md", 1;
 }
 

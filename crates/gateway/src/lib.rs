@@ -30,6 +30,7 @@ pub use audit::{AuditLog, describe as audit_json};
 pub use events::Sockets;
 pub use http::auth::Auth;
 pub use http::budget::{Budget, BudgetError, Caller, Holder, Lease};
+pub use http::client_certificate::ClientCertificate;
 pub use http::limits::Limits;
 pub use http::origin::Loopback;
 pub use http::problem::{ApiError, Code, unreadable};
@@ -43,6 +44,7 @@ pub use webhook::describe_whole as delivery_json;
 pub use diorama_core::vista::query::url::segment;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use indexmap::IndexMap;
 
@@ -234,6 +236,12 @@ impl Gateway {
         self
     }
 
+    /// Sets the Unix time in seconds at which the server's certificate expires, for `/metrics`.
+    pub fn certificate_expires(mut self, time: Option<Arc<AtomicU64>>) -> Gateway {
+        self.gateway.certificate_expires = time;
+        self
+    }
+
     /// Returns the OpenAPI 3.1 document of the resources: the bytes that `GET /openapi.json` answers with.
     pub fn openapi(&self) -> axum::body::Bytes {
         openapi::describe(&self.gateway).json()
@@ -281,6 +289,7 @@ impl Default for GatewayState {
             asyncapi: openapi::document::Document::default(),
             closing: tokio_util::sync::CancellationToken::new(),
             connections: None,
+            certificate_expires: None,
             metrics: metrics::Metrics::default(),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::body::{Body, Bytes};
@@ -82,6 +83,8 @@ pub struct GatewayState {
     pub closing: CancellationToken,
     /// Count of the server's connections, if the server shares it.
     pub connections: Option<TaskTracker>,
+    /// Unix time in seconds at which the server's certificate expires, if it speaks TLS.
+    pub certificate_expires: Option<Arc<AtomicU64>>,
     /// Metrics.
     pub metrics: Metrics,
 }

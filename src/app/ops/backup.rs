@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use clap::Args;
 
 use super::client::Client;
+use super::trust::TrustArgs;
 use super::{Failure, OTHER, UNREACHABLE, print, usage};
 
 /// Suffix of an incomplete file.
@@ -17,12 +18,14 @@ const PART: &str = ".part";
 pub struct Backup {
     /// A new or empty folder.
     dir: PathBuf,
-    /// The running server (without TLS).
+    /// The running server.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
     /// The server's token.
     #[arg(long, value_name = "env:NAME|file:PATH")]
     token: Option<String>,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Backs up a running server's files.
@@ -31,8 +34,8 @@ pub struct Backup {
 /// A [`Failure`] with 1 if the folder cannot be written, 64 if it is not empty, 69 if the server cannot be reached, 78 for an
 /// invalid token.
 pub async fn backup(arguments: Backup) -> Result<(), Failure> {
-    let Backup { dir, url, token } = arguments;
-    let client = Client::new(&url, token.as_deref())?;
+    let Backup { dir, url, token, trust } = arguments;
+    let client = Client::new(&url, token.as_deref(), &trust)?;
     let is_new = !dir.exists();
     std::fs::create_dir_all(&dir).map_err(|error| failed(&dir, &error))?;
     let mut entries = std::fs::read_dir(&dir).map_err(|error| failed(&dir, &error))?;

@@ -1,11 +1,13 @@
-//! Client of a server's `/operations` and `/_audit`: HTTP/1.1, one request per connection, no TLS.
+//! Client of a server's `/operations` and `/_audit`: HTTP/1.1, one request per connection.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::trust::{Trust, TrustArgs};
 use super::{ListFilter, UNREACHABLE, config, usage};
 use crate::app::{Failure, OTHER};
 
@@ -28,25 +30,40 @@ pub(super) struct Client {
     /// Prefix of every path.
     base: String,
     token: Option<String>,
+    /// Check of the server's certificate; `None` for `http://`.
+    trust: Option<Arc<Trust>>,
 }
 
+/// Connection with or without TLS.
+trait Stream: std::io::Read + std::io::Write {}
+
+impl<S: std::io::Read + std::io::Write> Stream for S {}
+
 impl Client {
-    pub(super) fn new(url: &str, token: Option<&str>) -> Result<Client, Failure> {
-        let rest = url.strip_prefix("http://").ok_or_else(|| {
-            usage(format!(
-                "--url {url}: only http:// without TLS is supported: use the address on which the server itself listens"
-            ))
-        })?;
+    pub(super) fn new(url: &str, token: Option<&str>, trust: &TrustArgs) -> Result<Client, Failure> {
+        let (is_encrypted, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+            (Some(rest), _) => (false, rest),
+            (None, Some(rest)) => (true, rest),
+            (None, None) => return Err(usage(format!("--url {url}: write it like http://127.0.0.1:8080"))),
+        };
         let (authority, base) = rest.split_once('/').unwrap_or((rest, ""));
         let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && !b"@?#".contains(&byte));
         if authority.is_empty() || !plain(authority) || !plain(base) {
             return Err(usage(format!("--url {url}: write it like http://127.0.0.1:8080")));
         }
         let port = authority.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok());
-        let authority = if port && authority.contains(':') { authority.to_string() } else { format!("{authority}:80") };
+        let authority = if port && authority.contains(':') {
+            authority.to_string()
+        } else {
+            format!("{authority}:{}", if is_encrypted { 443 } else { 80 })
+        };
         let base = base.trim_end_matches('/');
         let base = if base.is_empty() { String::new() } else { format!("/{base}") };
-        Ok(Client { authority, base, token: token.map(secret).transpose()? })
+        let trust = match is_encrypted {
+            true => Some(Arc::new(trust.read(&authority)?)),
+            false => None,
+        };
+        Ok(Client { authority, base, token: token.map(secret).transpose()?, trust })
     }
 
     /// Returns a page of the audit log, at most [`PAGE`] entries.
@@ -130,7 +147,7 @@ impl Client {
     }
 
     /// Sends a request over a new connection.
-    fn open_request(&self, method: &str, path: &str, patience: Duration) -> std::io::Result<TcpStream> {
+    fn open_request(&self, method: &str, path: &str, patience: Duration) -> std::io::Result<Box<dyn Stream>> {
         let mut failed = std::io::Error::other("the host name has no address");
         let mut stream = None;
         for address in self.authority.to_socket_addrs()? {
@@ -142,9 +159,13 @@ impl Client {
                 Err(error) => failed = error,
             }
         }
-        let mut stream = stream.ok_or(failed)?;
+        let stream = stream.ok_or(failed)?;
         stream.set_read_timeout(Some(patience))?;
-        let Client { authority, base, token } = self;
+        let mut stream: Box<dyn Stream> = match &self.trust {
+            Some(trust) => Box::new(trust.encrypt(stream)?),
+            None => Box::new(stream),
+        };
+        let Client { authority, base, token, .. } = self;
         let token = token.as_ref().map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
         let head = format!(
             "{method} {base}{path} HTTP/1.1\r\nhost: {authority}\r\naccept: application/json\r\n{token}content-length: 0\r\nconnection: close\r\n\r\n"
@@ -177,7 +198,8 @@ impl Client {
 
 impl std::fmt::Display for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "http://{}{}", self.authority, self.base)
+        let scheme = if self.trust.is_some() { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.authority, self.base)
     }
 }
 
@@ -254,11 +276,13 @@ mod tests {
     }
 
     #[test]
-    fn urls_are_parsed_and_tls_is_refused() {
-        let client = |url| Client::new(url, None).map(|client| client.to_string());
+    fn urls_are_parsed() {
+        let client = |url| Client::new(url, None, &TrustArgs::default()).map(|client| client.to_string());
         assert_eq!(client("http://localhost").unwrap(), "http://localhost:80");
         assert_eq!(client("http://[::1]:80/api/").unwrap(), "http://[::1]:80/api");
-        for wrong in ["https://localhost", "localhost:8080", "http://", "http://a b", "http://me@host"] {
+        assert_eq!(client("https://localhost").unwrap(), "https://localhost:443");
+        assert_eq!(client("https://[::1]:8443/api").unwrap(), "https://[::1]:8443/api");
+        for wrong in ["https://-", "wss://localhost", "localhost:8080", "http://", "http://a b", "http://me@host"] {
             assert_eq!(client(wrong).unwrap_err().code, super::super::USAGE, "{wrong}");
         }
     }

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::Client;
+use super::trust::TrustArgs;
 use super::{Failure, print};
 
 /// Arguments of `explain`.
@@ -16,12 +17,14 @@ pub struct Explain {
     /// The query as in a URL, like 'category=eq.bread&order=price.desc'.
     #[arg(default_value = "")]
     query: String,
-    /// The running server (without TLS).
+    /// The running server.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
     /// The server's token.
     #[arg(long, value_name = "env:NAME|file:PATH")]
     token: Option<String>,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Prints the server's explanation as JSON.
@@ -29,8 +32,8 @@ pub struct Explain {
 /// # Errors
 /// If the server cannot be reached, or refuses the query.
 pub async fn explain(arguments: Explain) -> Result<(), Failure> {
-    let Explain { dio, query, url, token } = arguments;
-    let client = Client::new(&url, token.as_deref())?;
+    let Explain { dio, query, url, token, trust } = arguments;
+    let client = Client::new(&url, token.as_deref(), &trust)?;
     let path = format!("/{}?{}&explain=true", diorama_gateway::segment(&dio), encoded(&query));
     let explanation: Value = client.send("GET", path.replace("?&", "?").as_str())?;
     print(&format!("{explanation:#}\n"))

@@ -164,7 +164,7 @@ fn locked(failure: Failure, read: &Config) -> Failure {
     if failure.code != LOCKED {
         return failure;
     }
-    let url = format!("http://{}{}", read.server.listen, app::base_path(read));
+    let url = format!("{}://{}{}", app::scheme(read), read.server.listen, app::base_path(read));
     Failure { message: format!("{}: use its server instead, like --url {url}", failure.message), ..failure }
 }
 

@@ -9,6 +9,10 @@ pub(super) const REQUIRED: &str = "required";
 pub(super) const TABLES: &[(&str, &str)] = &[
     ("server", "The server: address, access and limits."),
     ("server.auth", "`auth = { tokens = [\"env:NAME\"] }`, or `auth = \"none\"` to let anybody read and write."),
+    (
+        "server.tls",
+        "TLS, with HTTP/1.1 and HTTP/2: see [TLS](tls.md). Without this table the server speaks plain HTTP/1.1.",
+    ),
     ("server.limits", "Limits per client and in total."),
     (
         "allow",
@@ -97,6 +101,7 @@ pub(super) const KEYS: &[KeyText] = &[
         "`true` serves the built-in explorer at `/`, `false` none; a folder with an `index.html` is served at `/` and `/static/` instead.",
     ),
     ("server.auth", "none on loopback", "Access control: see `[server.auth]`."),
+    ("server.tls", "no TLS", "See `[server.tls]`."),
     ("server.limits", "{}", "See `[server.limits]`."),
     (
         "allow.role",
@@ -147,6 +152,27 @@ pub(super) const KEYS: &[KeyText] = &[
         "none",
         "Rate of bytes of lists of more than 1,000 rows. A list that has begun is sent to its end, and the next one waits.",
     ),
+    (
+        "server.tls.cert",
+        REQUIRED,
+        "File with the certificate of the server, followed by those of its intermediate authorities, in PEM format. It is read again \
+         when it changes.",
+    ),
+    (
+        "server.tls.key",
+        REQUIRED,
+        "File with the private key of the certificate, in PEM format and not encrypted, or `env:NAME` for its text.",
+    ),
+    (
+        "server.tls.client_ca",
+        "none",
+        "File with the certificates of authorities, in PEM format: clients authenticate themselves by a certificate of one of them.",
+    ),
+    (
+        "server.tls.client_auth",
+        "`\"required\"`",
+        "`required` refuses connections without a client certificate, `optional` accepts them. Requires `client_ca`.",
+    ),
     ("server.limits.body", "\"1MiB\"", "Maximum size of one row or query."),
     ("server.limits.bulk", "\"256MiB\"", "Maximum size of a bulk insert."),
     ("server.limits.uri", "\"8KiB\"", "Maximum length of path and query; must be less than `header_bytes`."),
@@ -162,6 +188,11 @@ pub(super) const KEYS: &[KeyText] = &[
         "Maximum number of connections of one address; more are refused. Behind a proxy all clients have its address, unless it is in `trusted_proxies`.",
     ),
     ("server.limits.max_sockets", "10_000", "Maximum number of event sockets."),
+    (
+        "server.limits.streams",
+        "100",
+        "Maximum number of concurrent requests of one HTTP/2 connection. All those of one address count towards `per_address`.",
+    ),
     ("server.limits.header_timeout", "\"10s\"", "Timeout for receiving a request's head, from `100ms` to `10m`."),
     ("server.limits.body_timeout", "\"30s\"", "Timeout for receiving a request's body, from `100ms` to `10m`."),
     (

@@ -22,6 +22,7 @@ const SAMPLES: [&str; 7] = [
         [server]
         auth = { tokens = ["env:TOKEN"] }
         limits = {}
+        tls = { cert = "cert.pem", key = "key.pem", client_ca = "ca.pem" }
         [[allow]]
         role = "member"
         dio = "a"
@@ -262,7 +263,9 @@ fn type_of(expected: &str) -> Value {
         return json!({"anyOf": [range(words, json!({"type": "integer"})), text]});
     }
     match expected {
-        "a text" | r#"a text, "env:NAME" or "file:PATH""# => json!({"type": "string"}),
+        "a text" | r#"a text, "env:NAME" or "file:PATH""# | r#"a path, "file:PATH" or "env:NAME""# => {
+            json!({"type": "string"})
+        }
         "true or false" => json!({"type": "boolean"}),
         "a folder, or true or false" => json!({"anyOf": [{"type": "string"}, {"type": "boolean"}]}),
         "a whole number, more than 0" => json!({"type": "integer", "minimum": 1}),
@@ -318,6 +321,7 @@ fn type_words(expected: &str) -> String {
         "an array of tables" => "tables".into(),
         "a text" => "text".into(),
         r#"a text, "env:NAME" or "file:PATH""# => "text or secret".into(),
+        r#"a path, "file:PATH" or "env:NAME""# => "path or secret".into(),
         "a folder, or true or false" => "folder or flag".into(),
         "a whole number, more than 0" => "number".into(),
         other => match (other.strip_prefix("one of "), other.strip_prefix("a whole number from ")) {

@@ -84,6 +84,10 @@ fn http(text: &mut Text, gateway: &GatewayState) {
         text.gauge("diorama_http_connections", "Open connections, including those of WebSockets.")
             .sample(&[], connections.len());
     }
+    if let Some(expires) = &gateway.certificate_expires {
+        text.gauge("diorama_tls_certificate_expires_timestamp_seconds", "Unix time at which the certificate expires.")
+            .sample(&[], expires.load(Ordering::Relaxed));
+    }
 }
 
 fn budgets(text: &mut Text, gateway: &GatewayState) {

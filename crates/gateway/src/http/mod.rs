@@ -4,6 +4,7 @@ pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod bounds;
 pub(crate) mod budget;
+pub(crate) mod client_certificate;
 pub(crate) mod coding;
 pub(crate) mod extract;
 pub(crate) mod failures;

@@ -1,6 +1,8 @@
 //! Tests of the connector with doubles of public APIs.
 
+mod pages;
 mod rest;
+mod scripted;
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! HTTP APIs that answer in JSON: paged lists as sources, and requests for writes.
 
+mod addresses;
 pub(crate) mod auth;
 pub(crate) mod budget;
 pub(crate) mod client;

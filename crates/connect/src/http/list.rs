@@ -29,10 +29,10 @@ use diorama_core::vista::{Error, Result};
 
 /// Time for which the request for a page waits for the rate limit.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Attempts to read a page.
-const ATTEMPTS: u32 = 4;
+/// Attempts to read a page, and of a write that the API recognizes.
+pub(super) const ATTEMPTS: u32 = 4;
 /// Pause between two attempts: initial and maximum.
-const BACKOFF: (Duration, Duration) = match cfg!(test) {
+pub(super) const BACKOFF: (Duration, Duration) = match cfg!(test) {
     false => (Duration::from_millis(250), Duration::from_secs(5)),
     true => (Duration::from_millis(5), Duration::from_millis(50)),
 };

@@ -1,5 +1,6 @@
 //! Tests of the connector with doubles of public APIs.
 
+mod inserts;
 mod pages;
 mod rest;
 mod scripted;

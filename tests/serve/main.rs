@@ -26,12 +26,16 @@ mod logs;
 mod openapi;
 mod ops;
 mod process;
+#[cfg(feature = "http")]
+mod proxies;
 #[cfg(unix)]
 mod purge;
 mod reading;
 #[cfg(unix)]
 mod readme;
 mod real;
+#[cfg(feature = "http")]
+mod remote_file;
 #[cfg(unix)]
 mod source_files;
 mod stop;

@@ -4,6 +4,7 @@ mod inserts;
 mod pages;
 mod rest;
 mod scripted;
+mod transport;
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -24,8 +24,6 @@ use diorama_core::vista::{Error, Result};
 const REDIRECTS: usize = 5;
 /// Time within which a connection must be established.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Maximum pause that an API can demand.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
 /// Pause after an answer that the limit is exceeded, if it does not say how long.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(5);
 /// Limits of one answer, beside its size.
@@ -205,7 +203,7 @@ impl Client {
         if left.is_some_and(|left| left < 1.0)
             && let Some(wait) = text(&self.reset).and_then(reset_in)
         {
-            self.budget.pause(wait.min(LONGEST_PAUSE));
+            self.budget.pause(wait);
         }
     }
 
@@ -232,13 +230,13 @@ impl Client {
             HttpAction::Accept if status.is_success() => Ok(Reply { status, headers, body, is_nothing: false }),
             HttpAction::Ignore => Ok(Reply { status, headers, body: Bytes::new(), is_nothing: true }),
             HttpAction::RateLimited => {
-                let wait = retry_after.or(reset).unwrap_or(DEFAULT_PAUSE).min(LONGEST_PAUSE);
+                let wait = retry_after.or(reset).unwrap_or(DEFAULT_PAUSE);
                 self.budget.pause(wait);
                 Err(Failure::NotActed { message: words(), retry_after: Some(wait) })
             }
             HttpAction::Retry => {
                 if let Some(wait) = retry_after {
-                    self.budget.pause(wait.min(LONGEST_PAUSE));
+                    self.budget.pause(wait);
                 }
                 let hint = if status == StatusCode::UNAUTHORIZED { "; check auth" } else { "" };
                 Err(Failure::NotActed { message: format!("{}{hint}", words()), retry_after })

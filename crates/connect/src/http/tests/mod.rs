@@ -2,6 +2,7 @@
 
 mod inserts;
 mod pages;
+mod parsers;
 mod rest;
 mod scripted;
 mod transport;

@@ -21,7 +21,7 @@ fn counting(lens: LensBuilder) -> (LensBuilder, Arc<AtomicUsize>) {
     (lens, calls)
 }
 
-async fn pass(time: Duration) {
+pub(crate) async fn pass(time: Duration) {
     tokio::time::sleep(time).await;
     breathe().await;
 }

@@ -2,12 +2,14 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use diorama::vista::Capabilities;
 use diorama::{Dio, Lens, Query, Record, Result, Rows, Schema, TableShell, Vista, WriteOp, Written};
 
 use crate::harness::*;
+use crate::refresh::pass;
 
 /// Rows with the time of their last change, which is also the version of the list.
 #[derive(Clone, Default)]
@@ -24,6 +26,8 @@ struct Inner {
     tells_changes: bool,
     /// Set when the whole list is due.
     whole_due: std::sync::atomic::AtomicBool,
+    /// Gate of lists of changes.
+    reads: Gate,
 }
 
 impl Versioned {
@@ -90,6 +94,7 @@ impl TableShell for Versioned {
             return Ok(None);
         }
         self.0.changes.fetch_add(1, Ordering::SeqCst);
+        self.0.reads.pass().await;
         Ok(Some(self.rows(since.parse().unwrap())))
     }
 
@@ -101,8 +106,20 @@ impl TableShell for Versioned {
     }
 }
 
+/// More than the time between two timed refreshes.
+const INTERVAL: Duration = Duration::from_secs(61);
+
 async fn open_dio(master: &Versioned) -> (Lens, Dio) {
-    let lens = memory()
+    open_with(memory(), master).await
+}
+
+/// Opens a Dio that is refreshed each minute.
+async fn open_timed(master: &Versioned) -> (Lens, Dio) {
+    open_with(memory().refresh_every(Duration::from_secs(60)), master).await
+}
+
+async fn open_with(lens: diorama::LensBuilder, master: &Versioned) -> (Lens, Dio) {
+    let lens = lens
         .on_start(|dio| {
             let dio = dio.clone();
             async move { dio.reconcile_master().await.map(drop) }
@@ -159,42 +176,82 @@ async fn a_copy_that_was_changed_since_is_compared_with_the_whole_list() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn between_whole_lists_a_refresh_asks_for_the_changes_only() {
+async fn between_whole_lists_a_timed_refresh_asks_for_the_changes_only() {
     let master = Versioned::new(true);
-    let (_lens, dio) = open_dio(&master).await;
+    let (_lens, dio) = open_timed(&master).await;
     assert_eq!(master.calls(), (1, 0));
     master.put("3", 99);
     master.put("new", 9);
-    let report = dio.refresh().await.unwrap();
-    assert_eq!((report.inserted, report.changed, report.removed), (1, 1, 0));
+    pass(INTERVAL).await;
     assert_eq!(master.calls(), (0, 1));
     assert_copy(&dio, &master).await;
     // A deleted row stays until the whole list is due.
     master.take("1");
-    dio.refresh().await.unwrap();
+    pass(INTERVAL).await;
     assert!(dio.cache().get_value("1").await.unwrap().is_some());
     assert_eq!(master.calls(), (0, 1));
     master.0.whole_due.store(true, Ordering::SeqCst);
-    dio.refresh().await.unwrap();
+    pass(INTERVAL).await;
     assert_eq!(master.calls(), (1, 0));
     assert_copy(&dio, &master).await;
-    dio.refresh().await.unwrap();
+    pass(INTERVAL).await;
     assert_eq!(master.calls(), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_somebody_asks_for_reads_the_whole_list() {
+    let master = Versioned::new(true);
+    let (_lens, dio) = open_timed(&master).await;
+    pass(INTERVAL).await;
+    assert_eq!(master.calls(), (1, 1));
+    master.take("1");
+    let report = dio.refresh().await.unwrap();
+    assert_eq!((report.inserted, report.changed, report.removed), (0, 0, 1));
+    assert_eq!(master.calls(), (1, 0));
+    assert_copy(&dio, &master).await;
+    // So does a change of which nothing else is known, which may be a delete.
+    master.take("2");
+    dio.handle_event(diorama::ChangeEvent::Invalidated).await.unwrap();
+    assert_eq!(master.calls(), (1, 0));
+    assert_copy(&dio, &master).await;
+    pass(INTERVAL).await;
+    assert_eq!(master.calls(), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_somebody_asks_for_does_not_join_one_that_asks_for_changes() {
+    let master = Versioned::new(true);
+    let (_lens, dio) = open_timed(&master).await;
+    master.calls();
+    let reads = master.0.reads.clone();
+    reads.close();
+    tokio::time::sleep(INTERVAL).await;
+    reads.waited_at(1).await;
+    master.take("1");
+    let asked = [dio.clone(), dio.clone()].map(|dio| tokio::spawn(async move { dio.refresh().await.unwrap() }));
+    breathe().await;
+    reads.open();
+    for asked in asked {
+        assert_eq!(asked.await.unwrap().removed, 1);
+    }
+    assert_eq!(master.calls(), (1, 1), "and those who ask join each other");
+    assert_copy(&dio, &master).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_list_that_cannot_be_applied_is_read_again_as_a_whole() {
     let master = Versioned::new(true);
-    let (_lens, dio) = open_dio(&master).await;
+    let (_lens, dio) = open_timed(&master).await;
     master.calls();
     (1..=200).for_each(|n| master.take(&n.to_string()));
     master.0.whole_due.store(true, Ordering::SeqCst);
     for _ in 0..2 {
-        assert!(dio.refresh().await.is_err(), "it has lost most of its rows");
+        pass(INTERVAL).await;
+        assert!(dio.status().stale, "it has lost most of its rows");
         assert_eq!(master.calls(), (1, 0));
     }
     (1..=200).for_each(|n| master.put(&n.to_string(), n));
-    dio.refresh().await.unwrap();
+    pass(INTERVAL).await;
     assert_eq!(master.calls(), (1, 0));
     assert_copy(&dio, &master).await;
 }

@@ -31,6 +31,8 @@ mod logs;
 mod openapi;
 mod ops;
 mod process;
+#[cfg(feature = "http")]
+mod proxies;
 #[cfg(unix)]
 mod purge;
 mod rates;
@@ -38,6 +40,8 @@ mod reading;
 #[cfg(unix)]
 mod readme;
 mod real;
+#[cfg(feature = "http")]
+mod remote_file;
 #[cfg(unix)]
 mod reload;
 #[cfg(unix)]

@@ -1,7 +1,6 @@
 //! Requests to one API: credentials, rate limit, limits on time and size, and the meaning of answers.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +8,10 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 use reqwest::Response;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::Url;
 
-use super::auth::Authenticator;
+use super::addresses::{PublicOnly, check_public};
+use super::auth::{Authenticator, HttpAuth};
 use super::budget::{Budget, Permit};
 use super::errors::{Failure, detail_of, plain, reset_in, retry_after};
 use super::options::HttpOptions;
@@ -25,8 +24,6 @@ use diorama_core::vista::{Error, Result};
 const REDIRECTS: usize = 5;
 /// Time within which a connection must be established.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Maximum pause that an API can demand.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
 /// Pause after an answer that the limit is exceeded, if it does not say how long.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(5);
 /// Limits of one answer, beside its size.
@@ -106,6 +103,11 @@ impl Client {
         let pem = pem.transpose()?;
         let verification = pem.as_deref().map_or(Verification::Public, Verification::Authorities);
         let tls = tls::client(&verification).map_err(|error| Error::Config(format!("ca: {error}")))?;
+        if let HttpAuth::ClientCredentials { token_url, .. } = &options.auth
+            && options.public_only
+        {
+            check_public(token_url).map_err(|problem| Error::Config(format!("auth: {problem} (addresses)")))?;
+        }
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured((*tls).clone())
             .user_agent(concat!("diorama/", env!("CARGO_PKG_VERSION")))
@@ -201,7 +203,7 @@ impl Client {
         if left.is_some_and(|left| left < 1.0)
             && let Some(wait) = text(&self.reset).and_then(reset_in)
         {
-            self.budget.pause(wait.min(LONGEST_PAUSE));
+            self.budget.pause(wait);
         }
     }
 
@@ -228,13 +230,13 @@ impl Client {
             HttpAction::Accept if status.is_success() => Ok(Reply { status, headers, body, is_nothing: false }),
             HttpAction::Ignore => Ok(Reply { status, headers, body: Bytes::new(), is_nothing: true }),
             HttpAction::RateLimited => {
-                let wait = retry_after.or(reset).unwrap_or(DEFAULT_PAUSE).min(LONGEST_PAUSE);
+                let wait = retry_after.or(reset).unwrap_or(DEFAULT_PAUSE);
                 self.budget.pause(wait);
                 Err(Failure::NotActed { message: words(), retry_after: Some(wait) })
             }
             HttpAction::Retry => {
                 if let Some(wait) = retry_after {
-                    self.budget.pause(wait.min(LONGEST_PAUSE));
+                    self.budget.pause(wait);
                 }
                 let hint = if status == StatusCode::UNAUTHORIZED { "; check auth" } else { "" };
                 Err(Failure::NotActed { message: format!("{}{hint}", words()), retry_after })
@@ -271,14 +273,9 @@ impl Client {
             let origin = self.base.origin().ascii_serialization();
             return refused(format!("{} is not at {origin}: credentials are sent to one origin only", shown(url)));
         }
-        let address = match url.host() {
-            Some(url::Host::Ipv4(address)) => Some(IpAddr::V4(address)),
-            Some(url::Host::Ipv6(address)) => Some(IpAddr::V6(address)),
-            _ => None,
-        };
-        match address.filter(|address| self.public_only && !is_public(*address)) {
-            Some(address) => refused(format!("{address} is not a public address")),
-            None => Ok(()),
+        match self.public_only {
+            true => check_public(url).or_else(refused),
+            false => Ok(()),
         }
     }
 
@@ -310,82 +307,6 @@ pub(crate) async fn read_limited(mut answer: Response, most: u64) -> Result<Byte
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => return Ok(body.into()),
             Err(error) => return Err(format!("the answer has not arrived whole: {}", plain(error))),
-        }
-    }
-}
-
-/// Resolver that returns public addresses only.
-struct PublicOnly;
-
-impl Resolve for PublicOnly {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let public: Vec<SocketAddr> = found.filter(|address| is_public(address.ip())).collect();
-            if public.is_empty() {
-                return Err(format!("{} has no public address", name.as_str()).into());
-            }
-            Ok(Box::new(public.into_iter()) as Addrs)
-        })
-    }
-}
-
-/// Returns true for an address of the public internet: neither private, shared, local, documentation, multicast nor reserved
-/// (RFC 6890).
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            let [a, b, ..] = v4.octets();
-            let is_shared = a == 100 && (64..128).contains(&b);
-            let is_benchmark = a == 198 && (18..20).contains(&b);
-            let is_protocol = v4.octets()[..3] == [192, 0, 0];
-            !(v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_documentation()
-                || v4.is_multicast()
-                || is_shared
-                || is_benchmark
-                || is_protocol
-                || a == 0
-                || a >= 240)
-        }
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => is_public(IpAddr::V4(v4)),
-            // Global unicast, without documentation.
-            None => v6.segments()[0] & 0xe000 == 0x2000 && v6.segments()[..2] != [0x2001, 0xdb8],
-        },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn private_addresses_are_known() {
-        let public = |text: &str| is_public(text.parse().unwrap());
-        for private in [
-            "127.0.0.1",
-            "10.1.2.3",
-            "172.16.0.1",
-            "192.168.1.1",
-            "169.254.169.254",
-            "100.64.0.1",
-            "0.0.0.0",
-            "224.0.0.1",
-            "255.255.255.255",
-            "::1",
-            "fe80::1",
-            "fd00::1",
-            "::ffff:127.0.0.1",
-            "ff02::1",
-            "2001:db8::1",
-        ] {
-            assert!(!public(private), "{private}");
-        }
-        for open in ["8.8.8.8", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8"] {
-            assert!(public(open), "{open}");
         }
     }
 }

@@ -15,7 +15,7 @@ use super::budget::{Budget, HttpRate};
 use super::client::shown;
 use super::keys::KEYS;
 use super::options::{HttpOptions, HttpSince};
-use super::pager::{HttpPages, PageParameter, Paging, StatedTotal};
+use super::paging::{HttpPages, PageParameter, Paging, StatedTotal};
 use super::pointer;
 use super::rules::{HttpAction, HttpRule};
 use super::source::{Http, parse_url};
@@ -180,6 +180,13 @@ fn pages(settings: &dyn Settings) -> HttpPages {
     let (more, pages, first) =
         (json_pointer(settings, "more"), json_pointer(settings, "pages"), settings.count("first", 0..=1_000));
     let (size, size_param) = (settings.number("size"), parameter("size_param"));
+    let overlap = settings.flag("overlap").unwrap_or(true);
+    if settings.has("overlap") && !settings.has("offset") {
+        settings.wrong("overlap", "overlap belongs to offset".into());
+    }
+    if settings.has("offset") && overlap && size == Some(1) {
+        settings.wrong("size", "size must be at least 2 with offset, because pages overlap by a row".into());
+    }
     if size.is_some() != size_param.is_some() {
         settings.wrong("size", "size and size_param belong together".into());
     }
@@ -197,7 +204,7 @@ fn pages(settings: &dyn Settings) -> HttpPages {
                 let first = first.unwrap_or(1) as u64;
                 Paging::PageNumber { parameter, first, pages }
             }))
-            .or(offset.map(|parameter| Paging::Offset { parameter }))
+            .or(offset.map(|parameter| Paging::Offset { parameter, overlap }))
             .or(none.filter(|none| *none).map(|_| Paging::None)),
         [] => None,
         several => {

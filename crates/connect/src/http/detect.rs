@@ -4,7 +4,8 @@ use http::HeaderMap;
 use http::header::LINK;
 use url::Url;
 
-use super::pager::{Page, PageParameter, Paging, StatedTotal};
+use super::pager::Page;
+use super::paging::{PageParameter, Paging, StatedTotal};
 use super::pointer;
 use diorama_core::record::CborValue;
 
@@ -47,7 +48,17 @@ const PAGES: [(&str, &str); 10] = [
     ("/pages", "page"),
 ];
 /// Members with the number of this page.
-const NUMBERS: [&str; 6] = ["/number", "/page", "/page/number", "/current_page", "/currentPage", "/pageNumber"];
+const NUMBERS: [&str; 9] = [
+    "/number",
+    "/page",
+    "/page/number",
+    "/current_page",
+    "/currentPage",
+    "/pageNumber",
+    "/meta/pagination/page",
+    "/meta/current_page",
+    "/pagination/page",
+];
 /// Members with the number of rows that this page leaves out.
 const OFFSETS: [&str; 2] = ["/offset", "/skip"];
 /// Members with the number of all rows.
@@ -83,7 +94,7 @@ pub(super) fn paging(url: &Url, headers: &HeaderMap, document: &CborValue, rows_
     if total(headers, document).is_some()
         && let Some(at) = OFFSETS.iter().find(is_number)
     {
-        return Some(Paging::Offset { parameter: query(&at[1..]) });
+        return Some(Paging::Offset { parameter: query(&at[1..]), overlap: true });
     }
     let has_cursor = |(at, _): &&(&str, &str)| get(at).and_then(pointer::text).is_some();
     if let Some((at, parameter)) = CURSORS.iter().find(has_cursor) {
@@ -163,6 +174,31 @@ fn end_of_parameters(text: &str) -> usize {
     text.len()
 }
 
+/// Returns the number that a page states of itself.
+pub(super) fn page_number(document: &CborValue) -> Option<u64> {
+    let number = |at: &&str| u64::try_from(pointer::get(document, at)?.as_integer()?).ok();
+    NUMBERS.iter().find_map(number)
+}
+
+/// Returns the usual member that has the URL of the next page, and the URL.
+pub(super) fn next_url(document: &CborValue) -> Option<(&'static str, &str)> {
+    let is_url = |text: &str| text.starts_with("http://") || text.starts_with("https://") || text.starts_with('/');
+    let url = |at: &&'static str| Some((*at, pointer::get(document, at)?.as_text().filter(|text| is_url(text))?));
+    LINKS.iter().find_map(url)
+}
+
+/// Returns a usual member that says that there are more pages.
+pub(super) fn sign(document: &CborValue) -> Option<&'static str> {
+    let says_more = |value: &CborValue| match value {
+        CborValue::Bool(more) => *more,
+        CborValue::Integer(pages) => i128::from(*pages) > 1,
+        CborValue::Text(cursor) => !cursor.is_empty(),
+        _ => false,
+    };
+    let mut members = SIGNS.into_iter().chain(CURSORS.into_iter().chain(PAGES).map(|(at, _)| at));
+    members.find(|at| pointer::get(document, at).is_some_and(says_more))
+}
+
 /// Returns the URL of the page after `page`, if there is one. Of the first page, the number of all rows is compared as well.
 ///
 /// # Errors
@@ -171,22 +207,13 @@ pub(super) fn next(page: &Page<'_>, is_first: bool) -> Result<Option<String>, St
     if let Some(url) = header_link(page.headers, "next") {
         return Ok(Some(url));
     }
-    let get = |at: &&str| pointer::get(page.document, at);
-    let is_url = |text: &&str| text.starts_with("http://") || text.starts_with("https://") || text.starts_with('/');
-    if let Some(url) = LINKS.iter().filter_map(get).filter_map(CborValue::as_text).find(is_url) {
+    if let Some((_, url)) = next_url(page.document) {
         return Ok(Some(url.to_string()));
     }
     if page.rows == 0 {
         return Ok(None);
     }
-    let says_more = |value: &CborValue| match value {
-        CborValue::Bool(more) => *more,
-        CborValue::Integer(pages) => i128::from(*pages) > 1,
-        CborValue::Text(cursor) => !cursor.is_empty(),
-        _ => false,
-    };
-    let members = SIGNS.into_iter().chain(CURSORS.into_iter().chain(PAGES).map(|(at, _)| at));
-    let shown = match members.into_iter().find(|at| get(at).is_some_and(says_more)) {
+    let shown = match sign(page.document) {
         Some(at) => format!("the answer has {at}"),
         None => match total(page.headers, page.document).filter(|(_, total)| is_first && *total > page.rows as u64) {
             Some((_, total)) => format!("the answer has {} rows and says that there are {total}", page.rows),
@@ -230,7 +257,7 @@ mod tests {
         assert_eq!(of("http://h/x?_page=1&_per_page=30", json_server), numbered("_page", 1, "/pages"));
         let spring = r#"{"content":[{"id":1}],"number":0,"size":20,"totalPages":3,"totalElements":60}"#;
         assert_eq!(of("http://h/x", spring), numbered("page", 0, "/totalPages"));
-        let offset = Some(Paging::Offset { parameter: PageParameter::Query("skip".into()) });
+        let offset = Some(Paging::Offset { parameter: PageParameter::Query("skip".into()), overlap: true });
         assert_eq!(of("http://h/x", r#"{"products":[{"id":1}],"total":194,"skip":0,"limit":30}"#), offset);
         let cursor = of("http://h/x", r#"{"records":[{"id":1}],"offset":"itr5/rec9"}"#);
         assert!(matches!(cursor, Some(Paging::Cursor { at, .. }) if at == "/offset"));

@@ -12,7 +12,7 @@ use super::budget::{Budget, HttpRate};
 use super::client::{Call, Client, shown};
 use super::errors::Failure;
 use super::options::HttpOptions;
-use super::pager::{HttpPages, Paging};
+use super::paging::{HttpPages, Paging};
 use super::source::{Http, PATIENCE, parse_url};
 use super::write::HttpWrites;
 use crate::connector::{Connector, Key, Settings, Source, SourceRequest};

@@ -9,6 +9,8 @@ use jiff::fmt::rfc2822;
 use super::pointer;
 use diorama_core::vista::{Error, ErrorKind};
 
+/// Maximum pause that an API can demand.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
 /// Maximum length of an API's own words in an error, in characters.
 const MOST_DETAIL: usize = 300;
 
@@ -118,25 +120,28 @@ pub(super) fn detail_of(body: &[u8]) -> String {
     words.map(|words| format!(": {}", words.chars().take(MOST_DETAIL).collect::<String>())).unwrap_or_default()
 }
 
-/// Returns the time that `Retry-After` names: seconds, or a date (RFC 9110, section 10.2.3).
+/// Returns the time that `Retry-After` names: seconds, or a date (RFC 9110, section 10.2.3); at most [`LONGEST_PAUSE`].
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim();
-    match text.parse::<f64>() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
-        Err(_) => Some(until(rfc2822::parse(text).ok()?.timestamp())),
-    }
+    let wait = match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
+        Err(_) => until(rfc2822::parse(text).ok()?.timestamp()),
+    };
+    Some(wait.min(LONGEST_PAUSE))
 }
 
-/// Returns the time until a limit is lifted, from a header with seconds, a Unix time in seconds or milliseconds, or RFC 3339.
+/// Returns the time until a limit is lifted, from a header with seconds, a Unix time in seconds or milliseconds, or RFC 3339; at most
+/// [`LONGEST_PAUSE`].
 pub(super) fn reset_in(value: &str) -> Option<Duration> {
     let value = value.trim();
-    let Ok(number) = value.parse::<f64>() else { return Some(until(value.parse().ok()?)) };
-    match number {
+    let wait = match value.parse::<f64>() {
+        Err(_) => until(value.parse().ok()?),
         // A day at most is a time from now; anything larger is a Unix time.
-        seconds if seconds <= 86_400.0 => Duration::try_from_secs_f64(seconds.max(0.0)).ok(),
-        seconds if seconds < 1e11 => Some(until(Timestamp::from_second(seconds as i64).ok()?)),
-        milliseconds => Some(until(Timestamp::from_millisecond(milliseconds as i64).ok()?)),
-    }
+        Ok(seconds) if seconds <= 86_400.0 => Duration::try_from_secs_f64(seconds.max(0.0)).ok()?,
+        Ok(seconds) if seconds < 1e11 => until(Timestamp::from_second(seconds as i64).ok()?),
+        Ok(milliseconds) => until(Timestamp::from_millisecond(milliseconds as i64).ok()?),
+    };
+    Some(wait.min(LONGEST_PAUSE))
 }
 
 fn until(time: Timestamp) -> Duration {

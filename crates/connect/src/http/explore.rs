@@ -11,7 +11,8 @@ use super::budget::Budget;
 use super::client::{Call, Reply};
 use super::list::PageStart;
 use super::options::HttpOptions;
-use super::pager::{Page, PageParameter, PageRequest, Pager, Paging, StatedTotal};
+use super::pager::{Page, PageRequest, Pager};
+use super::paging::{PageParameter, Paging, StatedTotal};
 use super::row::{document, find_rows, id_of, rows_at};
 use super::source::{Inner, PATIENCE, parse_url};
 use super::{detect, pointer, template};
@@ -135,18 +136,22 @@ impl Explorer {
         self.inner.options.pages.paging = paging;
         let page = Page { headers: &reply.headers, document, rows: items.len(), ends: self.inner.ends(items) };
         let pages = self.inner.options.pages.clone();
-        let request = match Pager::new(&pages).next(&page) {
+        let request = match Pager::new(&pages, false).next(&page) {
             Ok(Some(request)) => request,
             Ok(None) => return self.proposal.note("the list has one page"),
             Err(_) => return self.proposal.note("the second page could not be requested: see page"),
         };
         let first = page.ends.map(|(first, _)| first);
+        let hint = match pages.paging {
+            Paging::Offset { .. } => ", with overlap = false in it if the API takes only multiples of the page size",
+            _ => "",
+        };
         self.proposal.requests += 1;
         let second = self.second(&request).await;
         self.proposal.note(match second {
             Ok(second) if second.is_some() && second != first => "the second page has other rows".to_string(),
-            Ok(_) => "the second page has the same rows as the first, or none: check page".to_string(),
-            Err(error) => format!("the second page could not be read: {error}"),
+            Ok(_) => format!("the second page has the same rows as the first, or none: check page{hint}"),
+            Err(error) => format!("the second page could not be read: {error}{hint}"),
         });
     }
 
@@ -239,7 +244,7 @@ fn keys_of(paging: &Paging) -> String {
         Paging::HeaderCursor { header, parameter: to } => {
             format!("header_cursor = {}, param = {}", quoted(header), parameter(to))
         }
-        Paging::Offset { parameter: to } => format!("offset = {}", parameter(to)),
+        Paging::Offset { parameter: to, .. } => format!("offset = {}", parameter(to)),
         Paging::None | Paging::Detected => "none = true".into(),
     }
 }

@@ -59,9 +59,19 @@ pub(super) const KEYS: &[Key] = &[
         "",
         "Parameter for the number of rows to leave out. Each page begins with the last row of the page before.",
     ),
+    Key::new(
+        "source.page.overlap",
+        "true",
+        "With `offset`: `false` begins each page after the last row, for an API that takes only multiples of the page size. The list is then \
+         read again as numbered pages are.",
+    ),
     Key::new("source.page.none", "", "`true`: the answer is the whole list."),
     Key::new("source.page.param", "", "Parameter for the cursor: a name in the query, or a JSON Pointer in the body."),
-    Key::new("source.page.more", "none", "JSON Pointer to a flag that is false on the last page."),
+    Key::new(
+        "source.page.more",
+        "none",
+        "JSON Pointer to a flag that is false, 0 or null on the last page. The first page must have it.",
+    ),
     Key::new("source.page.first", "1", "Number of the first page."),
     Key::new("source.page.pages", "none", "JSON Pointer to the number of pages."),
     Key::new("source.page.size", "none", "Rows of a page, sent as `size_param`."),

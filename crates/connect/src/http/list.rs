@@ -16,7 +16,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::client::{Call, Reply, shown};
 use super::errors::Failure;
-use super::pager::{Page, PageError, PageParameter, PageRequest, Pager};
+use super::pager::{Page, PageError, PageRequest, Pager, text};
+use super::paging::{PageParameter, Paging};
 use super::pointer;
 use super::row::{document, encode, id_of, rows_at};
 use super::since::ChangeTime;
@@ -28,10 +29,10 @@ use diorama_core::vista::{Error, Result};
 
 /// Time for which the request for a page waits for the rate limit.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Attempts to read a page.
-const ATTEMPTS: u32 = 4;
+/// Attempts to read a page, and of a write that the API recognizes.
+pub(super) const ATTEMPTS: u32 = 4;
 /// Pause between two attempts: initial and maximum.
-const BACKOFF: (Duration, Duration) = match cfg!(test) {
+pub(super) const BACKOFF: (Duration, Duration) = match cfg!(test) {
     false => (Duration::from_millis(250), Duration::from_secs(5)),
     true => (Duration::from_millis(5), Duration::from_millis(50)),
 };
@@ -57,7 +58,7 @@ pub(super) struct PageStart<'s> {
     /// Headers of the first request.
     conditions: &'s [(HeaderName, HeaderValue)],
     /// Time since which changes are listed.
-    since: Option<String>,
+    since: Option<ChangeTime>,
 }
 
 /// The last whole list.
@@ -115,7 +116,7 @@ impl Inner {
         if age.is_none_or(|age| age >= options.full_every) {
             return Ok(None);
         }
-        let start = PageStart { conditions: &[], since: Some(from.before(options.lookback).to_text()) };
+        let start = PageStart { conditions: &[], since: Some(from.before(options.lookback)) };
         let Some(pass) = self.read_pass(&start).await? else { return Ok(None) };
         let newest = pass.newest.filter(|newest| *newest > from).unwrap_or(from);
         Ok(Some(pass.rows.with_since(Some(newest.to_text()))))
@@ -123,27 +124,35 @@ impl Inner {
 
     /// Reads all pages once. If the rows move while they are read, begins again. `None` if the first page meets `conditions`.
     async fn read_pass(&self, start: &PageStart<'_>) -> Result<Option<Pass>> {
+        let mut repeated = Some(String::new());
         for _ in 0..PASSES {
             match self.try_pass(start).await {
                 Ok(pass) => return Ok(pass),
-                Err(PassError::Moved) => {}
+                Err(PassError::Moved) => repeated = None,
+                Err(PassError::Repeated(detail)) => repeated = repeated.map(|_| detail),
                 Err(PassError::Failed(error)) => return Err(error),
             }
         }
         let place = shown(&self.url);
-        Err(Error::transient(format!("rows of {place} have moved each of {PASSES} times that it was read")))
+        Err(match repeated {
+            Some(detail) => Error::permanent(format!("{place}: {detail}")),
+            None => Error::transient(format!(
+                "rows of {place} have moved each of {PASSES} times that it was read{}",
+                self.overlap_hint()
+            )),
+        })
     }
 
     async fn try_pass(&self, start: &PageStart<'_>) -> Result<Option<Pass>, PassError> {
         let place = shown(&self.url);
-        let mut pager = Pager::new(&self.options.pages);
+        let mut pager = Pager::new(&self.options.pages, start.since.is_some());
         let mut rows = Rows::with_layout(self.schema.layout().clone());
         let (mut decoded, mut validators, mut newest) = (DecodedRows::default(), Vec::new(), None);
         let mut next = Some(PageRequest::First);
         while let Some(request) = next {
             let is_first = request == PageRequest::First;
             let call = self.page_call(&request, start)?;
-            let reply = self.read_page(&call).await?;
+            let reply = self.read_page(&call).await.map_err(|failure| self.explain(failure, is_first).of_read())?;
             if reply.status == StatusCode::NOT_MODIFIED {
                 return Ok(None);
             }
@@ -191,7 +200,7 @@ impl Inner {
         };
         let mut body = options.body.clone();
         if !matches!(request, PageRequest::Url(_)) {
-            let size = options.pages.size.as_ref().map(|(parameter, size)| (parameter, size.to_string()));
+            let size = options.pages.size.as_ref().map(|(parameter, size)| (parameter, CborValue::from(*size)));
             for (name, value) in &options.query {
                 set_query(&mut url, name, value);
             }
@@ -199,7 +208,11 @@ impl Inner {
                 PageRequest::With(parameter, value) => Some((parameter, value.clone())),
                 _ => None,
             };
-            let since = options.since.as_ref().map(|since| &since.parameter).zip(start.since.clone());
+            let since = options
+                .since
+                .as_ref()
+                .map(|since| &since.parameter)
+                .zip(start.since.as_ref().map(ChangeTime::to_value));
             for (parameter, value) in size.into_iter().chain(since).chain(position) {
                 set_parameter(&mut url, &mut body, parameter, &value);
             }
@@ -212,8 +225,28 @@ impl Inner {
         Ok(call)
     }
 
+    /// Adds the setting to a refusal of an offset that is not a multiple of the page size.
+    fn explain(&self, failure: Failure, is_first: bool) -> Failure {
+        match failure {
+            Failure::Refused { status, message } if !is_first && matches!(status.as_u16(), 400 | 416 | 422) => {
+                Failure::Refused { status, message: format!("{message}{}", self.overlap_hint()) }
+            }
+            failure => failure,
+        }
+    }
+
+    fn overlap_hint(&self) -> &'static str {
+        match self.options.pages.paging {
+            Paging::Offset { overlap: true, .. } => {
+                "; an API that takes only multiples of the page size requires page.overlap = false"
+            }
+            Paging::Offset { overlap: false, .. } => "; page.total ends a list before such a page",
+            _ => "",
+        }
+    }
+
     /// Sends the request for a page, again after failures that may pass.
-    async fn read_page(&self, call: &Call) -> Result<Reply> {
+    async fn read_page(&self, call: &Call) -> Result<Reply, Failure> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         for attempt in 1.. {
             let failure = match self.client.send(call).await {
@@ -227,11 +260,11 @@ impl Inner {
                 Failure::Refused { .. } => false,
             };
             if !may_pass || attempt >= ATTEMPTS {
-                return Err(failure.of_read());
+                return Err(failure);
             }
             tokio::time::sleep(backoff.rest_jittered()).await;
         }
-        Err(Error::transient("the page was not read"))
+        Err(Failure::not_acted("the page was not read"))
     }
 
     /// Ids of the first and the last item.
@@ -277,6 +310,8 @@ impl Inner {
 enum PassError {
     /// The rows have moved while they were read.
     Moved,
+    /// A page was the one before again.
+    Repeated(String),
     Failed(Error),
 }
 
@@ -284,6 +319,7 @@ impl PassError {
     fn of(error: PageError, place: &str) -> PassError {
         match error {
             PageError::Moved => PassError::Moved,
+            PageError::Repeated(detail) => PassError::Repeated(detail),
             PageError::Wrong(detail) => PassError::Failed(Error::permanent(format!("{place}: {detail}"))),
         }
     }
@@ -310,13 +346,11 @@ fn set_query(url: &mut Url, name: &str, value: &str) {
     pairs.append_pair(name, value);
 }
 
-fn set_parameter(url: &mut Url, body: &mut Option<CborValue>, parameter: &PageParameter, value: &str) {
+fn set_parameter(url: &mut Url, body: &mut Option<CborValue>, parameter: &PageParameter, value: &CborValue) {
     match parameter {
-        PageParameter::Query(name) => set_query(url, name, value),
+        PageParameter::Query(name) => set_query(url, name, &text(value)),
         PageParameter::Body(at) => {
-            // A number is one in JSON too.
-            let value = value.parse::<u64>().map_or_else(|_| value.into(), CborValue::from);
-            pointer::set(body.get_or_insert_with(|| CborValue::Map(Vec::new())), at, value);
+            pointer::set(body.get_or_insert_with(|| CborValue::Map(Vec::new())), at, value.clone());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! HTTP APIs that answer in JSON: paged lists as sources, and requests for writes.
 
+mod addresses;
 pub(crate) mod auth;
 pub(crate) mod budget;
 pub(crate) mod client;
@@ -12,9 +13,11 @@ mod keys;
 pub(crate) mod list;
 mod options;
 mod pager;
+mod paging;
 mod pointer;
 mod row;
 mod rules;
+mod signs;
 mod since;
 pub(crate) mod source;
 mod template;
@@ -26,7 +29,7 @@ pub use self::config::HttpConnector;
 pub use self::diorama::DioramaConnector;
 pub use self::explore::{HttpProposal, explore};
 pub use self::options::{HttpOptions, HttpSince};
-pub use self::pager::{HttpPages, PageParameter, Paging, StatedTotal};
+pub use self::paging::{HttpPages, PageParameter, Paging, StatedTotal};
 pub use self::rules::{HttpAction, HttpRule};
 pub use self::source::Http;
 pub use self::write::{HttpIfMatch, HttpWrites};

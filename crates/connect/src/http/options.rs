@@ -7,7 +7,7 @@ use http::{HeaderMap, Method};
 
 use super::auth::HttpAuth;
 use super::budget::HttpRate;
-use super::pager::{HttpPages, PageParameter};
+use super::paging::{HttpPages, PageParameter};
 use super::rules::HttpRule;
 use super::write::HttpWrites;
 use diorama_core::record::CborValue;

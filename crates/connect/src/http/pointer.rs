@@ -60,7 +60,8 @@ pub(super) fn text(value: &CborValue) -> Option<String> {
     }
 }
 
-fn steps(pointer: &str) -> impl Iterator<Item = String> + '_ {
+/// Returns the names and indexes of a pointer.
+pub(super) fn steps(pointer: &str) -> impl Iterator<Item = String> + '_ {
     let pointer = if pointer == "/" { "" } else { pointer };
     pointer.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~"))
 }

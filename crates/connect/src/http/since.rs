@@ -40,6 +40,14 @@ impl ChangeTime {
         }
     }
 
+    /// Returns the time as a value of a request.
+    pub(super) fn to_value(&self) -> CborValue {
+        match self {
+            ChangeTime::Seconds(seconds) => (*seconds).into(),
+            ChangeTime::Text(time) => time.to_string().into(),
+        }
+    }
+
     /// Returns the time `lookback` earlier.
     pub(super) fn before(&self, lookback: Duration) -> ChangeTime {
         match self {

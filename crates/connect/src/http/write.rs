@@ -3,14 +3,17 @@
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use http::{HeaderMap, Method, StatusCode};
+use uuid::Uuid;
 
 use super::client::{Call, Reply};
 use super::errors::Failure;
+use super::list::{ATTEMPTS, BACKOFF};
 use super::row::id_of;
 use super::source::{Inner, PATIENCE};
 use super::template::{self, BodyTemplate};
+use diorama_core::dio::Backoff;
 use diorama_core::record::{CborValue, Record, id_to_value, merge_patch};
-use diorama_core::vista::{Error, Result, WriteOp, Written};
+use diorama_core::vista::{Error, ErrorKind, Result, WriteOp, Written};
 
 /// Attempts of a write that requires the row's newest version.
 const VERSIONS: usize = 3;
@@ -168,8 +171,25 @@ impl Inner {
         let writes = self.options.writes.as_ref();
         let create = writes.and_then(|writes| writes.create.as_ref());
         match (writes, create) {
-            (Some(writes), Some(create)) => self.create(writes, create, None, None, record).await,
+            (Some(writes), Some(create)) => self.create_once(writes, create, record).await,
             _ => Err(self.unsupported("choose an id")),
+        }
+    }
+
+    /// Creates a row whose id the API chooses. If the API recognizes repeated writes, one whose answer was lost is repeated under the
+    /// same key.
+    async fn create_once(&self, writes: &HttpWrites, create: &Request, record: &Record) -> Result<Written> {
+        let key = writes.are_idempotent().then(|| Uuid::now_v7().to_string());
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match self.create(writes, create, key.as_deref(), None, record).await {
+                Err(error) if error.kind() == ErrorKind::Unknown && key.is_some() && attempt < ATTEMPTS => {
+                    tokio::time::sleep(backoff.rest_jittered()).await;
+                }
+                created => return created,
+            }
         }
     }
 
@@ -198,13 +218,7 @@ impl Inner {
             failure => failure.of_write(id.unwrap_or("new")),
         };
         let reply = self.client.send(&call).await.map_err(failed)?;
-        let written = self.written(id, &reply)?;
-        match (&written.id, id) {
-            (None, None) => Err(Error::unknown(
-                "the API has not returned the id of the new row, which may exist: row in source is the place of the row in an answer",
-            )),
-            _ => Ok(written),
-        }
+        self.written(id, &reply)
     }
 
     async fn change(

@@ -333,3 +333,33 @@ async fn an_unchanged_file_is_not_read_again_and_new_columns_are_kept() {
     let rows = vista.shell().list_changed(&fingerprint).await.unwrap().unwrap();
     assert_eq!(rows.get("1").unwrap()["other"], "new".into());
 }
+
+#[tokio::test]
+async fn a_file_keeps_the_contract_of_sources() {
+    let fixture = Fixture::new();
+    let schema = "message m {
+        required int64 id;
+        required binary name (STRING);
+        optional int64 price;
+        required int64 category_id;
+    }";
+    let rows: Vec<Vec<&str>> = crate::contract::CSV.lines().skip(1).map(|line| line.split(',').collect()).collect();
+    // Rows of several groups are one list.
+    for size in [3, 100] {
+        let group = |rows: &[Vec<&str>]| {
+            let numbers = |at: usize| rows.iter().filter_map(|row| row[at].parse::<i64>().ok()).collect::<Vec<_>>();
+            let names: Vec<&str> = rows.iter().map(|row| row[1]).collect();
+            let known: Vec<i16> = rows.iter().map(|row| i16::from(!row[2].is_empty())).collect();
+            vec![
+                column::<Int64Type>(numbers(0), &[], &[]),
+                column::<ByteArrayType>(texts(&names), &[], &[]),
+                column::<Int64Type>(numbers(2), &known, &[]),
+                column::<Int64Type>(numbers(3), &[], &[]),
+            ]
+        };
+        fixture.write(schema, Compression::SNAPPY, rows.chunks(size).map(group).collect());
+        let vista = fixture.open(ParquetOptions::default()).await.unwrap();
+        crate::contract::reads(&vista, crate::contract::Natural::Stored).await;
+        crate::contract::refuses_writes(&vista).await;
+    }
+}

@@ -302,3 +302,32 @@ async fn a_repeated_or_missing_id_is_named_by_its_row() {
     let error = fixture.open(by).await.unwrap().list_values().await.unwrap_err();
     assert!(error.to_string().contains("has id \"1\", which row 2 already has"), "{error}");
 }
+
+#[tokio::test]
+async fn both_formats_keep_the_contract_of_sources() {
+    let lines: Vec<Vec<&str>> = crate::contract::CSV.lines().map(|line| line.split(',').collect()).collect();
+    let is_number = |cell: &str| cell.parse::<i64>().is_ok();
+    let xlsx = lines.iter().zip(1..).map(|(cells, number)| {
+        let cells: Vec<String> =
+            cells.iter().map(|cell| if is_number(cell) { format!("={cell}") } else { (*cell).to_string() }).collect();
+        row(number, &cells.iter().map(String::as_str).collect::<Vec<_>>())
+    });
+    let ods = lines.iter().map(|cells| {
+        let cell = |cell: &&str| match (is_number(cell), cell.is_empty()) {
+            (true, _) => format!(r#"<table:table-cell office:value-type="float" office:value="{cell}"/>"#),
+            (false, true) => "<table:table-cell/>".to_string(),
+            (false, false) => {
+                format!(r#"<table:table-cell office:value-type="string"><text:p>{cell}</text:p></table:table-cell>"#)
+            }
+        };
+        format!("<table:table-row>{}</table:table-row>", cells.iter().map(cell).collect::<String>())
+    });
+    let (first, second) = (Fixture::new("goods.xlsx"), Fixture::new("goods.ods"));
+    first.xlsx(&[("Goods", &xlsx.collect::<String>())]);
+    second.ods(&ods.collect::<String>());
+    for fixture in [first, second] {
+        let vista = fixture.open(SpreadsheetOptions::default()).await.unwrap();
+        crate::contract::reads(&vista, crate::contract::Natural::Stored).await;
+        crate::contract::refuses_writes(&vista).await;
+    }
+}

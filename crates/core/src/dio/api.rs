@@ -263,7 +263,8 @@ impl Dio {
         self.0.core.ingest(&self.0, event.into()).await
     }
 
-    /// Refreshes now, or joins the refresh under way: runs `on_refresh` if there is one, then publishes `Invalidated`.
+    /// Refreshes now, or joins the refresh under way: runs `on_refresh` if there is one, then publishes `Invalidated`. A refresh of the
+    /// timer that asks the master for changes only is waited for and not joined.
     ///
     /// If `on_start` has failed, the refresh runs `on_start` again instead.
     ///

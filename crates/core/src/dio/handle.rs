@@ -34,7 +34,7 @@ impl Handle {
     pub(crate) fn refresh_if_stale(self: &Arc<Self>) {
         if self.core.settings.cache_ttl.is_some() && self.core.callbacks.on_refresh.is_some() && self.core.is_stale() {
             let handle = Arc::clone(self);
-            self.core.tasks.spawn(async move { handle.core.refresh(&handle).await });
+            self.core.tasks.spawn(async move { handle.core.refresh_changes(&handle).await });
         }
     }
 }

@@ -12,6 +12,7 @@ use super::core::Core;
 use super::guard::Guard;
 use super::handle::Dio;
 use super::sync::replacement_rows::ReplacementRows;
+use super::sync::report::RefreshDemands;
 use crate::record::Rows;
 use crate::state::{OpId, Outcome};
 use crate::vista::{Error, Result};
@@ -33,8 +34,8 @@ pub(crate) struct Scope {
     pub(crate) dio: Arc<str>,
     pub(crate) kind: Kind,
     pub(crate) op: Option<OpId>,
-    /// True if the caller allows a list that is much smaller than the cache.
-    pub(crate) allow_shrink: bool,
+    /// Demands of the caller, in `on_start` and `on_refresh`.
+    pub(crate) demands: RefreshDemands,
     /// The last complete list that the callback gave to the cache.
     pub(crate) listed: Mutex<Option<Arc<Rows>>>,
     /// Differences of the callback, and whether they were published as row events.
@@ -64,7 +65,7 @@ impl Scope {
             dio: Arc::clone(dio),
             kind,
             op: None,
-            allow_shrink: false,
+            demands: RefreshDemands { allow_shrink: false, whole: false },
             listed: Mutex::new(None),
             covered: Mutex::new(RefreshNotices::default()),
             guard: None,

@@ -167,7 +167,8 @@ pub trait TableShell: Send + Sync + 'static {
         narrowing::write(self, op, within).await
     }
 
-    /// Inserts a row whose id the source chooses, and returns that id with the row.
+    /// Inserts a row whose id the source chooses, and returns that id with the row. Without an id the row is inserted, and the source
+    /// has not told which it is.
     ///
     /// # Errors
     /// As [`TableShell::write`].

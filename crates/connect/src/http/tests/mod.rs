@@ -1,6 +1,11 @@
 //! Tests of the connector with doubles of public APIs.
 
+mod inserts;
+mod pages;
+mod parsers;
 mod rest;
+mod scripted;
+mod transport;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -307,6 +312,19 @@ async fn wrong_credentials_and_a_wrong_path_say_what_to_do() {
     let private = HttpOptions { public_only: true, ..options(&double) };
     let error = Http::open("rows", &double.list_url(), private).await.unwrap_err();
     assert!(error.to_string().contains("not a public address"), "{error}");
+    for token_url in ["http://127.0.0.1:9/token", "http://[::1]/token", "http://2130706433/token", "http://10.0.0.1/"] {
+        let auth = HttpAuth::ClientCredentials {
+            token_url: token_url.parse().unwrap(),
+            client_id: "id".into(),
+            client_secret: "secret".into(),
+            scope: None,
+            audience: None,
+        };
+        let private = HttpOptions { public_only: true, auth, ..HttpOptions::default() };
+        let error = Http::open("rows", "http://api.invalid/rows", private).await.unwrap_err();
+        assert!(matches!(error, Error::Config(_)), "{token_url}: {error}");
+        assert!(error.to_string().contains("not a public address"), "{token_url}: {error}");
+    }
     let error = Http::open("rows", "ftp://example.com/x", HttpOptions::default()).await.unwrap_err();
     assert!(matches!(error, Error::Config(_)), "{error}");
 }

@@ -78,7 +78,7 @@ async fn with_api(rows: Vec<Value>, test: impl AsyncFnOnce(Shared, CutProxy)) {
 
 async fn open(proxy: &CutProxy, size: u64) -> Vista {
     let pages = HttpPages {
-        paging: Paging::Offset { parameter: PageParameter::Query("offset".into()) },
+        paging: Paging::Offset { parameter: PageParameter::Query("offset".into()), overlap: true },
         size: Some((PageParameter::Query("limit".into()), size)),
         total: Some(StatedTotal::Body("/total".into())),
         ..HttpPages::default()

@@ -210,7 +210,7 @@ impl Facade {
             return Err(Error::invalid(detail));
         } else {
             core.writable()?;
-            core.insert_at_master(record, within.as_deref()).await?
+            core.insert_at_master(&self.handle, record, within.as_deref()).await?
         };
         Ok(Written { id: Some(id), ..Written::default() })
     }

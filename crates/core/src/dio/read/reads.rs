@@ -77,7 +77,7 @@ impl Dio {
             return self.vista().insert_return_id(row).await;
         }
         self.0.core.writable()?;
-        self.0.core.insert_at_master(row, bounds).await
+        self.0.core.insert_at_master(&self.0, row, bounds).await
     }
 
     /// Returns true if new rows without an id get a new UUID; else their master chooses one, and they are not queued.

@@ -260,7 +260,7 @@ impl Handle {
         let ready = !core.is_loading();
         if ready && core.settings.refresh_on_open && core.callbacks.on_refresh.is_some() && core.is_stale() {
             let handle = Arc::clone(self);
-            core.tasks.spawn(async move { handle.core.refresh(&handle).await });
+            core.tasks.spawn(async move { handle.core.refresh_changes(&handle).await });
         }
     }
 }

@@ -54,7 +54,7 @@ impl Core {
         // A list with rows that cannot be decoded removes no rows.
         let mut gone = Vec::new();
         if rows.undecodable().is_none() {
-            self.check_shrink(rows.len(), confirmed_at(&state, stamp.mark), scope.allow_shrink)?;
+            self.check_shrink(rows.len(), confirmed_at(&state, stamp.mark), scope.demands.allow_shrink)?;
             gone = missing(&state, &rows);
         }
         let items: Vec<ReadRow> = gone.into_iter().map(|id| ReadRow { id, row: None, ordinal: None }).collect();
@@ -79,7 +79,7 @@ impl Core {
         let complete = stamp.complete;
         // A list with rows that cannot be decoded removes no rows.
         let decoded = self.check_decoded(&rows, complete)?;
-        let allow_shrink = scope_of(&self.name).is_some_and(|scope| scope.allow_shrink);
+        let allow_shrink = scope_of(&self.name).is_some_and(|scope| scope.demands.allow_shrink);
         let list = Listing {
             mark: stamp.mark,
             whole: complete,

@@ -10,7 +10,9 @@ use crate::dio::handle::{Dio, Handle};
 use crate::dio::scope;
 use crate::dio::scope::{Kind, Scope};
 use crate::record::{Body, CborValue, Id, Record};
-use crate::state::{COLUMN_CLOCK, Command, EventVersion, Notice, Origin, UpstreamChange, UpstreamEvent, check_size};
+use crate::state::{
+    COLUMN_CLOCK, Command, EventVersion, Notice, Origin, State, UpstreamChange, UpstreamEvent, check_size,
+};
 use crate::vista::{ChangeEvent, Coercion, Error, Result, RowCheck, Shape, WriteBounds};
 
 /// [`ChangeEvent`] with the metadata of its sender.
@@ -195,6 +197,7 @@ impl Core {
     /// master for it came first and it has to be read again.
     pub(crate) async fn insert_at_master(
         self: &Arc<Self>,
+        handle: &Arc<Handle>,
         record: &Record,
         within: Option<&WriteBounds>,
     ) -> Result<String> {
@@ -207,13 +210,37 @@ impl Core {
         let mut record = check.check(Cow::Owned(record))?.row.into_owned();
         record.remove(schema.id_column());
         within.map_or(Ok(()), |within| within.check_after(&record, false))?;
-        let guard = self.open_guard().await?;
+        let (guard, before) = (self.open_guard().await?, self.state());
         let written = self.vista.shell().insert_return_id(&record).await?;
-        let id = written.id.ok_or_else(|| Error::permanent("the source did not return the id of the inserted row"))?;
+        let Some(id) = written.id else {
+            drop(guard);
+            return self.find_inserted(handle, &before, record).await;
+        };
         let row = written.record.as_ref().unwrap_or(&record);
         let body = Body::encode(&id, row, self.vista.schema().layout());
         let item = crate::state::ReadRow { id: Id::from(id.as_str()), row: Some(body), ordinal: None };
         self.commit(Command::ReadRows { items: vec![item], mark: guard.mark, notice: Notice::RowEvents }).await?;
         Ok(id)
+    }
+
+    /// Finds the id of a row that the master has inserted without returning it: that of the only row with these columns that is
+    /// new after a refresh.
+    async fn find_inserted(self: &Arc<Self>, handle: &Arc<Handle>, before: &State, record: Record) -> Result<String> {
+        let unknown = |why: &str| {
+            Error::permanent(format!(
+                "the source has inserted the row without returning its id, and {why}: do not repeat the insert"
+            ))
+        };
+        self.refresh_anew(handle).await.map_err(|error| unknown(&format!("the list could not be read ({error})")))?;
+        let state = self.state();
+        let is_ours =
+            |row: &Record| record.iter().all(|(column, value)| row.get(column).unwrap_or(&CborValue::Null) == value);
+        let new = state.table().iter_slots().filter(|row| before.get(row.id()).is_none());
+        let mut found = new.filter(|row| row.decode().is_ok_and(|row| is_ours(&row)));
+        match (found.next(), found.next()) {
+            (Some(row), None) => Ok(row.id().to_string()),
+            (None, _) => Err(unknown("no new row has its columns")),
+            (Some(_), Some(_)) => Err(unknown("several new rows have its columns")),
+        }
     }
 }

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::announcement::Announcement;
-use super::report::{RefreshFuture, RefreshReport, report};
+use super::report::{RefreshDemands, RefreshFuture, RefreshReport, RefreshUnderWay, report};
 use crate::dio::core::Core;
 use crate::dio::events::event::{DioEvent, Position};
 use crate::dio::handle::{Dio, Handle};
@@ -19,49 +19,69 @@ use crate::vista::{Error, Result};
 enum RefreshStart {
     New(RefreshFuture),
     /// A refresh that was already under way.
-    UnderWay(RefreshFuture),
+    UnderWay(RefreshUnderWay),
 }
 
 impl Core {
-    /// Refreshes, or joins the refresh under way.
+    /// Refreshes by the whole list, or joins such a refresh under way.
     pub(crate) async fn refresh(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<RefreshReport> {
-        self.join_refresh(handle, self.settings.allow_shrink).await
+        let demands = RefreshDemands { allow_shrink: self.settings.allow_shrink, whole: true };
+        loop {
+            match self.begin_refresh(handle, demands)? {
+                RefreshStart::New(refresh) => return refresh.await,
+                RefreshStart::UnderWay(RefreshUnderWay { refresh, whole: true }) => return refresh.await,
+                // Deleted rows are not among the changes that it asks for.
+                RefreshStart::UnderWay(RefreshUnderWay { refresh, whole: false }) => match refresh.await {
+                    Err(Error::Closed) => return Err(Error::Closed),
+                    _ => continue,
+                },
+            }
+        }
     }
 
-    async fn join_refresh(self: &Arc<Self>, handle: &Arc<Handle>, allow_shrink: bool) -> Result<RefreshReport> {
-        match self.begin_refresh(handle, allow_shrink)? {
-            RefreshStart::New(refresh) | RefreshStart::UnderWay(refresh) => refresh.await,
+    /// Refreshes by what has changed, if the master can tell, or joins the refresh under way. For refreshes that nobody asks for.
+    pub(crate) async fn refresh_changes(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<RefreshReport> {
+        let demands = RefreshDemands { allow_shrink: self.settings.allow_shrink, whole: false };
+        match self.begin_refresh(handle, demands)? {
+            RefreshStart::New(refresh) | RefreshStart::UnderWay(RefreshUnderWay { refresh, .. }) => refresh.await,
         }
     }
 
     /// Begins a refresh, unless one is under way.
-    fn begin_refresh(self: &Arc<Self>, handle: &Arc<Handle>, allow_shrink: bool) -> Result<RefreshStart> {
+    fn begin_refresh(self: &Arc<Self>, handle: &Arc<Handle>, demands: RefreshDemands) -> Result<RefreshStart> {
         let caller = scope_of(&self.name).map(|scope| scope.kind);
         if matches!(caller, Some(Kind::Refresh | Kind::Start)) {
             return Err(Error::Reentrant { what: "refresh" });
         }
         let mut refreshing = self.sync.refreshing.lock();
-        if let Some(refresh) = &*refreshing {
-            return Ok(RefreshStart::UnderWay(refresh.clone()));
+        if let Some(under_way) = &*refreshing {
+            return Ok(RefreshStart::UnderWay(under_way.clone()));
         }
+        let whole = demands.whole || self.sync.last_list.lock().since.is_none();
+        let demands = RefreshDemands { whole, ..demands };
         let (core, dio) = (Arc::clone(self), Dio(Arc::clone(handle)));
         let task = self.tasks.spawn(async move {
-            let result = core.refresh_once(&dio, allow_shrink, caller == Some(Kind::Query)).await;
+            let result = core.refresh_once(&dio, demands, caller == Some(Kind::Query)).await;
             *core.sync.refreshing.lock() = None;
             result
         });
         let refresh = task.map(|joined| joined.unwrap_or(Err(Error::Closed))).boxed().shared();
-        *refreshing = Some(refresh.clone());
+        *refreshing = Some(RefreshUnderWay { refresh: refresh.clone(), whole });
         Ok(RefreshStart::New(refresh))
     }
 
     /// Runs one refresh. `by_query` is true if `on_query` began it.
-    async fn refresh_once(self: &Arc<Self>, dio: &Dio, allow_shrink: bool, by_query: bool) -> Result<RefreshReport> {
+    async fn refresh_once(
+        self: &Arc<Self>,
+        dio: &Dio,
+        demands: RefreshDemands,
+        by_query: bool,
+    ) -> Result<RefreshReport> {
         let _listing = self.sync.listing.lock().await;
         let _announcement = Announcement::of(self);
         let started = Instant::now();
         let failed_before = self.sync.last_list.lock().failed.is_some();
-        let refreshed = match self.read_again(dio, allow_shrink).await {
+        let refreshed = match self.read_again(dio, demands).await {
             Ok((report, covered)) => self.publish_refreshed(report, covered, started, by_query).await,
             Err(error) => Err(error),
         };
@@ -73,12 +93,12 @@ impl Core {
     }
 
     /// Reads the source. Returns the report, and true if all differences were published as row events.
-    async fn read_again(self: &Arc<Self>, dio: &Dio, allow_shrink: bool) -> Result<(RefreshReport, bool)> {
+    async fn read_again(self: &Arc<Self>, dio: &Dio, demands: RefreshDemands) -> Result<(RefreshReport, bool)> {
         self.ring.push_unlogged(DioEvent::Refreshing);
         self.enter_refresh();
         let refreshed = match self.start_failed() {
-            true => self.start_again(dio, allow_shrink).await,
-            false => self.run_refresh_callback(dio, allow_shrink).await,
+            true => self.start_again(dio, demands.allow_shrink).await,
+            false => self.run_refresh_callback(dio, demands).await,
         };
         self.leave_refresh();
         let (mut report, covered) = match refreshed {
@@ -146,10 +166,10 @@ impl Core {
 
     /// Runs a refresh that begins after this call, so that it sees everything that happened before.
     pub(crate) async fn refresh_anew(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<RefreshReport> {
-        let refresh = self.sync.refreshing.lock().clone();
-        if let Some(refresh) = refresh {
+        let under_way = self.sync.refreshing.lock().clone();
+        if let Some(under_way) = under_way {
             // It may have read the master already, so that its result does not count.
-            let _ = refresh.await;
+            let _ = under_way.refresh.await;
         }
         self.refresh(handle).await
     }
@@ -157,10 +177,10 @@ impl Core {
     /// Runs a new refresh without the shrink guard.
     pub(crate) async fn refresh_allowing_shrink(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<RefreshReport> {
         loop {
-            match self.begin_refresh(handle, true)? {
+            match self.begin_refresh(handle, RefreshDemands { allow_shrink: true, whole: true })? {
                 RefreshStart::New(refresh) => return refresh.await,
                 // That refresh may have the shrink guard, so that its result does not count, unless the Dio has closed.
-                RefreshStart::UnderWay(refresh) => match refresh.await {
+                RefreshStart::UnderWay(RefreshUnderWay { refresh, .. }) => match refresh.await {
                     Err(Error::Closed) => return Err(Error::Closed),
                     _ => continue,
                 },
@@ -168,9 +188,13 @@ impl Core {
         }
     }
 
-    async fn run_refresh_callback(self: &Arc<Self>, dio: &Dio, allow_shrink: bool) -> Result<(RefreshReport, bool)> {
+    async fn run_refresh_callback(
+        self: &Arc<Self>,
+        dio: &Dio,
+        demands: RefreshDemands,
+    ) -> Result<(RefreshReport, bool)> {
         let Some(on_refresh) = self.callbacks.on_refresh.clone() else { return Ok((RefreshReport::default(), false)) };
-        let scope = self.callback_scope(Kind::Refresh, allow_shrink).await?;
+        let scope = self.callback_scope(Kind::Refresh, demands).await?;
         scope::run(self, Arc::clone(&scope), scope::calling(dio.clone(), move |dio| on_refresh(dio))).await?;
         self.finish_callback(&scope).await?;
         let covered = std::mem::take(&mut *scope.covered.lock());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::apply::Listing;
 use super::replacement_rows::ReplacementRows;
+use super::report::RefreshDemands;
 use crate::dio::core::Core;
 use crate::dio::scope;
 use crate::dio::scope::{Kind, Scope, scope_of};
@@ -17,11 +18,11 @@ use crate::vista::Result;
 
 impl Core {
     /// Scope of an `on_start` or `on_refresh` that begins now, with the mark of its beginning.
-    pub(crate) async fn callback_scope(self: &Arc<Self>, kind: Kind, allow_shrink: bool) -> Result<Arc<Scope>> {
+    pub(crate) async fn callback_scope(self: &Arc<Self>, kind: Kind, demands: RefreshDemands) -> Result<Arc<Scope>> {
         // A guard for an id that no row has: changes of all rows are recorded as touched, but no row counts as being read,
         // so that events and the callback's own statements are applied at once.
         let guard = self.open_guard_for(&Id::from("")).await?;
-        Ok(Arc::new(Scope { allow_shrink, guard: Some(guard), ..Scope::new(&self.name, kind) }))
+        Ok(Arc::new(Scope { demands, guard: Some(guard), ..Scope::new(&self.name, kind) }))
     }
 
     /// Begins to collect the running callback's writes. Returns false if the caller is not a callback that makes the copy.

@@ -8,8 +8,25 @@ use crate::dio::events::event::Position;
 use crate::state::Outcome;
 use crate::vista::Result;
 
-/// Refresh under way, shared by the callers that join it.
+/// Result of a refresh, shared by the callers that join it.
 pub(crate) type RefreshFuture = Shared<BoxFuture<'static, Result<RefreshReport>>>;
+
+/// Refresh under way.
+#[derive(Clone)]
+pub(crate) struct RefreshUnderWay {
+    pub(super) refresh: RefreshFuture,
+    /// True if it reads the whole list.
+    pub(super) whole: bool,
+}
+
+/// Demands of a caller on a refresh.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RefreshDemands {
+    /// True to allow a list that is much smaller than the cache.
+    pub(crate) allow_shrink: bool,
+    /// True for the whole list also of a master that can tell what has changed.
+    pub(crate) whole: bool,
+}
 
 /// Report of a refresh.
 #[derive(Clone, Debug, Default, PartialEq)]

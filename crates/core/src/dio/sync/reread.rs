@@ -33,7 +33,7 @@ pub(crate) async fn timer(core: Arc<Core>, handle: std::sync::Weak<Handle>, ever
             let probe = admitted(&core, note_skipped).await;
             let Some(handle) = handle.upgrade() else { return };
             // The outcome is published as an event and noted in the freshness.
-            let _ = core.refresh(&handle).await;
+            let _ = core.refresh_changes(&handle).await;
             core.deliver.source.release(probe, Instant::now());
         }
     };

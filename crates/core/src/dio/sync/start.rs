@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::announcement::Announcement;
-use super::report::{RefreshReport, Start, report};
+use super::report::{RefreshDemands, RefreshReport, Start, report};
 use super::reread::admitted;
 use crate::dio::backoff::Backoff;
 use crate::dio::callbacks::CallbackFuture;
@@ -151,7 +151,8 @@ impl Core {
         allow_shrink: bool,
     ) -> Result<RefreshNotices, Failure> {
         let refused = |error| Failure { error, transient: false };
-        let scope = self.callback_scope(Kind::Start, allow_shrink).await.map_err(refused)?;
+        let scope =
+            self.callback_scope(Kind::Start, RefreshDemands { allow_shrink, whole: true }).await.map_err(refused)?;
         let done = async {
             scope::run(self, Arc::clone(&scope), future).await?;
             self.finish_callback(&scope).await?;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::bucket::Bucket;
 use super::feed::FeedMeter;
 use super::mismatch::Mismatches;
-use super::report::{RefreshFuture, Start};
+use super::report::{RefreshUnderWay, Start};
 use crate::dio::settings::Settings;
 use crate::journal::Seq;
 use crate::record::Undecodable;
@@ -25,7 +25,7 @@ pub(crate) struct SyncState {
     /// True if the Dio was opened with a whole copy about which there was no doubt.
     pub(in crate::dio) opened_whole: AtomicBool,
     /// The refresh under way, which later callers join.
-    pub(super) refreshing: Mutex<Option<RefreshFuture>>,
+    pub(super) refreshing: Mutex<Option<RefreshUnderWay>>,
     /// Position of the last `Invalidated` of a refresh that `on_query` began.
     /// See [`Core::answered_until`](crate::dio::Core::answered_until).
     pub(super) query_refresh: tokio::sync::Mutex<Seq>,

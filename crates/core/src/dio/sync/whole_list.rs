@@ -112,7 +112,7 @@ impl Dio {
     ///
     /// A master that recognizes its last list, and has not changed since, is not read again. A master that can tell what has
     /// changed since the last list is asked for that instead, until it says that the whole list is due: rows that it deletes stay
-    /// until then.
+    /// until then. In a refresh that was asked for, by [`Dio::refresh`] or an event, it is asked for the whole list.
     ///
     /// # Errors
     /// As [`Dio::reconcile`]; the master's own.
@@ -191,11 +191,13 @@ impl Core {
         (is_equal && !is_replaced).then_some(equal.fingerprint)
     }
 
-    /// Place from which the master can tell what has changed since the last list; `None` if the rows are not a copy of it.
+    /// Place from which the master can tell what has changed since the last list; `None` if the rows are not a copy of it, or the
+    /// caller demands the whole list.
     fn place_of_changes(&self) -> Option<Arc<str>> {
         let last_list = self.sync.last_list.lock();
         let is_copy = last_list.complete && self.gathering().is_none() && !self.vista.shell().is_replaced();
-        last_list.since.clone().filter(|_| is_copy)
+        let is_whole = scope_of(&self.name).is_some_and(|scope| scope.demands.whole);
+        last_list.since.clone().filter(|_| is_copy && !is_whole)
     }
 
     /// Notes that the rows are equal to a list that was applied, if it has changed nothing and nothing else has: `before` is the
@@ -228,7 +230,7 @@ impl Core {
         if decoded {
             self.sync.last_list.lock().undecodable = None;
         }
-        let allow_shrink = scope.as_ref().is_some_and(|scope| scope.allow_shrink) || self.settings.allow_shrink;
+        let allow_shrink = scope.as_ref().is_some_and(|scope| scope.demands.allow_shrink) || self.settings.allow_shrink;
         let list = Listing { mark, whole: true, removes: decoded, publish: true, allow_shrink };
         let undecodable = rows.undecodable().map_or(0, |bad| bad.count);
         let _announcement = Announcement::of(self);

@@ -96,7 +96,7 @@ pub mod vista {
     pub use diorama_core::vista::{
         Capabilities, ChangeEvent, Coercion, Column, ColumnType, Error, ErrorKind, Filter, Flag, Inferred, Kinds,
         Narrowing, OrderTerm, Query, Reference, Result, Schema, SourceShape, TableShell, Token, UnknownColumns, Vista,
-        WriteKind, WriteOp, Written,
+        WriteBounds, WriteColumns, WriteKind, WriteOp, Written,
     };
 
     /// The query language.

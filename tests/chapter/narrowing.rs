@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use diorama::dio::WriteOptions;
-use diorama::vista::Narrowing;
 use diorama::vista::query::Test;
+use diorama::vista::{Narrowing, WriteBounds};
 use diorama::{Dio, Error, Filter, Record, Rows, Vista, WriteOp};
 use proptest::prelude::*;
 
@@ -115,7 +115,7 @@ async fn a_bounded_write_is_judged_after_the_writes_before_it() {
 #[tokio::test(start_paused = true)]
 async fn a_write_of_the_library_can_be_bounded() {
     let (_master, dio) = bakery_dio().await;
-    let within = Arc::new(Narrowing::new(sweets(&dio).query(), &dio.schema()));
+    let within = Arc::new(WriteBounds::from(Narrowing::new(sweets(&dio).query(), &dio.schema())));
     let bounded = || WriteOptions { within: Some(Arc::clone(&within)), ..WriteOptions::default() };
     let delete = |id: &str| dio.write(WriteOp::Delete { id: id.into() }, bounded());
     assert!(matches!(delete("1").await, Err(Error::NotFound { .. })));

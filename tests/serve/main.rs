@@ -40,10 +40,10 @@ mod reading;
 #[cfg(unix)]
 mod readme;
 mod real;
-#[cfg(feature = "http")]
-mod remote_file;
 #[cfg(unix)]
 mod reload;
+#[cfg(feature = "http")]
+mod remote_file;
 #[cfg(unix)]
 mod source_files;
 mod stop;

@@ -42,7 +42,7 @@ use self::accept::{Current, Responder};
 use self::backup::Files;
 pub use self::check::{check, check_all};
 use self::proxies::Proxies;
-use crate::config::{Access, CacheAt, Config, DioSpec, File, LensSpec, Page};
+use crate::config::{Access, CacheAt, Config, DioSpec, File, LensSpec, Page, Secret};
 use diorama_core::cache::{CacheError, MemoryCache, RedbCache};
 use diorama_core::dio::Dio;
 use diorama_core::journal::{JournalError, RedbJournal};
@@ -287,7 +287,7 @@ impl App {
             .require_host()
             .guard_host(spec.listen.ip().is_loopback().then(Loopback::default));
         if let Some(Access::Tokens(tokens)) = &spec.auth {
-            gateway = gateway.auth(Auth::Tokens(tokens.iter().map(|token| token.reveal().to_string()).collect()));
+            gateway = gateway.auth(Auth::tokens(tokens.iter().map(Secret::reveal)));
         }
         for (dio, spec) in self.dios.iter().zip(&config.dios) {
             gateway = gateway

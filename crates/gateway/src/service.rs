@@ -11,6 +11,7 @@ use axum::response::Response;
 use axum::routing::any_service;
 use tower::Service;
 
+use crate::auth::{Auth, JwksSource};
 use crate::http::budget::Budgets;
 use crate::http::failures::Failures;
 use crate::http::route::Route;
@@ -46,7 +47,7 @@ impl GatewayService {
     /// Returns a router with a route for each template, so that an application around it can read
     /// [`MatchedPath`](axum::extract::MatchedPath). All routes lead to the same service, which matches the path itself. With a base path,
     /// the router has the gateway nested as one service.
-    pub(crate) fn into_router(self) -> Router {
+    pub fn into_router(self) -> Router {
         if let Some(nested) = self.nested {
             return nested;
         }
@@ -57,6 +58,16 @@ impl GatewayService {
             routes = routes.route(&template, any_service(self.root.clone()));
         }
         routes.fallback_service(self.root)
+    }
+
+    /// Replaces the authentication. Open sockets and streams stay, unless their key or issuer is gone or has changed: then they end.
+    pub fn reload_auth(&self, auth: &Auth) {
+        self.root.gateway.auth.replace(auth);
+    }
+
+    /// Fetches and refreshes the key sets of issuers by `source`. Never returns. Without it, tokens of issuers with a URL are refused.
+    pub async fn refresh_keys(&self, source: &dyn JwksSource) {
+        self.root.gateway.auth.refresh(source).await;
     }
 
     /// Answers one request.

@@ -15,10 +15,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::Principal;
 use crate::admin::archive::Backup;
+use crate::auth::CurrentAuth;
+use crate::auth::sessions::Sessions;
+use crate::auth::tickets::Tickets;
 use crate::events::live::LiveQueries;
 use crate::events::sockets::Sockets;
 use crate::events::view::EventViews;
-use crate::http::auth::Auth;
 use crate::http::bounds::Bounds;
 use crate::http::budget::{Budgets, Caller};
 use crate::http::failures::Failures;
@@ -48,7 +50,11 @@ pub struct GatewayState {
     /// Base path: empty, or a path that begins with `/` and does not end with it.
     pub base_path: String,
     /// Authentication of callers.
-    pub auth: Auth,
+    pub(crate) auth: CurrentAuth,
+    /// Tickets for URLs.
+    pub(crate) tickets: Tickets,
+    /// Sessions of browsers.
+    pub(crate) sessions: Sessions,
     /// Hosts and origins that are accepted.
     pub origins: Origins,
     /// Compression of bodies for clients that accept it.

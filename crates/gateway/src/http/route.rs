@@ -19,6 +19,8 @@ pub(crate) enum Route {
     Operation,
     Retry,
     Backup,
+    Ticket,
+    Session,
     Hook,
     Deliveries,
     Delivery,
@@ -40,12 +42,12 @@ pub(crate) enum Route {
 
 impl Route {
     /// All routes, in the order of their declaration.
-    pub(crate) const ALL: [Route; 30] = {
+    pub(crate) const ALL: [Route; 32] = {
         use Route::*;
         [
             Index, Docs, Live, Ready, Metrics, OpenApi, AsyncApi, Asset, Problem, Operations, RetryMany, Operation,
-            Retry, Backup, Hook, Deliveries, Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query, Aggregate,
-            Refresh, Purge, Schema, Row, RowEvents, None,
+            Retry, Backup, Ticket, Session, Hook, Deliveries, Delivery, Replay, ManyEvents, Rows, Events, LiveRows,
+            Query, Aggregate, Refresh, Purge, Schema, Row, RowEvents, None,
         ]
     };
 
@@ -71,6 +73,8 @@ impl Route {
             ("operations", (None, ..)) => Route::Operations,
             ("events", (None, ..)) => Route::ManyEvents,
             ("_backup", (None, ..)) => Route::Backup,
+            ("_ticket", (None, ..)) => Route::Ticket,
+            ("_session", (None, ..)) => Route::Session,
             ("", _) | (_, (Some(""), ..)) => Route::None,
             ("static", (Some(_), ..)) => Route::Asset,
             ("problems", (Some(_), None, _)) => Route::Problem,
@@ -116,6 +120,8 @@ impl Route {
             Route::Operation => "/operations/{id}",
             Route::Retry => "/operations/{id}/retry",
             Route::Backup => "/_backup",
+            Route::Ticket => "/_ticket",
+            Route::Session => "/_session",
             Route::Hook => "/webhooks/{hook}",
             Route::Deliveries => "/webhooks/{hook}/deliveries",
             Route::Delivery => "/webhooks/{hook}/deliveries/{id}",

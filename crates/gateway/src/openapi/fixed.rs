@@ -34,6 +34,7 @@ pub(super) fn add(api: &mut Api, gateway: &GatewayState) {
     events(api);
     operations(api, gateway);
     backup(api);
+    super::credentials::add(api);
 }
 
 fn backup(api: &mut Api) {

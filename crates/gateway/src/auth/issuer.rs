@@ -305,7 +305,37 @@ impl Issuer {
 
 #[cfg(test)]
 pub(super) mod testing {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use ring::signature::{Ed25519KeyPair, KeyPair as _};
+
     use super::*;
+    use crate::auth::jwt::testing::object;
+
+    /// Pair of keys.
+    pub(in crate::auth) struct Pair(Ed25519KeyPair);
+
+    /// Returns the pair of a seed.
+    pub(in crate::auth) fn ed25519(seed: u8) -> Pair {
+        Pair(Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap())
+    }
+
+    impl Pair {
+        /// Returns the public key as a member of a set.
+        pub(in crate::auth) fn jwk(&self, kid: &str) -> String {
+            let x = URL_SAFE_NO_PAD.encode(self.0.public_key());
+            format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","kid":{kid:?}}}"#)
+        }
+
+        /// Returns a token with these claims.
+        pub(in crate::auth) fn signed(&self, kid: &str, claims: &[(&str, String)]) -> String {
+            let header = format!(r#"{{"alg":"EdDSA","kid":{kid:?}}}"#);
+            let claims = object(claims);
+            let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+            let signature = URL_SAFE_NO_PAD.encode(self.0.sign(message.as_bytes()));
+            format!("{message}.{signature}")
+        }
+    }
 
     pub(in crate::auth) const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 

@@ -1,3 +1,5 @@
+mod requests;
+
 use std::time::Duration;
 
 use axum::http::HeaderName;

@@ -5,6 +5,7 @@
 //! files are closed, and remaining writes are reported.
 
 mod accept;
+mod auth;
 mod backup;
 mod check;
 pub mod demo;
@@ -12,6 +13,7 @@ pub mod demo;
 pub mod explore;
 pub mod feeds;
 mod hooks;
+pub mod key;
 pub mod ops;
 mod progress;
 mod proxies;
@@ -39,16 +41,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::accept::{Current, Responder};
+pub use self::auth::build_auth;
 use self::backup::Files;
 pub use self::check::{check, check_all};
 use self::proxies::Proxies;
-use crate::config::{Access, CacheAt, Config, DioSpec, File, LensSpec, Page, Secret};
+use crate::config::{CacheAt, Config, DioSpec, File, LensSpec, Page};
 use diorama_core::cache::{CacheError, MemoryCache, RedbCache};
 use diorama_core::dio::Dio;
 use diorama_core::journal::{JournalError, RedbJournal};
 use diorama_core::lens::Lens;
 use diorama_core::vista::{Result as VistaResult, Vista};
-use diorama_gateway::{Auth, Explorer, Gateway, Loopback, MountOptions, Sockets};
+use diorama_gateway::{Explorer, Gateway, GatewayService, Loopback, MountOptions, Sockets};
 
 /// Reason why a server did not start or did not stop cleanly.
 #[derive(Debug)]
@@ -140,20 +143,22 @@ pub async fn serve_with(config: Config, ready: impl FnOnce(&str)) -> Result<(), 
                 return Err(failure);
             }
         };
-        server.current.store(Arc::new(app.responder(&config, &server, files)?));
-        Ok::<App, Failure>(app)
+        let gateway = app.service(&config, &server, files)?;
+        server.current.store(Arc::new(Responder::Gateway(gateway.clone())));
+        Ok::<_, Failure>((app, gateway))
     };
     let opened = tokio::select! {
         opened = opening => Some(opened?),
         () = signals.next() => None,
     };
-    let Some(app) = opened else {
+    let Some((app, gateway)) = opened else {
         // No writes were accepted yet, so there is nothing to drain.
         server.stop(Instant::now() + Duration::from_secs(2)).await;
         return Ok(());
     };
     tokio::select! {
         () = app.run(&config, &base, ready) => {}
+        () = auth::refresh_keys(&gateway) => {}
         () = signals.next() => {}
     }
     say("stopping; a second signal stops immediately");
@@ -269,11 +274,11 @@ impl App {
         Err(Failure::config(wrong.join("\n")))
     }
 
-    /// Builds the responder to all requests: the gateway with all resources.
-    fn responder(&self, config: &Config, server: &Server, files: Files) -> Result<Responder, Failure> {
+    /// Builds the gateway with all resources.
+    fn service(&self, config: &Config, server: &Server, files: Files) -> Result<GatewayService, Failure> {
         let gateway = self.gateway(config)?.closing(server.closing.clone()).sockets(server.sockets.clone());
         let gateway = gateway.backup(files.backup());
-        Ok(Responder::Gateway(gateway.connections(server.connections.clone()).into_service()))
+        Ok(gateway.connections(server.connections.clone()).into_service())
     }
 
     fn gateway(&self, config: &Config) -> Result<Gateway, Failure> {
@@ -286,9 +291,7 @@ impl App {
             .limits(spec.limits.gateway)
             .require_host()
             .guard_host(spec.listen.ip().is_loopback().then(Loopback::default));
-        if let Some(Access::Tokens(tokens)) = &spec.auth {
-            gateway = gateway.auth(Auth::tokens(tokens.iter().map(Secret::reveal)));
-        }
+        gateway = gateway.auth(build_auth(config)?);
         for (dio, spec) in self.dios.iter().zip(&config.dios) {
             gateway = gateway
                 .try_mount(dio.clone(), mount_options(spec, config.server.limits.rows))

@@ -32,6 +32,7 @@ use super::proxies::Proxies;
 use crate::config::LimitsSpec;
 use diorama_core::dio::Backoff;
 use diorama_core::vista::LogLimit;
+use diorama_gateway::auth::Https;
 use diorama_gateway::{Budget, Caller, GatewayService, Lease, unreadable};
 
 /// Maximum number of concurrent refusals with a response; more connections are closed without one.
@@ -57,8 +58,11 @@ pub(super) enum Responder {
 }
 
 impl Responder {
-    async fn answer(self, mut request: Request<Incoming>, caller: Caller) -> Response {
+    async fn answer(self, mut request: Request<Incoming>, caller: Caller, https: bool) -> Response {
         request.extensions_mut().insert(caller);
+        if https {
+            request.extensions_mut().insert(Https);
+        }
         // Most requests have no body; an empty one avoids its cost.
         let request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
         match self {
@@ -262,7 +266,8 @@ async fn serve(
     let service = service_fn(move |request: Request<Incoming>| {
         let front = Responder::clone(&current.load());
         let caller = Caller::new(peer.proxies.origin(peer.address, request.headers()));
-        async move { Ok::<_, Infallible>(front.answer(request, caller).await) }
+        let https = peer.proxies.is_https(peer.address, request.headers());
+        async move { Ok::<_, Infallible>(front.answer(request, caller, https).await) }
     });
     let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = pin!(connection);

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "http")]
 mod apis;
+mod auth;
 mod checks;
 mod demo;
 mod events;

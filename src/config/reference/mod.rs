@@ -22,6 +22,10 @@ const SAMPLES: [&str; 7] = [
         [server]
         auth = { tokens = ["env:TOKEN"] }
         limits = {}
+        [key.a]
+        token = "env:TOKEN"
+        [jwt.a]
+        secret = "env:TOKEN"
         [lens]
         inbox = {}
         events = {}
@@ -204,14 +208,14 @@ fn requested_keys() -> Vec<Key> {
 
 /// Returns true for a table that the reference describes as a whole. The keys of a connection are those of sources and routes.
 fn is_outer(path: &str) -> bool {
-    ["server", "lens", "dio", "webhook", "connection"].contains(&path) || path.starts_with("connection.")
+    ["server", "key", "jwt", "lens", "dio", "webhook", "connection"].contains(&path) || path.starts_with("connection.")
 }
 
 /// Converts `dio.a.columns.c` to `dio.*.columns.*`.
 fn names_starred(table: &str) -> String {
     let mut before = "";
     let starred = table.split('.').map(|part| {
-        let part = if ["dio", "webhook", "columns"].contains(&before) { "*" } else { part };
+        let part = if ["key", "jwt", "dio", "webhook", "columns"].contains(&before) { "*" } else { part };
         before = part;
         part
     });
@@ -261,6 +265,13 @@ fn type_of(expected: &str) -> Value {
         }
         "an array of texts" => json!({"type": "array", "items": {"type": "string"}}),
         "a text or a table" => json!({"anyOf": [{"type": "string"}, {"type": "object"}]}),
+        "a text or an array of texts" => {
+            json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
+        }
+        "a table of values" => json!({"type": "object"}),
+        // Editors show a time of TOML as a text.
+        "a time like 2027-01-01T00:00:00Z" => json!({"anyOf": [{"type": "string"}, {"type": "object"}]}),
+        r#""env:NAME" or "file:PATH""# => json!({"type": "string", "pattern": "^(env|file):"}),
         r#"an array like ["env:NAME"]"# => {
             json!({"type": "array", "items": {"type": "string", "pattern": "^(env|file):"}})
         }
@@ -279,6 +290,8 @@ fn schema() -> String {
         "type": "object",
         "properties": {
             "server": table("server"),
+            "key": many("key.*"),
+            "jwt": many("jwt.*"),
             "lens": table("lens"),
             "connection": {"type": "object", "additionalProperties": {"type": "object"}},
             "dio": dios,
@@ -296,6 +309,10 @@ fn type_words(expected: &str) -> String {
         r#"a time like "30s", "5m" or "1h""# => "time".into(),
         r#"an array like ["env:NAME"]"# => "secrets".into(),
         "an array of texts" => "texts".into(),
+        "a text or an array of texts" => "text or texts".into(),
+        "a table of values" => "table".into(),
+        "a time like 2027-01-01T00:00:00Z" => "moment".into(),
+        r#""env:NAME" or "file:PATH""# => "secret".into(),
         "a table" => "table".into(),
         "a text or a table" => "text or table".into(),
         "an array of tables" => "tables".into(),

@@ -25,7 +25,7 @@ impl CredentialEnd {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             CredentialEnd::Expired => "the token has expired",
-            CredentialEnd::Revoked => "the token is no longer valid",
+            CredentialEnd::Revoked => "the token has been revoked",
         }
     }
 }

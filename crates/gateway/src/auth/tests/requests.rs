@@ -197,7 +197,7 @@ async fn a_reload_ends_streams_of_removed_keys_only() {
     let service = service(both().build().unwrap(), |gateway| gateway).await;
     let (kept, ended) = (stream(&service, &VIEWER).await, stream(&service, &[("authorization", "Bearer other")]).await);
     service.reload_auth(&viewer());
-    assert!(text(ended).await.contains("the token is no longer valid"));
+    assert!(text(ended).await.contains("the token has been revoked"));
     let kept = tokio::time::timeout(Duration::from_secs(60), text(kept)).await;
     assert!(kept.is_err(), "it goes on");
     assert_eq!(status(&service, "GET", "/products", &[("authorization", "Bearer other")]).await, 401);

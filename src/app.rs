@@ -6,6 +6,7 @@
 
 mod accept;
 pub mod access;
+mod auth;
 mod backup;
 mod check;
 pub mod demo;
@@ -14,6 +15,7 @@ pub mod explore;
 mod failure;
 pub mod feeds;
 mod hooks;
+pub mod key;
 pub mod ops;
 mod progress;
 mod proxies;
@@ -43,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::accept::{Current, Frontend, Responder};
+pub use self::auth::build_auth;
 use self::backup::Files;
 pub use self::check::{check, check_all, warnings};
 pub use self::failure::Failure;
@@ -50,13 +53,13 @@ use self::failure::{CONFIG, INTERRUPTED, LOCKED, OTHER, other};
 use self::proxies::Proxies;
 use self::reload::{Reloadable, Reloader};
 use self::tls::Tls;
-use crate::config::{Access, AuditSpec, CacheAt, Config, DioSpec, File, LensSpec, Page};
+use crate::config::{AuditSpec, CacheAt, Config, DioSpec, File, LensSpec, Page};
 use diorama_core::cache::{MemoryCache, RedbCache};
 use diorama_core::dio::{Dio, now};
 use diorama_core::journal::{AuditAction, AuditEntry, RedbJournal};
 use diorama_core::lens::Lens;
 use diorama_core::vista::{Result as VistaResult, Vista};
-use diorama_gateway::{AuditLog, Auth, Explorer, Gateway, Loopback, MountOptions, Sockets};
+use diorama_gateway::{AuditLog, Explorer, Gateway, GatewayService, Loopback, MountOptions, Sockets};
 
 /// Returns the result of `document` for the gateway of `config`. Sources are opened to read their columns; nothing is stored.
 ///
@@ -118,22 +121,24 @@ pub async fn serve_with(
         };
         let audit = audit_log(&config.audit, &files);
         let app = App { audit, ..app };
-        server.current.store(Arc::new(app.responder(&config, &server, files)?));
+        let gateway = app.service(&config, &server, files)?;
+        server.current.store(Arc::new(Responder::Gateway(gateway.clone())));
         app.note_start();
-        Ok::<App, Failure>(app)
+        Ok::<_, Failure>((app, gateway))
     };
     let opened = tokio::select! {
         opened = opening => Some(opened?),
         () = signals.next() => None,
     };
-    let Some(app) = opened else {
+    let Some((app, gateway)) = opened else {
         // No writes were accepted yet, so there is nothing to drain.
         server.stop(Instant::now() + Duration::from_secs(2)).await;
         return Ok(());
     };
-    let reloader = Reloader::new(read, config.clone(), server.reloadable_parts());
+    let reloader = Reloader::new(read, config.clone(), server.reloadable_parts(&gateway));
     tokio::select! {
         () = app.run(&config, &base, ready) => {}
+        () = auth::refresh_keys(&gateway) => {}
         () = signals.next() => {}
         () = reloader.run(&mut hangups) => {}
     }
@@ -203,9 +208,10 @@ impl Server {
     }
 
     /// Returns the parts that a reload can change. A further part is added here.
-    fn reloadable_parts(&self) -> Vec<Box<dyn Reloadable>> {
+    fn reloadable_parts(&self, gateway: &GatewayService) -> Vec<Box<dyn Reloadable>> {
+        let access: Box<dyn Reloadable> = Box::new(auth::AccessPart(gateway.clone()));
         let tls = self.tls.clone().map(|tls| Box::new(tls) as Box<dyn Reloadable>);
-        tls.into_iter().collect()
+        tls.into_iter().chain([access]).collect()
     }
 
     /// Ends every connection; connections still busy at `deadline` are dropped.
@@ -261,12 +267,12 @@ impl App {
         Err(Failure::config(wrong.join("\n")))
     }
 
-    /// Builds the responder to all requests: the gateway with all resources.
-    fn responder(&self, config: &Config, server: &Server, files: Files) -> Result<Responder, Failure> {
+    /// Builds the gateway with all resources.
+    fn service(&self, config: &Config, server: &Server, files: Files) -> Result<GatewayService, Failure> {
         let gateway = self.gateway(config)?.closing(server.closing.clone()).sockets(server.sockets.clone());
         let gateway = gateway.backup(files.backup()).audit(self.audit.clone());
         let gateway = gateway.certificate_expires(server.tls.as_ref().map(|tls| tls.expires()));
-        Ok(Responder::Gateway(gateway.connections(server.connections.clone()).into_service()))
+        Ok(gateway.connections(server.connections.clone()).into_service())
     }
 
     fn note_start(&self) {
@@ -286,9 +292,7 @@ impl App {
             .rate_limits(config.limits.clone())
             .require_host()
             .guard_host(spec.listen.ip().is_loopback().then(Loopback::default));
-        if let Some(Access::Tokens(tokens)) = &spec.auth {
-            gateway = gateway.auth(Auth::Tokens(tokens.iter().map(|token| token.reveal().to_string()).collect()));
-        }
+        gateway = gateway.auth(build_auth(config)?);
         for (dio, spec) in self.dios.iter().zip(&config.dios) {
             gateway = gateway
                 .try_mount(dio.clone(), mount_options(spec, config.server.limits.rows))

@@ -54,7 +54,7 @@ pub mod gateway {
         Ack, ApiError, Archive, AuditLog, Auth, Backup, Caller, ClientCertificate, Code, Explorer, Gateway,
         GatewayService, Limits, Loopback, MountOptions, Rate, RateLimit, RateSubject, Sockets,
     };
-    pub use diorama_gateway::{access, webhook};
+    pub use diorama_gateway::{access, auth, webhook};
 }
 
 /// Webhooks: signatures, senders, maps.

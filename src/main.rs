@@ -11,7 +11,7 @@ use axum::body::Bytes;
 use clap::{Args, Parser, Subcommand};
 #[cfg(feature = "http")]
 use diorama::app::explore;
-use diorama::app::{self, Failure, access, demo, feeds, ops, webhook};
+use diorama::app::{self, Failure, access, demo, feeds, key, ops, webhook};
 use diorama::config::{Access, CacheAt, Config, File, HookSpec};
 use diorama_gateway::Gateway;
 
@@ -55,6 +55,8 @@ enum Command {
     Ops(ops::Ops),
     #[command(subcommand)]
     Webhook(webhook::Webhook),
+    #[command(subcommand)]
+    Key(key::Keys),
     #[command(subcommand)]
     Feed(feeds::Feeds),
     /// Print the SQL of the triggers that report a table's changes where replication is not allowed.
@@ -227,6 +229,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Audit(arguments) => runtime()?.block_on(ops::audit(arguments)),
         Command::Ops(arguments) => runtime()?.block_on(ops::run(arguments)),
         Command::Webhook(arguments) => runtime()?.block_on(webhook::run(arguments)),
+        Command::Key(arguments) => {
+            app::say(key::run(&arguments));
+            Ok(())
+        }
         Command::Feed(arguments) => runtime()?.block_on(feeds::run(arguments)),
         Command::Trigger(arguments) => runtime()?.block_on(feeds::trigger(arguments)),
         #[cfg(feature = "http")]

@@ -39,6 +39,7 @@ use super::tls::Tls;
 use crate::config::LimitsSpec;
 use diorama_core::dio::Backoff;
 use diorama_core::vista::LogLimit;
+use diorama_gateway::auth::Https;
 use diorama_gateway::{Budget, Caller, ClientCertificate, GatewayService};
 
 /// Maximum number of concurrent refusals with a response; more connections are closed without one.
@@ -65,8 +66,11 @@ pub(super) enum Responder {
 }
 
 impl Responder {
-    async fn answer(self, mut request: Request<Incoming>, caller: Caller) -> Response {
+    async fn answer(self, mut request: Request<Incoming>, caller: Caller, https: bool) -> Response {
         request.extensions_mut().insert(caller);
+        if https {
+            request.extensions_mut().insert(Https);
+        }
         // Most requests have no body; an empty one avoids its cost.
         let request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
         match self {
@@ -206,7 +210,8 @@ where
         if let Some(certificate) = &certificate {
             request.extensions_mut().insert(certificate.clone());
         }
-        async move { Ok::<_, Infallible>(responder.answer(request, caller).await) }
+        let https = front.tls.is_some() || front.proxies.is_https(peer.address, request.headers());
+        async move { Ok::<_, Infallible>(responder.answer(request, caller, https).await) }
     });
     let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = pin!(connection);

@@ -95,7 +95,8 @@ pub(super) fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
         .filter(|_| !cached)
         .filter_map(|spec| spec.source.missing().map(|what| format!("[dio.{}] {what}", spec.name)));
     let public = !config.server.listen.ip().is_loopback();
-    let public_without_auth = (public && config.server.auth.is_none()).then(|| crate::config::PUBLIC.to_string());
+    let access = config.access_mistake().map(str::to_string);
+    let auth = super::build_auth(config).err().map(|failure| failure.message);
     let open_hooks =
         config.webhooks.iter().filter(|spec| public && spec.auth.scheme == crate::config::AuthScheme::None);
     let open_hooks = open_hooks
@@ -128,7 +129,8 @@ pub(super) fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
         .chain(missing)
         .chain(explorer_without_page)
         .chain(tls)
-        .chain(public_without_auth)
+        .chain(access)
+        .chain(auth)
         .chain(open_hooks)
         .chain(memory_with_route)
         .chain(clock_without_version)

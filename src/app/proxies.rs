@@ -9,6 +9,9 @@ use ipnet::IpNet;
 /// Header to which each proxy appends its client's address.
 const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 
+/// Header in which a proxy names the protocol of its client.
+const PROTOCOL: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
 /// The networks of `server.trusted_proxies`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Proxies(Arc<[IpNet]>);
@@ -21,6 +24,11 @@ impl Proxies {
     /// Returns true if `address` is a trusted proxy.
     pub(super) fn trust(&self, address: IpAddr) -> bool {
         !self.0.is_empty() && self.0.iter().any(|network| network.contains(&address.to_canonical()))
+    }
+
+    /// Returns true if `peer` is a trusted proxy that received the request over TLS.
+    pub(super) fn is_https(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
+        self.trust(peer) && headers.get(PROTOCOL).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"https"))
     }
 
     /// Returns the client's address of a request that `peer` sent with `headers`: the last address in `X-Forwarded-For` that is
@@ -58,6 +66,18 @@ mod tests {
         let proxies = Proxies::new(&["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
         let headers = forwarded.iter().map(|list| (FORWARDED, list.parse().unwrap())).collect();
         proxies.origin(peer.parse().unwrap(), &headers).to_string()
+    }
+
+    #[test]
+    fn only_trusted_proxies_say_that_a_request_came_over_tls() {
+        let proxies = Proxies::new(&["10.0.0.0/8".parse().unwrap()]);
+        let is_https = |peer: &str, value: &str| {
+            proxies.is_https(peer.parse().unwrap(), &HeaderMap::from_iter([(PROTOCOL, value.parse().unwrap())]))
+        };
+        assert!(is_https("10.0.0.1", "https") && is_https("10.0.0.1", "HTTPS"));
+        assert!(
+            !is_https("192.0.2.9", "https") && !is_https("10.0.0.1", "http") && !is_https("10.0.0.1", "https, http")
+        );
     }
 
     #[test]

@@ -14,7 +14,10 @@ use super::value::{Context, Reader};
 use diorama_connect::{Registry, Source};
 use diorama_gateway::RESERVED;
 
-use super::{AuditSpec, Config, ConfigError, DioSpec, HookSpec, LensSpec, ServerSpec, WrittenKeys};
+use super::{
+    AuditSpec, Config, ConfigError, DioSpec, HookSpec, JwtSpec, KeySpec, LensSpec, NOBODY, PUBLIC, ServerSpec,
+    WrittenKeys,
+};
 
 pub(super) fn parse(
     text: &str,
@@ -63,6 +66,11 @@ pub(super) fn read<'a>(context: &'a Context<'a>, table: &'a DeTable<'a>) -> Conf
     if names.is_empty() {
         root.problem(0, "there is no [dio.NAME]: at least one resource is required");
     }
+    let keys: Vec<_> = root.tables("key").into_iter().map(|(name, reader)| KeySpec::read(name, reader)).collect();
+    let jwts: Vec<_> = root.tables("jwt").into_iter().map(|(name, reader)| JwtSpec::read(&name, reader)).collect();
+    // A mistake in one of them is reported already, and could be the reason for another one.
+    let complete = keys.iter().all(Option::is_some) && jwts.iter().all(Option::is_some);
+    let (keys, jwts) = (keys.into_iter().flatten().collect(), jwts.into_iter().flatten().collect());
     let loopback = server.listen.ip().is_loopback();
     let hooks = root.tables("webhook").into_iter();
     let webhooks = hooks.filter_map(|(name, reader)| HookSpec::read(name, reader, loopback, &names)).collect();
@@ -73,8 +81,19 @@ pub(super) fn read<'a>(context: &'a Context<'a>, table: &'a DeTable<'a>) -> Conf
         limits.push(limit);
     }
     let audit = root.table("audit").map(|reader| AuditSpec::read(reader, &lens)).unwrap_or_default();
+    let written = WrittenKeys::of(table);
+    let config = Config { server, keys, jwts, lens, dios, webhooks, allow, limits, audit, written };
+    if let Some(mistake) = config.access_mistake().filter(|_| complete) {
+        let table = root.table("server");
+        let at = |key| table.as_ref().and_then(|table| table.position(key));
+        let own = if mistake == NOBODY { at("auth") } else { at("anonymous").or(at("listen")) };
+        // A value of `auth` that is not valid is reported already.
+        if mistake != PUBLIC || at("auth").is_none() {
+            root.problem(own.unwrap_or(0), mistake);
+        }
+    }
     root.finish();
-    Config { server, lens, dios, webhooks, allow, limits, audit, written: WrittenKeys::of(table) }
+    config
 }
 
 /// Checks that `name` can be the name of a resource.

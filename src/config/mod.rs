@@ -10,6 +10,8 @@ mod dio;
 mod feed;
 mod file;
 mod intake;
+mod jwt;
+mod key;
 mod limits;
 mod problems;
 mod rates;
@@ -25,10 +27,12 @@ pub use dio::{ColumnSpec, DioSpec};
 pub use feed::FeedSpec;
 pub use file::{File, check_name, resource_name, stem};
 pub use intake::{EventsSpec, InboxSpec, IntakeSpec};
+pub use jwt::{JwtKeys, JwtSpec};
+pub use key::KeySpec;
 pub use limits::LimitsSpec;
 pub use problems::{ConfigError, Problem};
-pub(crate) use server::PUBLIC;
 pub use server::{Access, CacheAt, LensSpec, Page, ServerSpec};
+pub(crate) use server::{NOBODY, PUBLIC};
 pub use tls::{ClientAuth, PrivateKey, TlsSpec};
 pub use value::Secret;
 pub use webhook::{AuthScheme, FORMATS, HookAuth, HookSpec, RawSection, SCHEMES};
@@ -45,6 +49,10 @@ use diorama_gateway::access::Allow;
 pub struct Config {
     /// `[server]`
     pub server: ServerSpec,
+    /// `[key.NAME]`, in the file's order.
+    pub keys: Vec<KeySpec>,
+    /// `[jwt.NAME]`, in the file's order.
+    pub jwts: Vec<JwtSpec>,
     /// `[lens]`
     pub lens: LensSpec,
     /// `[dio.NAME]`, in the file's order.
@@ -62,6 +70,23 @@ pub struct Config {
 }
 
 impl Config {
+    /// Returns true if callers are authenticated.
+    pub fn is_guarded(&self) -> bool {
+        matches!(self.server.auth, Some(Access::Tokens(_))) || !self.keys.is_empty() || !self.jwts.is_empty()
+    }
+
+    /// Returns the mistake in the combination of the settings of access, if there is one.
+    pub(crate) fn access_mistake(&self) -> Option<&'static str> {
+        match self.server.auth {
+            Some(Access::Anybody) if self.is_guarded() => Some(NOBODY),
+            None if !self.is_guarded() && !self.server.listen.ip().is_loopback() => Some(PUBLIC),
+            _ if self.server.anonymous && !self.is_guarded() => {
+                Some("server.anonymous requires [key.NAME], [jwt.NAME] or server.auth = { tokens = [\"env:NAME\"] }")
+            }
+            _ => None,
+        }
+    }
+
     /// Reads the file at `path`; paths in it are relative to its folder.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ pub struct ServerSpec {
     pub auth: Option<Access>,
     /// TLS; `None` for plain HTTP.
     pub tls: Option<TlsSpec>,
+    /// True to admit callers without credentials although others are authenticated.
+    pub anonymous: bool,
     /// Limits of requests.
     pub limits: LimitsSpec,
     /// Maximum duration of a shutdown (default: 20 s).
@@ -47,6 +49,7 @@ impl Default for ServerSpec {
             explorer: Page::Own,
             auth: None,
             tls: None,
+            anonymous: false,
             limits: LimitsSpec::default(),
             drain_timeout: Duration::from_secs(20),
         }
@@ -101,20 +104,21 @@ impl ServerSpec {
         };
         spec.auth = access(&reader);
         spec.tls = reader.table("tls").and_then(TlsSpec::read);
+        spec.anonymous = reader.flag("anonymous").unwrap_or(spec.anonymous);
         spec.limits = reader.table("limits").map(LimitsSpec::read).unwrap_or_default();
         spec.drain_timeout = reader.duration("drain_timeout").unwrap_or(spec.drain_timeout);
-        if !spec.listen.ip().is_loopback() && spec.auth.is_none() && reader.position("auth").is_none() {
-            let at = reader.position("listen").unwrap_or(reader.at);
-            reader.problem(at, PUBLIC);
-        }
         reader.finish();
         spec
     }
 }
 
 /// Message for a public address without access control.
-pub(crate) const PUBLIC: &str = "a public address requires server.auth = { tokens = [\"env:NAME\"] }; use auth = \"none\" to let \
-     anybody read and write";
+pub(crate) const PUBLIC: &str = "a public address requires server.auth = { tokens = [\"env:NAME\"] }, [key.NAME] or [jwt.NAME]; use \
+     auth = \"none\" to let anybody read and write";
+
+/// Message for keys or issuers that would have no effect.
+pub(crate) const NOBODY: &str =
+    "server.auth = \"none\" cannot be combined with [key.NAME] or [jwt.NAME]: remove one of them";
 
 fn trusted_proxies(reader: &Reader<'_>) -> Vec<IpNet> {
     let texts = reader.texts("trusted_proxies").unwrap_or_default();

@@ -1,5 +1,7 @@
 //! Reader of one TOML table: typed values, and errors for unknown keys.
 
+mod access;
+
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::Read as _;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use ciborium::Value as Cbor;
 use diorama::cache::MemoryCache;
 use diorama::connect::MemoryTable;
-use diorama::gateway::{Gateway, MountOptions};
+use diorama::gateway::auth::Key;
+use diorama::gateway::{Auth, Gateway, MountOptions};
 use diorama::{Lens, Record};
 use serde_json::{Value, json};
 
@@ -179,5 +180,22 @@ async fn every_event_one_socket_follows_many_resources_and_each_event_reaches_th
         let name = dio.name();
         let expected = [name.to_string()].into_iter().chain((0..4).map(|number| format!("{name}-{number}")));
         assert_eq!(told, expected.collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn a_newer_token_prolongs_a_socket_only_for_the_same_caller() {
+    let keys = Auth::builder()
+        .key(Key::new("own", "viewer").token("first").token("second"))
+        .key(Key::new("other", "viewer").token("third"));
+    let auth = keys.build().unwrap();
+    let app = App::with(products(), rows(1), |l| l, MountOptions::default(), |gateway| gateway.auth(auth)).await;
+    let offers = [&HANDSHAKE[..], &[("Sec-WebSocket-Protocol", "diorama.v1+json, bearer.first")]].concat();
+    let (_, mut ws) = Ws::handshake(&app, "/events?dio=products", &offers).await;
+    ws.json().await;
+    for (token, code) in [("second", "-"), ("third", "conflict"), ("fourth", "unauthenticated"), ("first", "-")] {
+        say(&mut ws, json!({"type": "auth", "token": token})).await;
+        let answer = ws.json().await;
+        assert_eq!(answer["code"].as_str().unwrap_or("-"), code, "{token} {answer}");
     }
 }

@@ -63,7 +63,7 @@ async fn the_page_uses_the_servers_own_files_only_and_has_no_script_or_style_in_
 
 #[tokio::test]
 async fn files_of_the_page_are_served_with_their_types_and_versions() {
-    let at = |gateway: Gateway| gateway.base_path("/api").auth(Auth::Tokens(vec!["a-token-of-16-bytes".into()]));
+    let at = |gateway: Gateway| gateway.base_path("/api").auth(Auth::tokens(["a-token-of-16-bytes"]));
     let app = App::with(products(), rows(1), |lens| lens, MountOptions::default(), at).await;
     for (file, kind) in [("diorama.js", "text/javascript; charset=utf-8"), ("explorer.css", "text/css; charset=utf-8")]
     {
@@ -78,7 +78,7 @@ async fn files_of_the_page_are_served_with_their_types_and_versions() {
 
 #[tokio::test]
 async fn who_has_no_token_gets_a_page_that_says_nothing_but_that() {
-    let at = |gateway: Gateway| gateway.auth(Auth::Tokens(vec!["a-token-of-16-bytes".into()]));
+    let at = |gateway: Gateway| gateway.auth(Auth::tokens(["a-token-of-16-bytes"]));
     let app = App::with(products(), rows(7), |lens| lens, MountOptions::default(), at).await;
     let page = app.send("GET", "/", &BROWSER, "").await;
     assert_eq!((page.status, page.header("www-authenticate")), (401, "Bearer"));
@@ -128,7 +128,7 @@ async fn column_names_from_outside_stay_text() {
 
 #[tokio::test]
 async fn the_viewer_of_the_document_is_a_page_with_the_same_policy_and_the_same_guard() {
-    let at = |gateway: Gateway| gateway.base_path("/api").auth(Auth::Tokens(vec!["a-token-of-16-bytes".into()]));
+    let at = |gateway: Gateway| gateway.base_path("/api").auth(Auth::tokens(["a-token-of-16-bytes"]));
     let app = App::with(products(), rows(1), |lens| lens, MountOptions::default(), at).await;
     let asked = app.send("GET", "/api/docs", &BROWSER, "").await;
     assert_eq!((asked.status, asked.header("www-authenticate")), (401, "Bearer"));

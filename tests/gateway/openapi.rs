@@ -141,7 +141,7 @@ async fn rows_have_the_types_of_their_columns() {
 async fn base_path_and_tokens_are_in_the_document() {
     let plain = document(&gateway().await);
     assert_eq!((plain["servers"][0]["url"].clone(), plain.get("security")), (json!("/"), None));
-    let auth = Auth::Tokens(vec!["t".into()]);
+    let auth = Auth::tokens(["t"]);
     let guarded = gateway().await.base_path("/api/").auth(auth).guard_host(Some(Loopback::default()));
     let document = document(&guarded);
     assert_eq!(document["servers"][0]["url"], "/api");

@@ -8,7 +8,7 @@ use crate::harness::{App, products, rows};
 
 #[tokio::test]
 async fn a_token_is_asked_on_every_route_but_health_and_webhooks() {
-    let auth = Auth::Tokens(vec!["s3cret".into()]);
+    let auth = Auth::tokens(["s3cret"]);
     let app = App::with(products(), rows(1), |l| l, MountOptions::default(), |g| g.auth(auth)).await;
     for path in ["/products", "/products/1", "/readyz", "/metrics", "/operations", "/nothing", "/"] {
         let refused = app.get(path).await;
@@ -76,7 +76,7 @@ async fn who_fails_to_prove_who_they_are_is_slowed_down_and_who_does_is_not() {
     let configured = |gateway: diorama::gateway::Gateway| {
         let hook = |name: &str, scheme| Hook::new(name, "products", inbound::Hook::new(scheme));
         let gateway = gateway.limits(Limits { auth_failures: 3, ..Limits::default() });
-        let gateway = gateway.auth(Auth::Tokens(vec!["s3cret".into()]));
+        let gateway = gateway.auth(Auth::tokens(["s3cret"]));
         let gateway = gateway.try_hook(hook("bearer", Scheme::Bearer(key()))).unwrap();
         let gateway = gateway.try_hook(hook("basic", Scheme::Basic(key()))).unwrap();
         gateway.try_hook(hook("signed", Scheme::Hmac(inbound::Hmac::github(key())))).unwrap()

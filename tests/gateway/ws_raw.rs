@@ -56,7 +56,7 @@ async fn every_event_a_handshake_that_is_none_is_426_with_the_version() {
 
 #[tokio::test]
 async fn a_browser_brings_its_token_as_a_subprotocol_and_never_gets_it_back() {
-    let auth = Auth::Tokens(vec!["0123456789abcdef.~".into(), "with/slash+and=pad".into()]);
+    let auth = Auth::tokens(["0123456789abcdef.~", "with/slash+and=pad"]);
     let app = app(|lens| lens, |gateway| gateway.auth(auth)).await;
     let try_with = async |offer: &str| {
         let headers = [&HANDSHAKE[..], &[("Sec-WebSocket-Protocol", offer)]].concat();
@@ -77,7 +77,7 @@ async fn a_browser_brings_its_token_as_a_subprotocol_and_never_gets_it_back() {
     ] {
         let refused = try_with(offer).await;
         assert_eq!(refused.refusal(), (401, "unauthenticated".into()), "{offer}");
-        assert_eq!(refused.header("www-authenticate"), "Bearer");
+        assert!(refused.header("www-authenticate").starts_with("Bearer"));
     }
     let plain = [("Sec-WebSocket-Protocol", "bearer.0123456789abcdef.~")];
     assert_eq!(app.send("GET", "/products", &plain, "").await.status, 401, "only sockets are opened so");

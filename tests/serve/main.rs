@@ -6,6 +6,7 @@
 mod apis;
 #[cfg(unix)]
 mod audit;
+mod auth;
 mod authority;
 mod checks;
 mod demo;

@@ -3,13 +3,14 @@
 //! The URL table is `router.rs`; each verb has a file. Every request passes one pipeline (`pipeline.rs`: request id, host,
 //! origin, authentication, panics). Every refusal is an [`ApiError`] and is sent as problem+json (`http/problem.rs`).
 //!
-//! Folders import in one direction: `access` imports no other folder, `http` and `metrics` only `access`, `rows` is built on them, `events` on `rows`;
+//! Folders import in one direction: `access` imports no other folder, `http` and `metrics` only `access`, `auth` these and `http`, `rows` is built on them, `events` on `rows`;
 //! `webhook`, `admin`, `pages` and `openapi` come next. `state.rs` holds the state that all handlers share. It names types of every
 //! folder, from files that do not import it. `audit` is built on `http`, and imported by the folders that change the server.
 
 pub mod access;
 mod admin;
 mod audit;
+pub mod auth;
 mod events;
 mod http;
 mod metrics;
@@ -27,8 +28,8 @@ pub mod webhook;
 pub use admin::archive::{Archive, Backup};
 pub use admin::operations::describe as operation_json;
 pub use audit::{AuditLog, describe as audit_json};
+pub use auth::Auth;
 pub use events::Sockets;
-pub use http::auth::Auth;
 pub use http::budget::{Budget, BudgetError, Caller, Holder, Lease};
 pub use http::client_certificate::ClientCertificate;
 pub use http::limits::Limits;
@@ -138,7 +139,7 @@ impl Gateway {
 
     /// Requires authentication on every route except `/healthz` and the webhooks.
     pub fn auth(mut self, auth: Auth) -> Gateway {
-        self.gateway.auth = auth;
+        self.gateway.auth = auth.into();
         self
     }
 
@@ -272,7 +273,9 @@ impl Default for GatewayState {
             dios: IndexMap::new(),
             hooks: IndexMap::new(),
             base_path: String::new(),
-            auth: Auth::default(),
+            auth: auth::CurrentAuth::default(),
+            tickets: auth::tickets::Tickets::default(),
+            sessions: auth::sessions::Sessions::default(),
             policy: arc_swap::ArcSwap::default(),
             origins: http::origin::Origins::default(),
             compression: false,

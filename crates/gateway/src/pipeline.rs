@@ -3,7 +3,7 @@
 //!
 //! This code exists because most layers of tower-http cost too much: they wrap the whole pipeline, move its future, and look the same
 //! headers up again. One record needs 3 % more instructions with `SetResponseHeader`, 3 % with `SetSensitiveHeaders`, 9 % with the layers
-//! for request ids, and 15 % with all of them. A few lines each replace them here, in `http/request_id.rs` and in `http/auth.rs`. Panics
+//! for request ids, and 15 % with all of them. A few lines each replace them here, in `http/request_id.rs` and in `auth/credentials.rs`. Panics
 //! are caught by tower-http's `CatchPanic`, which costs 2 %.
 
 use std::any::Any;
@@ -20,7 +20,8 @@ use tower::{ServiceExt as _, service_fn};
 use tower_http::catch_panic::CatchPanic;
 
 use crate::access::Principal;
-use crate::http::auth;
+use crate::auth::request::{authenticate, authenticate_later, refusal};
+use crate::auth::{self, AuthError};
 use crate::http::budget::Caller;
 use crate::http::coding;
 use crate::http::extract::segments;
@@ -61,22 +62,29 @@ pub(crate) async fn pipeline(gateway: Arc<GatewayState>, route: Route, mut reque
         Ok(Some(_)) if origin::is_preflight(&method, request.headers()) => {
             (StatusCode::NO_CONTENT, origin::preflight()).into_response()
         }
-        Ok(_) => match admit(&gateway, route, &request) {
-            Ok(principal) => {
-                if gateway.audit.is_some() {
-                    actor = principal.clone();
-                }
-                quota = gateway.budgets.rates.admit(&principal, request.extensions(), route, &method);
-                match quota.as_mut().map_or(Ok(()), Quota::verdict) {
-                    Ok(()) => {
-                        request.extensions_mut().insert(principal);
-                        run(request, route, &gateway).await
-                    }
-                    Err(error) => error.into_response(),
-                }
+        Ok(_) => {
+            let mut admitted = admit(&gateway, route, &mut request);
+            if let Err(Denial::Caller(error)) = admitted
+                && error.may_pass_later()
+            {
+                let later = authenticate_later(&gateway, request.headers().clone(), error);
+                admitted = Box::pin(later).await.map_err(Denial::Caller);
             }
-            Err(error) => error.into_response(),
-        },
+            match admitted {
+                Ok(principal) => {
+                    if gateway.audit.is_some() {
+                        actor = principal.clone();
+                    }
+                    quota = gateway.budgets.rates.admit(&principal, request.extensions(), route, &method);
+                    match quota.as_mut().map_or(Ok(()), Quota::verdict) {
+                        Ok(()) => run(request, route, &gateway, principal).await,
+                        Err(error) => error.into_response(),
+                    }
+                }
+                Err(Denial::Caller(error)) => refusal(&request, error).into_response(),
+                Err(Denial::Request(error)) => error.into_response(),
+            }
+        }
     };
     let refusal = response.extensions_mut().remove::<ApiError>();
     if let Some((log, error)) = gateway.audit.as_ref().zip(refusal.as_ref()) {
@@ -109,31 +117,40 @@ fn bare(mut response: Response) -> Response {
     response
 }
 
+/// Reason why a request does not reach its handler.
+enum Denial {
+    Request(ApiError),
+    Caller(AuthError),
+}
+
 /// Checks whether the request may reach its handler, and returns its principal.
-fn admit(gateway: &GatewayState, route: Route, request: &Request) -> Result<Principal, ApiError> {
-    gateway.limits.check_head(request.uri(), request.headers())?;
-    gateway.origins.check_host(request.headers())?;
-    let principal = check_caller(gateway, route, request)?;
-    if route != Route::Hook {
-        coding::check_request(request.method(), request.headers())?;
-    }
-    Ok(principal)
+fn admit(gateway: &GatewayState, route: Route, request: &mut Request) -> Result<Principal, Denial> {
+    let head = gateway.limits.check_head(request.uri(), request.headers());
+    head.map_err(|error| Denial::Request(error.into()))?;
+    gateway.origins.check_host(request.headers()).map_err(|error| Denial::Request(error.into()))?;
+    check_caller(gateway, route, request).map_err(Denial::Caller)
 }
 
 /// Authenticates the caller, where the route requires it.
-fn check_caller(gateway: &GatewayState, route: Route, request: &Request) -> Result<Principal, ApiError> {
+fn check_caller(gateway: &GatewayState, route: Route, request: &mut Request) -> Result<Principal, AuthError> {
     match route {
         Route::Hook | Route::Live | Route::Asset => Ok(Principal::anonymous()),
         // The pages themselves report that a token is required, and ask for one.
         Route::Index | Route::Docs if gateway.has_page(route) && negotiate::prefers_html(request.headers()) => {
             Ok(Principal::anonymous())
         }
-        _ => Ok(gateway.auth.check(request.headers())?),
+        _ => authenticate(gateway, request),
     }
 }
 
-/// Runs the handler.
-async fn run(request: Request, route: Route, gateway: &Arc<GatewayState>) -> Response {
+/// Runs the handler for `principal`.
+async fn run(mut request: Request, route: Route, gateway: &Arc<GatewayState>, principal: Principal) -> Response {
+    if route != Route::Hook
+        && let Err(error) = coding::check_request(request.method(), request.headers())
+    {
+        return ApiError::from(error).into_response();
+    }
+    request.extensions_mut().insert(principal);
     let handler = service_fn(|request| dispatch(route, request, Arc::clone(gateway)).map(Ok::<_, Infallible>));
     let Ok(response) = CatchPanic::custom(handler, panicked).oneshot(request).await;
     response.map(Body::new)

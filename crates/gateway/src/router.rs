@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 
 use crate::access::Principal;
 use crate::admin::{backup, health, operations, purge, refresh, scrape};
+use crate::auth::routes;
 use crate::http::extract::{Segment, segments};
 use crate::http::problem::{ApiError, Code};
 use crate::http::response;
@@ -51,6 +52,9 @@ pub(crate) fn dispatch(route: Route, request: Request, gateway: Arc<GatewayState
         (Route::Retry, "POST") => operations::retry.call(request, gateway),
         (Route::Backup, "POST") => backup::backup.call(request, gateway),
         (Route::Audit, "GET") => audit::list::audit.call(request, gateway),
+        (Route::Ticket, "POST") => routes::ticket.call(request, gateway),
+        (Route::Session, "POST") => routes::begin_session.call(request, gateway),
+        (Route::Session, "DELETE") => routes::end_session.call(request, gateway),
         (Route::Hook, "POST") => webhook::receive.call(request, gateway),
         (Route::Hook, "GET") => webhook::challenge.call(request, gateway),
         (Route::Hook, "OPTIONS") => webhook::options.call(request, gateway),
@@ -99,10 +103,12 @@ fn wrong_method(route: Route, method: &str, request: &Request, gateway: &Gateway
         Route::RetryMany
         | Route::Retry
         | Route::Backup
+        | Route::Ticket
         | Route::Query
         | Route::Refresh
         | Route::Purge
         | Route::Replay => HeaderValue::from_static("POST"),
+        Route::Session => HeaderValue::from_static("POST, DELETE"),
         Route::Hook => HeaderValue::from_static("POST, OPTIONS"),
         Route::Operation => HeaderValue::from_static("GET, HEAD, DELETE"),
         _ => HeaderValue::from_static("GET, HEAD"),

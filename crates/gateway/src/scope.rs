@@ -4,7 +4,6 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::access::{Grant, Principal, Verb, View};
-use crate::http::auth::Auth;
 use crate::http::problem::{ApiError, Code};
 use crate::rows::scoped_rows::ScopedRows;
 use crate::state::{GatewayState, Resource};
@@ -117,7 +116,7 @@ pub(crate) fn require_everywhere(gateway: &GatewayState, principal: &Principal, 
 /// Returns the refusal of an anonymous caller, who may have more rights with a credential, or `error` for others.
 fn refused(gateway: &GatewayState, principal: &Principal, error: impl FnOnce() -> ApiError) -> ApiError {
     match principal.identity() {
-        None if !matches!(gateway.auth, Auth::None) => crate::http::auth::AuthError::Missing.into(),
+        None if gateway.auth.is_required() => crate::auth::AuthError::Missing.into(),
         _ => error(),
     }
 }

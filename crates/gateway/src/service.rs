@@ -11,6 +11,8 @@ use axum::response::Response;
 use axum::routing::any_service;
 use tower::Service;
 
+use crate::access::{Allow, Policy};
+use crate::auth::{Auth, JwksSource};
 use crate::http::budget::Budgets;
 use crate::http::failures::Failures;
 use crate::http::route::Route;
@@ -46,7 +48,7 @@ impl GatewayService {
     /// Returns a router with a route for each template, so that an application around it can read
     /// [`MatchedPath`](axum::extract::MatchedPath). All routes lead to the same service, which matches the path itself. With a base path,
     /// the router has the gateway nested as one service.
-    pub(crate) fn into_router(self) -> Router {
+    pub fn into_router(self) -> Router {
         if let Some(nested) = self.nested {
             return nested;
         }
@@ -57,6 +59,29 @@ impl GatewayService {
             routes = routes.route(&template, any_service(self.root.clone()));
         }
         routes.fallback_service(self.root)
+    }
+
+    /// Replaces the authentication. Open sockets and streams stay, unless their key or issuer is gone or has changed: then they end.
+    pub fn reload_auth(&self, auth: &Auth) {
+        self.root.gateway.auth.replace(auth);
+    }
+
+    /// Compiles access rules, for [`GatewayService::reload_rules`].
+    ///
+    /// # Errors
+    /// Every mistake, with the number of its rule, from 1.
+    pub fn compile_rules(&self, rules: &[Allow]) -> Result<Policy, Vec<(usize, String)>> {
+        self.root.gateway.compile(rules)
+    }
+
+    /// Replaces the access rules.
+    pub fn reload_rules(&self, policy: Policy) {
+        self.root.gateway.policy.store(Arc::new(policy));
+    }
+
+    /// Fetches and refreshes the key sets of issuers by `source`. Never returns. Without it, tokens of issuers with a URL are refused.
+    pub async fn refresh_keys(&self, source: &dyn JwksSource) {
+        self.root.gateway.auth.refresh(source).await;
     }
 
     /// Answers one request.

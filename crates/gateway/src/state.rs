@@ -17,10 +17,12 @@ use tokio_util::task::TaskTracker;
 use crate::access::{Allow, Policy, Principal};
 use crate::admin::archive::Backup;
 use crate::audit::AuditLog;
+use crate::auth::CurrentAuth;
+use crate::auth::sessions::Sessions;
+use crate::auth::tickets::Tickets;
 use crate::events::live::LiveQueries;
 use crate::events::sockets::Sockets;
 use crate::events::view::EventViews;
-use crate::http::auth::Auth;
 use crate::http::bounds::Bounds;
 use crate::http::budget::{Budgets, Caller};
 use crate::http::failures::Failures;
@@ -50,7 +52,11 @@ pub struct GatewayState {
     /// Base path: empty, or a path that begins with `/` and does not end with it.
     pub base_path: String,
     /// Authentication of callers.
-    pub auth: Auth,
+    pub(crate) auth: CurrentAuth,
+    /// Tickets for URLs.
+    pub(crate) tickets: Tickets,
+    /// Sessions of browsers.
+    pub(crate) sessions: Sessions,
     /// Access rules.
     pub policy: ArcSwap<Policy>,
     /// Hosts and origins that are accepted.
@@ -114,9 +120,16 @@ impl GatewayState {
     /// # Errors
     /// Every mistake, with the number of its rule, from 1. The old rules stay.
     pub fn set_rules(&self, rules: &[Allow]) -> Result<(), Vec<(usize, String)>> {
-        let resources = self.dios.iter().map(|(name, resource)| (name, &resource.schema));
-        self.policy.store(Arc::new(Policy::new(rules, resources)?));
+        self.policy.store(Arc::new(self.compile(rules)?));
         Ok(())
+    }
+
+    /// Compiles access rules for the resources.
+    ///
+    /// # Errors
+    /// As [`GatewayState::set_rules`].
+    pub(crate) fn compile(&self, rules: &[Allow]) -> Result<Policy, Vec<(usize, String)>> {
+        Policy::new(rules, self.dios.iter().map(|(name, resource)| (name, &resource.schema)))
     }
 
     /// Returns the resource of a webhook.

@@ -118,7 +118,7 @@ fn answer(
         let response = match () {
             () if is_refused => too_many_streams(),
             () if too_many_headers => headers_too_many(),
-            () => responder.answer(request, caller).await,
+            () => responder.answer(request, caller, true).await,
         };
         Ok(response.map(|body| TrackedBody::new(body, stream)))
     }

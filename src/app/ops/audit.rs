@@ -58,7 +58,7 @@ pub async fn audit(audit: Audit) -> Result<(), Failure> {
     if audit.file.is_some() {
         return Err(usage("use --url for a server or a configuration for its files, not both"));
     }
-    let client = Client::new(url, audit.location.token.as_deref())?;
+    let client = Client::new(url, audit.location.token.as_deref(), &audit.location.trust)?;
     let entries = newest(&client, &audit, since)?;
     show(&audit, &entries, true)?;
     let mut last = entries.last().and_then(|entry| entry["seq"].as_u64());

@@ -19,6 +19,11 @@ pub(super) const TABLES: &[(&str, &str)] = &[
         "`[[allow]]`: access rules. As soon as there is one, a caller may do only what a rule permits: see \
          [access.md](access.md). Tokens of `server.auth` stay unrestricted.",
     ),
+    (
+        "key.*",
+        "A key: tokens of a program, with a role. `diorama key new NAME` generates one. See [Authentication](authentication.md).",
+    ),
+    ("jwt.*", "An issuer whose tokens (JWT) are accepted. See [Authentication](authentication.md)."),
     ("lens", "Storage of copies, writes and events."),
     ("lens.inbox", "Retention of webhook deliveries; applied ones are removed first."),
     ("lens.events", "Retention of the events of each resource, for subscribers that reconnect."),
@@ -102,6 +107,12 @@ pub(super) const KEYS: &[KeyText] = &[
     ),
     ("server.auth", "none on loopback", "Access control: see `[server.auth]`."),
     ("server.tls", "no TLS", "See `[server.tls]`."),
+    (
+        "server.anonymous",
+        "false",
+        "Admits callers without credentials, with the role `anonymous`, although there are tokens, keys or issuers. Wrong credentials \
+         are refused in any case.",
+    ),
     ("server.limits", "{}", "See `[server.limits]`."),
     (
         "allow.role",
@@ -127,6 +138,48 @@ pub(super) const KEYS: &[KeyText] = &[
         "Visible and writable columns. Others do not exist for the callers; the id is always visible.",
     ),
     ("server.drain_timeout", "\"20s\"", "Maximum duration of a shutdown. Remaining writes stay in the journal."),
+    (
+        "key.*.token",
+        "required, or one of the next two",
+        "The token, of at least 16 bytes, for `Authorization: Bearer ...`.",
+    ),
+    ("key.*.tokens", "", "Several tokens, which count at the same time, so that one can be replaced by another."),
+    (
+        "key.*.token_sha256",
+        "",
+        "SHA-256 hash of the token as hexadecimal digits, or several hashes, so that the configuration needs no secret.",
+    ),
+    ("key.*.role", REQUIRED, "Role of the key. No access rule restricts `admin`."),
+    ("key.*.claims", "{}", "Claims of the key, such as `{ org_id = 7 }`."),
+    (
+        "key.*.can",
+        "all",
+        "Verbs that the key can be used for at most: `read`, `insert`, `update`, `delete`, `events`, `refresh`, `operations`, \
+         `webhooks`, `admin`.",
+    ),
+    ("key.*.expires", "never", "Time at which the key expires."),
+    ("jwt.*.issuer", REQUIRED, "Value of `iss`, exactly as the tokens have it."),
+    ("jwt.*.audience", REQUIRED, "Accepted values of `aud`: the names of this API at the issuer."),
+    (
+        "jwt.*.algorithms",
+        REQUIRED,
+        "Accepted algorithms: `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, `EdDSA`, or `HS256` with `secret`.",
+    ),
+    (
+        "jwt.*.jwks",
+        "required, or `secret`",
+        "Public keys of the issuer: an `https` URL, which is fetched again every ten minutes or as `Cache-Control` says, or a file.",
+    ),
+    ("jwt.*.secret", "", "Secret for `HS256`, of at least 32 bytes."),
+    (
+        "jwt.*.role_claim",
+        "\"role\"",
+        "Claim with the role: a name, or names separated by dots. The claim is a text, or a list of which the first role in `roles` counts.",
+    ),
+    ("jwt.*.roles", "all", "Accepted roles."),
+    ("jwt.*.default_role", "", "Role of tokens without one, which are refused otherwise."),
+    ("jwt.*.leeway", "\"30s\"", "Tolerated difference of clocks."),
+    ("jwt.*.typ", "any", "Required type of the tokens, such as `\"at+jwt\"`."),
     ("server.auth.tokens", REQUIRED, "Accepted tokens for `Authorization: Bearer ...`, each of at least 16 bytes."),
     ("audit.enabled", "true", "False to keep no audit log."),
     ("audit.keep", "\"90d\"", "Maximum age of an entry, at least an hour."),

@@ -30,6 +30,10 @@ const SAMPLES: [&str; 7] = [
         where = "id=eq.{claims.org_id}"
         check = ""
         columns = ["id"]
+        [key.a]
+        token = "env:TOKEN"
+        [jwt.a]
+        secret = "env:TOKEN"
         [lens]
         inbox = {}
         events = {}
@@ -214,7 +218,7 @@ fn requested_keys() -> Vec<Key> {
 
 /// Returns true for a table that the reference describes as a whole. The keys of a connection are those of sources and routes.
 fn is_outer(path: &str) -> bool {
-    ["server", "lens", "allow", "audit", "limit", "dio", "webhook", "connection"].contains(&path)
+    ["server", "key", "jwt", "lens", "allow", "audit", "limit", "dio", "webhook", "connection"].contains(&path)
         || path.starts_with("connection.")
 }
 
@@ -222,7 +226,7 @@ fn is_outer(path: &str) -> bool {
 fn names_starred(table: &str) -> String {
     let mut before = "";
     let starred = table.split('.').map(|part| {
-        let part = if ["dio", "webhook", "columns"].contains(&before) { "*" } else { part };
+        let part = if ["key", "jwt", "dio", "webhook", "columns"].contains(&before) { "*" } else { part };
         before = part;
         part
     });
@@ -276,6 +280,13 @@ fn type_of(expected: &str) -> Value {
         SIZE_RATE => json!({"type": "string", "pattern": r"^[0-9]+ *(B|KiB|MiB|GiB)? */ *(s|min|h)$|\$\{"}),
         "an array of texts" => json!({"type": "array", "items": {"type": "string"}}),
         "a text or a table" => json!({"anyOf": [{"type": "string"}, {"type": "object"}]}),
+        "a text or an array of texts" => {
+            json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
+        }
+        "a table of values" => json!({"type": "object"}),
+        // Editors show a time of TOML as a text.
+        "a time like 2027-01-01T00:00:00Z" => json!({"anyOf": [{"type": "string"}, {"type": "object"}]}),
+        r#""env:NAME" or "file:PATH""# => json!({"type": "string", "pattern": "^(env|file):"}),
         r#"an array like ["env:NAME"]"# => {
             json!({"type": "array", "items": {"type": "string", "pattern": "^(env|file):"}})
         }
@@ -294,6 +305,8 @@ fn schema() -> String {
         "type": "object",
         "properties": {
             "server": table("server"),
+            "key": many("key.*"),
+            "jwt": many("jwt.*"),
             "lens": table("lens"),
             "allow": {"type": "array", "items": table("allow")},
             "audit": table("audit"),
@@ -316,6 +329,10 @@ fn type_words(expected: &str) -> String {
         "an array of texts" => "texts".into(),
         COUNT_RATE => "rate".into(),
         SIZE_RATE => "rate of bytes".into(),
+        "a text or an array of texts" => "text or texts".into(),
+        "a table of values" => "table".into(),
+        "a time like 2027-01-01T00:00:00Z" => "moment".into(),
+        r#""env:NAME" or "file:PATH""# => "secret".into(),
         "a table" => "table".into(),
         "a text or a table" => "text or table".into(),
         "an array of tables" => "tables".into(),

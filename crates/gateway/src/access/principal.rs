@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::http::Extensions;
+use tokio_util::sync::CancellationToken;
 
 use super::verb::Verbs;
 use diorama_core::record::CborValue;
 
 /// Role of callers without credentials.
 pub const ANONYMOUS: &str = "anonymous";
+
+/// Claims that differ between two tokens of the same principal.
+const CLAIMS_OF_TOKEN: [&str; 7] = ["exp", "iat", "nbf", "jti", "auth_time", "nonce", "at_hash"];
 
 /// Facts about an authenticated caller. Authentication makes one for each key, and one for each verified token.
 #[derive(Debug)]
@@ -31,12 +35,55 @@ pub struct Identity {
 
 /// Caller of a request. Anonymous by default.
 #[derive(Clone, Debug, Default)]
-pub struct Principal(Option<Arc<Identity>>);
+pub struct Principal(Option<Arc<Credential>>);
+
+/// Identity of a caller, and whether it still counts.
+#[derive(Debug)]
+struct Credential {
+    identity: Arc<Identity>,
+    /// Cancelled once a reload has removed the key or the issuer.
+    revoked: CancellationToken,
+}
 
 impl Principal {
     /// Returns the caller without credentials.
     pub const fn anonymous() -> Principal {
         Principal(None)
+    }
+
+    /// Returns the principal of `identity` until `revoked` is cancelled.
+    pub(crate) fn revocable(identity: Arc<Identity>, revoked: CancellationToken) -> Principal {
+        Principal(Some(Arc::new(Credential { identity, revoked })))
+    }
+
+    /// Returns true if the credential is neither revoked nor expired at `now`.
+    pub(crate) fn is_valid(&self, now: SystemTime) -> bool {
+        self.0.as_ref().is_none_or(|own| !own.revoked.is_cancelled() && own.identity.expires.is_none_or(|at| now < at))
+    }
+
+    /// Returns the token that is cancelled once the credential is revoked; `None` if the caller is anonymous.
+    pub(crate) fn revoked(&self) -> Option<&CancellationToken> {
+        self.0.as_ref().map(|own| &own.revoked)
+    }
+
+    /// Returns true if both are of the same authentication.
+    pub(crate) fn is_same(&self, other: &Principal) -> bool {
+        match (&self.0, &other.0) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (own, other) => own.is_none() && other.is_none(),
+        }
+    }
+
+    /// Returns true if `other` has the same name, role, verbs and claims, but for those that differ in each token.
+    pub(crate) fn has_rights_of(&self, other: &Principal) -> bool {
+        let facts = |principal: &Principal| {
+            let own = principal.identity()?;
+            let mut claims = own.claims.as_map().cloned().unwrap_or_default();
+            claims.retain(|(name, _)| !name.as_text().is_some_and(|name| CLAIMS_OF_TOKEN.contains(&name)));
+            claims.sort_by(|(one, _), (other, _)| one.as_text().cmp(&other.as_text()));
+            Some((Arc::clone(&own.name), Arc::clone(&own.role), own.verbs, own.unrestricted, claims))
+        };
+        facts(self) == facts(other)
     }
 
     /// Returns the principal of the request that has these extensions.
@@ -46,29 +93,29 @@ impl Principal {
 
     /// Returns the facts about the caller; `None` if it is anonymous.
     pub fn identity(&self) -> Option<&Arc<Identity>> {
-        self.0.as_ref()
+        self.0.as_ref().map(|own| &own.identity)
     }
 
     /// Returns the name under which the log records the caller's actions; `None` for an anonymous caller.
     pub fn name(&self) -> Option<&Arc<str>> {
-        self.0.as_ref().map(|identity| &identity.name)
+        self.identity().map(|identity| &identity.name)
     }
 
     /// Returns the role, which is [`ANONYMOUS`] for a caller without credentials.
     pub fn role(&self) -> &str {
-        self.0.as_ref().map_or(ANONYMOUS, |identity| &identity.role)
+        self.identity().map_or(ANONYMOUS, |identity| &identity.role)
     }
 
     /// Returns the claim at `path`: names of members, separated by dots. A null claim counts as missing.
     pub fn claim(&self, path: &str) -> Option<&CborValue> {
-        let claims = &self.0.as_ref()?.claims;
+        let claims = &self.identity()?.claims;
         path.split('.').try_fold(claims, member).filter(|value| !value.is_null())
     }
 }
 
 impl From<Arc<Identity>> for Principal {
     fn from(identity: Arc<Identity>) -> Principal {
-        Principal(Some(identity))
+        Principal::revocable(identity, CancellationToken::new())
     }
 }
 

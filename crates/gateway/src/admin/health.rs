@@ -33,6 +33,9 @@ impl Alive {
 pub(crate) struct Readiness {
     #[schema(schema_with = Readiness::words)]
     status: &'static str,
+    /// Problems of the authentication, for people. They do not make the server unready.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    auth: Vec<String>,
     #[schema(inline)]
     dios: BTreeMap<String, DioReadiness>,
 }
@@ -106,7 +109,7 @@ pub(crate) async fn ready(State(gateway): State<Arc<GatewayState>>) -> Response 
         (false, true) => "ready",
         (false, false) => "starting",
     };
-    let mut response = uncached(&Readiness { status, dios });
+    let mut response = uncached(&Readiness { status, auth: gateway.auth.troubles(), dios });
     if !all {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -2,13 +2,11 @@
 
 use std::sync::{Arc, Weak};
 
-use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 
 use super::frame::{self, Encoding};
 use super::request::{LiveSubscription, Subscription};
 use super::subscriptions::{MOST_SUBS, Subscriptions, find_live_scope, find_scope};
-use crate::access::Principal;
 use crate::http::bounds::may_hold_regex;
 use crate::http::problem::{ApiError, Code};
 use crate::state::GatewayState;
@@ -88,11 +86,8 @@ pub(super) async fn execute(
             };
             Some(frame::tagged(encoding, name, &answer))
         }
-        ("auth", Some(gateway)) => Some(match authenticate(command.text("token")?, gateway) {
-            Ok(principal) => {
-                subs.authenticate(principal);
-                frame::type_only(encoding, "authenticated")
-            }
+        ("auth", Some(gateway)) => Some(match authenticate(command.text("token")?, subs, gateway).await {
+            Ok(()) => frame::type_only(encoding, "authenticated"),
             Err(error) => refusal(encoding, &error),
         }),
         _ => return None,
@@ -163,12 +158,18 @@ async fn subscribe(
     }
 }
 
-/// Checks a token. Tokens do not expire while a socket is open, but a client can check a new one with `auth`.
-fn authenticate(token: &str, gateway: &Weak<GatewayState>) -> Result<Principal, ApiError> {
+/// Checks a token, which prolongs the connection. Open subscriptions have the rights of the principal that opened them. So the token must
+/// be one of the same principal, with the same rights.
+async fn authenticate(token: &str, subs: &mut Subscriptions, gateway: &Weak<GatewayState>) -> Result<(), ApiError> {
     let gateway = gateway.upgrade().ok_or_else(|| ApiError::new(Code::ShuttingDown, "the server is stopping"))?;
-    let value = HeaderValue::from_str(&format!("Bearer {token}"));
-    let value = value.map_err(|_| ApiError::new(Code::Unauthenticated, "the token is not a valid bearer token"))?;
-    Ok(gateway.auth.check(&HeaderMap::from_iter([(header::AUTHORIZATION, value)]))?)
+    let principal = gateway.auth.token(token).await?;
+    let own = subs.principal();
+    if own.identity().is_some() && !own.has_rights_of(&principal) {
+        let detail = "the token is one of another principal, or of one with another role or other claims";
+        return Err(ApiError::new(Code::Conflict, detail).hint("open another connection with the token"));
+    }
+    subs.authenticate(principal);
+    Ok(())
 }
 
 fn refusal(encoding: Encoding, error: &ApiError) -> Bytes {

@@ -16,6 +16,7 @@ use super::frame::{self, Encoding};
 use super::request::ConnectionOptions;
 use super::sockets::SocketPermit;
 use super::subscriptions::Subscriptions;
+use crate::auth::validity::Validity;
 use crate::state::GatewayState;
 
 /// Maximum size of a client's message, in bytes. Clients send small commands only.
@@ -37,6 +38,8 @@ mod close {
     pub(super) const UNSUPPORTED: u16 = 1003;
     pub(super) const NOT_UTF8: u16 = 1007;
     pub(super) const TOO_BIG: u16 = 1009;
+    pub(super) use crate::auth::validity::CLOSE as CREDENTIAL;
+
     pub(super) const NO_PONG: u16 = 4001;
     pub(super) const SLOW: u16 = 4008;
     pub(super) const TOO_MANY: u16 = 4429;
@@ -57,6 +60,8 @@ pub(super) struct Session {
     allowance: f64,
     last_message: Instant,
     strikes: u32,
+    /// Timer of the caller's credential.
+    validity: Validity,
 }
 
 impl Session {
@@ -65,7 +70,8 @@ impl Session {
         connection: ConnectionOptions,
         gateway: Option<Weak<GatewayState>>,
     ) -> Session {
-        Session { subs, connection, gateway, allowance: BURST, last_message: Instant::now(), strikes: 0 }
+        let validity = Validity::of(subs.principal());
+        Session { subs, connection, gateway, allowance: BURST, last_message: Instant::now(), strikes: 0, validity }
     }
 
     /// Serves the socket until one side closes it. Returns the close code; `None` if the client closed.
@@ -119,6 +125,7 @@ impl Session {
             let step = tokio::select! {
                 message = socket.next() => self.answer(socket, message).await,
                 () = self.subs.ready() => self.send(socket).await,
+                end = self.validity.ended() => return Some((close::CREDENTIAL, end.as_str())),
                 _ = beat.tick() => {
                     if self.last_message.elapsed() > 2 * every + PATIENCE {
                         return Some((close::NO_PONG, "no pong"));
@@ -183,6 +190,7 @@ impl Session {
             Some(command) => Box::pin(command::execute(command, &mut self.subs, self.gateway.as_ref())).await,
             None => None,
         };
+        self.validity.renew(self.subs.principal());
         let encoding = self.subs.encoding;
         if let Some(answer) = answer {
             return put(socket, answer.map(|answer| message(encoding, answer))).await;

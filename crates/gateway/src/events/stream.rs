@@ -15,6 +15,7 @@ use super::frame::{self, Encoding};
 use super::request::ConnectionOptions;
 use super::sockets::SocketPermit;
 use super::subscriptions::Subscriptions;
+use crate::auth::validity::{self, Validity};
 use crate::http::negotiate::Format;
 
 /// Time after which a browser reconnects, in milliseconds.
@@ -51,6 +52,8 @@ struct Stream {
     /// True once a frame was sent that ends a long poll.
     has_events: bool,
     count: usize,
+    /// Timer of the caller's credential.
+    validity: Validity,
 }
 
 /// Builds the response; its body is generated while events occur.
@@ -65,7 +68,8 @@ pub(super) fn respond(
         Transport::Array | Transport::Lines => connection.wait(),
     };
     let due = Instant::now() + every;
-    let stream = Stream { subs, permit, transport, phase: Phase::Head, every, due, has_events: false, count: 0 };
+    let (phase, validity) = (Phase::Head, Validity::of(subs.principal()));
+    let stream = Stream { subs, permit, transport, phase, every, due, has_events: false, count: 0, validity };
     let body = stream::unfold(stream, |mut stream| async {
         let piece = stream.piece().await?;
         Some((Ok::<_, Infallible>(piece), stream))
@@ -118,12 +122,8 @@ impl Stream {
             }
             tokio::select! {
                 biased;
-                () = self.permit.stopping() => {
-                    let bye = frame::bye(Encoding::Json, 1001, "the server is stopping");
-                    let mut last = self.render(&[OutgoingFrame::control(bye, None)]);
-                    last.extend(self.end());
-                    return Some(last.into());
-                }
+                () = self.permit.stopping() => return Some(self.leave(1001, "the server is stopping")),
+                end = self.validity.ended() => return Some(self.leave(validity::CLOSE, end.as_str())),
                 () = self.subs.ready() => match self.subs.batch().await {
                     Ok(sent) if sent.is_empty() => {}
                     Ok(sent) => {
@@ -147,6 +147,14 @@ impl Stream {
             Some(bookmark) => format!(": heartbeat\nid: {bookmark}\n\n").into(),
             None => Bytes::from_static(b": heartbeat\n\n"),
         }
+    }
+
+    /// Builds the last piece, with a frame that has the reason of the end.
+    fn leave(&mut self, code: u16, reason: &str) -> Bytes {
+        let bye = frame::bye(Encoding::Json, code, reason);
+        let mut last = self.render(&[OutgoingFrame::control(bye, None)]);
+        last.extend(self.end());
+        last.into()
     }
 
     /// Builds the last piece. In a long poll it contains the resume positions.

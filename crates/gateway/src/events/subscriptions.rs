@@ -83,6 +83,11 @@ impl Subscriptions {
         Subscriptions { encoding, heartbeat, bounds, all: Vec::new(), turn: 0 }
     }
 
+    /// Returns the principal of the connection.
+    pub(super) fn principal(&self) -> &Principal {
+        &self.bounds.principal
+    }
+
     /// Sets the principal of later commands. Open subscriptions are not affected.
     pub(super) fn authenticate(&mut self, principal: Principal) {
         self.bounds.principal = principal;

@@ -30,14 +30,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Prefix {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let own = parts.uri.path().to_string();
         let original = OriginalUri::from_request_parts(parts, state).await.map(|uri| uri.path().to_string());
-        let original = original.unwrap_or_default();
-        let prefix = match own.as_str() {
-            // The root of a nested router is requested without its slash.
-            "/" => Some(original.trim_end_matches('/')),
-            own => original.strip_suffix(own),
-        };
-        Ok(Prefix(prefix.unwrap_or_default().to_string()))
+        Ok(Prefix(prefix(&original.unwrap_or_default(), &own).to_string()))
     }
+}
+
+/// Returns the part of the path `original` before the path `own` within the gateway.
+pub(crate) fn prefix<'p>(original: &'p str, own: &str) -> &'p str {
+    let prefix = match own {
+        // The root of a nested router is requested without its slash.
+        "/" => Some(original.trim_end_matches('/')),
+        own => original.strip_suffix(own),
+    };
+    prefix.unwrap_or_default()
 }
 
 /// Refuses requests while the first copy of the resource is being read.

@@ -1,6 +1,5 @@
-//! Steps and types that all requests share: authentication, origins, limits, content negotiation, refusals.
+//! Steps and types that all requests share: origins, limits, content negotiation, refusals.
 
-pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod bounds;
 pub(crate) mod budget;

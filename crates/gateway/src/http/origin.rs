@@ -140,6 +140,21 @@ pub(crate) fn check_own(headers: &HeaderMap) -> Result<(), OriginError> {
     if foreign { Err(OriginError::OtherOrigin) } else { Ok(()) }
 }
 
+/// Returns true if a page of this server sent the request, as the browser says by `Origin`. With `https`, the page was sent over TLS too.
+pub(crate) fn is_same_origin(headers: &HeaderMap, https: bool) -> bool {
+    let mut origins = headers.get_all(header::ORIGIN).iter().map(|origin| origin.to_str().unwrap_or_default());
+    let same = |origin: &str| is_same(origin, headers) && (!https || origin.starts_with("https://"));
+    origins.next().is_some_and(same) && origins.next().is_none()
+}
+
+/// Returns true if a read was sent by a page of this server or by the user, as the browser says by `Origin`, else by `Sec-Fetch-Site`.
+pub(crate) fn is_own_read(headers: &HeaderMap, https: bool) -> bool {
+    match headers.contains_key(header::ORIGIN) {
+        true => is_same_origin(headers, https),
+        false => matches!(header_text(headers, SEC_FETCH_SITE), "same-origin" | "none"),
+    }
+}
+
 /// Tells the browser that `origin` may read the answer.
 pub(crate) fn allow(origin: &HeaderValue, headers: &mut HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());

@@ -92,6 +92,7 @@ codes! {
     UpstreamError = "upstream-error", BAD_GATEWAY, "The source failed";
     WriteFailed = "write-failed", BAD_GATEWAY, "The source refused the write";
     RefreshFailed = "refresh-failed", BAD_GATEWAY, "The source could not be read";
+    KeysUnavailable = "keys-unavailable", SERVICE_UNAVAILABLE, "The keys of the token's issuer are not available";
     Busy = "busy", SERVICE_UNAVAILABLE, "The server is busy";
     QueryTimeout = "query-timeout", SERVICE_UNAVAILABLE, "The query takes too long";
     NotReady = "not-ready", SERVICE_UNAVAILABLE, "The first copy is still being read";
@@ -170,6 +171,7 @@ impl ApiError {
             Code::ShuttingDown
             | Code::RateLimited
             | Code::InboxFull
+            | Code::KeysUnavailable
             | Code::TooManyViews
             | Code::QueryTimeout
             | Code::InsufficientStorage => Some(Duration::from_secs(5)),

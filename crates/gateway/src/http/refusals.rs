@@ -2,7 +2,6 @@
 
 use axum::http::header::{self, HeaderValue};
 
-use crate::http::auth::AuthError;
 use crate::http::body::BodyError;
 use crate::http::budget::BudgetError;
 use crate::http::coding::CodedBody;
@@ -30,21 +29,6 @@ impl From<OriginError> for ApiError {
                 ApiError::new(Code::OriginNotAllowed, detail).hint("add the origin to cors in [server]")
             }
             OtherOrigin => ApiError::new(Code::OriginNotAllowed, detail).hint("use the command line"),
-        }
-    }
-}
-
-impl From<AuthError> for ApiError {
-    fn from(error: AuthError) -> ApiError {
-        let detail = error.to_string();
-        match error {
-            AuthError::Several => ApiError::new(Code::InvalidHeader, detail).hint("send one Authorization header"),
-            AuthError::NotBearer | AuthError::Missing | AuthError::Unknown => {
-                ApiError::new(Code::Unauthenticated, detail).hint(
-                    "send the header Authorization: Bearer TOKEN; a browser's WebSocket offers the subprotocols \
-                     diorama.v1+json and bearer.TOKEN",
-                )
-            }
         }
     }
 }

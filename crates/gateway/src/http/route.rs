@@ -21,6 +21,8 @@ pub(crate) enum Route {
     Retry,
     Backup,
     Audit,
+    Ticket,
+    Session,
     Hook,
     Deliveries,
     Delivery,
@@ -42,12 +44,12 @@ pub(crate) enum Route {
 
 impl Route {
     /// All routes, in the order of their declaration.
-    pub(crate) const ALL: [Route; 31] = {
+    pub(crate) const ALL: [Route; 33] = {
         use Route::*;
         [
             Index, Docs, Live, Ready, Metrics, OpenApi, AsyncApi, Asset, Problem, Operations, RetryMany, Operation,
-            Retry, Backup, Audit, Hook, Deliveries, Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query,
-            Aggregate, Refresh, Purge, Schema, Row, RowEvents, None,
+            Retry, Backup, Audit, Ticket, Session, Hook, Deliveries, Delivery, Replay, ManyEvents, Rows, Events,
+            LiveRows, Query, Aggregate, Refresh, Purge, Schema, Row, RowEvents, None,
         ]
     };
 
@@ -74,6 +76,8 @@ impl Route {
             ("events", (None, ..)) => Route::ManyEvents,
             ("_backup", (None, ..)) => Route::Backup,
             ("_audit", (None, ..)) => Route::Audit,
+            ("_ticket", (None, ..)) => Route::Ticket,
+            ("_session", (None, ..)) => Route::Session,
             ("", _) | (_, (Some(""), ..)) => Route::None,
             ("static", (Some(_), ..)) => Route::Asset,
             ("problems", (Some(_), None, _)) => Route::Problem,
@@ -120,6 +124,8 @@ impl Route {
             Route::Retry => "/operations/{id}/retry",
             Route::Backup => "/_backup",
             Route::Audit => "/_audit",
+            Route::Ticket => "/_ticket",
+            Route::Session => "/_session",
             Route::Hook => "/webhooks/{hook}",
             Route::Deliveries => "/webhooks/{hook}/deliveries",
             Route::Delivery => "/webhooks/{hook}/deliveries/{id}",

@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::{RefOr, Schema};
 
+use super::credentials::BEARER;
 use super::parameters;
-use super::{Api, BEARER, frames, rows, shapes, titles};
-use crate::http::auth::Auth;
+use super::{Api, frames, rows, shapes, titles};
 use crate::state::{GatewayState, Resource};
 
 const ABOUT: &str = "Frames that a Diorama server sends over WebSocket. The same frames are available as server-sent events \
@@ -52,7 +52,7 @@ pub(super) fn build(gateway: &GatewayState) -> Value {
     if !gateway.base_path.is_empty() {
         server["pathname"] = json!(gateway.base_path);
     }
-    if matches!(gateway.auth, Auth::Tokens(_)) {
+    if gateway.auth.is_required() {
         let about = "One of the server's tokens, in the header `Authorization`. Clients that cannot set it offer the subprotocol \
             `bearer.TOKEN` in addition to that of the frames.";
         let scheme = json!({ "type": "http", "scheme": "bearer", "description": about });

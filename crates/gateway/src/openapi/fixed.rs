@@ -36,6 +36,7 @@ pub(super) fn add(api: &mut Api, gateway: &GatewayState) {
     operations(api, gateway);
     backup(api);
     audit(api);
+    super::credentials::add(api);
 }
 
 fn audit(api: &mut Api) {

@@ -1,12 +1,13 @@
 //! `GET /openapi.json`: the description of the gateway as OpenAPI 3.1. `GET /asyncapi.json`: its events and live queries as AsyncAPI 3.0.
 //! Both are built from the schemas of the resources when the router is built.
 //!
-//! `document.rs` serves a document. `resource.rs` has the paths of one Dio, `fixed.rs` and `deliveries.rs` all others. `rows.rs` has the
+//! `document.rs` serves a document. `resource.rs` has the paths of one Dio, `fixed.rs`, `credentials.rs` and `deliveries.rs` all others. `rows.rs` has the
 //! schemas of a Dio's rows, `frames.rs` those of frames, `shapes.rs` the other ones. `parameters.rs` and `answers.rs` have the parameters
 //! and responses that operations share.
 
 mod answers;
 mod asyncapi;
+mod credentials;
 mod deliveries;
 pub(crate) mod document;
 mod fixed;
@@ -24,12 +25,11 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use utoipa::ToSchema;
 use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, PathItem};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::security::SecurityScheme;
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Paths, RefOr, Server};
 use utoipa::openapi::{Schema, Tag};
 
 use self::document::{Document, serve};
-use crate::http::auth::Auth;
 use crate::state::GatewayState;
 
 /// Builds the OpenAPI document.
@@ -60,9 +60,6 @@ const ABOUT: &str = "Rows are read from a copy of their source, and writes are q
     characters), match and imatch (regular expressions), in (`in.(a,b)`), is (null, not_null, true, false, unknown) and \
     isdistinct. The prefix `not.` negates an operator. A parameter that is repeated with plain values matches any of them. With \
     the prefix `eq.`, the rest of a value is literal. Unknown parameters and columns are refused.";
-
-/// Name of the security scheme of all operations except webhooks.
-const BEARER: &str = "bearer";
 
 /// Paths and schemas while they are collected.
 #[derive(Default)]
@@ -110,15 +107,12 @@ impl Api {
 
 fn build(gateway: &GatewayState) -> OpenApi {
     let mut api = Api {
-        guarded: matches!(gateway.auth, Auth::Tokens(_)),
+        guarded: gateway.auth.is_required(),
         origins: gateway.origins.loopback.is_some() || !gateway.origins.listed.is_empty(),
         hosts: gateway.origins.loopback.is_some(),
         ..Api::default()
     };
-    if api.guarded {
-        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("One of the server's tokens."));
-        api.securities.insert(BEARER.to_string(), SecurityScheme::Http(scheme.build()));
-    }
+    credentials::schemes(&mut api);
     shapes::add(&mut api);
     frames::add(&mut api);
     fixed::add(&mut api, gateway);
@@ -147,13 +141,12 @@ fn build(gateway: &GatewayState) -> OpenApi {
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(ABOUT))
         .license(Some(license.build()));
-    let no_scopes: [&str; 0] = [];
     OpenApiBuilder::new()
         .info(info.build())
         .servers(Some([Server::new(base)]))
         .paths(paths)
         .components(Some(components.build()))
-        .security(guarded.then(|| [SecurityRequirement::new(BEARER, no_scopes)]))
+        .security(guarded.then(|| credentials::requirements(gateway.auth.is_open())))
         .tags(Some(tags))
         .build()
 }

@@ -16,6 +16,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::auth::request::is_known;
 use crate::http::extract::Prefix;
 use crate::http::problem::{ApiError, Code};
 use crate::http::route::Route;
@@ -42,7 +43,7 @@ pub(crate) async fn index(
     let wants_page = gateway.has_page(Route::Index) && negotiate::prefers_html(&headers);
     let mut response = match wants_page {
         true => {
-            let known = gateway.auth.check(&headers).is_ok();
+            let known = is_known(&gateway, &headers);
             match template(&gateway.explorer).await {
                 Ok(template) => page(render(&template, &gateway, &prefix, known), known),
                 Err(error) => error.into_response(),
@@ -118,7 +119,7 @@ pub(crate) async fn docs(
     Prefix(prefix): Prefix,
     headers: HeaderMap,
 ) -> Response {
-    let known = gateway.auth.check(&headers).is_ok();
+    let known = is_known(&gateway, &headers);
     let prefix = escape(&prefix);
     let status = match known {
         true => "This page needs JavaScript.",

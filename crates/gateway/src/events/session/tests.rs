@@ -1,18 +1,22 @@
 //! Tests of sessions over a pipe in place of a socket.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio_util::sync::{PollSendError, PollSender};
+use tokio_util::sync::{CancellationToken, PollSendError, PollSender};
 
 use super::*;
+use crate::access::{Identity, Principal, Verbs};
 use crate::events::Sockets;
 use crate::events::testing::{mounted, record, subscription};
 use crate::http::bounds::Bounds;
 use crate::scope::Scope;
 use diorama_core::dio::Position;
+use diorama_core::record::CborValue;
 use serde_json::Value;
 
 /// Server's end of a socket whose client decides when it reads messages.
@@ -59,10 +63,15 @@ struct Client {
 
 impl Client {
     async fn new(scope: &Scope, query: &str) -> Client {
+        Client::with(scope, query, Principal::anonymous()).await
+    }
+
+    async fn with(scope: &Scope, query: &str, principal: Principal) -> Client {
         let (out, frames) = mpsc::channel(4);
         let (say, incoming) = mpsc::channel(4);
         let sockets = Sockets::default();
         let mut subs = Subscriptions::new(Encoding::Json, 5, Bounds::default());
+        subs.authenticate(principal);
         subs.add(None, scope, subscription(scope, query)).await.unwrap();
         let session = Session::new(subs, ConnectionOptions { heartbeat: 5, wait: 0 }, None);
         let pipe = Pipe { out: PollSender::new(out), incoming };
@@ -97,6 +106,30 @@ impl Client {
         drop((self.say, self.frames));
         self.session.await.unwrap()
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_socket_ends_when_its_credential_expires_or_is_revoked() {
+    let scope = mounted().await;
+    let principal = |seconds, revoked: &CancellationToken| {
+        let expires = Some(SystemTime::now() + Duration::from_secs(seconds));
+        let (name, role, claims) = ("key:a".into(), "x".into(), CborValue::Map(Vec::new()));
+        let identity = Identity { name, role, claims, verbs: Verbs::ALL, unrestricted: false, expires };
+        Principal::revocable(Arc::new(identity), revoked.clone())
+    };
+    let (start, revoked) = (Instant::now(), CancellationToken::new());
+    let mut client = Client::with(&scope, "", principal(100, &revoked)).await;
+    while client.frame().await != 4401 {
+        // A pong keeps the session.
+        let _ = client.say.send(Ok(Message::Pong(Bytes::new()))).await;
+    }
+    assert!((99..=100).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    assert_eq!(client.leave().await, Some(4401));
+    let mut client = Client::with(&scope, "", principal(100, &revoked)).await;
+    assert_eq!(client.frame().await["type"], "hello");
+    revoked.cancel();
+    assert_eq!(client.frame().await, 4401);
+    client.leave().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,82 @@
+//! Authentication of a request.
+
+use axum::extract::{OriginalUri, Request};
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+
+use super::sessions::{Https, set_cookie};
+use super::{AuthError, tickets};
+use crate::access::Principal;
+use crate::http::extract::prefix;
+use crate::http::problem::ApiError;
+use crate::state::GatewayState;
+
+/// Authenticates a request, and removes a ticket from its URL.
+///
+/// # Errors
+/// The request has no credential that counts, and is not admitted without one.
+pub(crate) fn authenticate(gateway: &GatewayState, request: &mut Request) -> Result<Principal, AuthError> {
+    let ticket = tickets::split(request.uri()).map(|(ticket, uri)| {
+        *request.uri_mut() = uri;
+        if let Some(OriginalUri(original)) = request.extensions_mut().get_mut::<OriginalUri>()
+            && let Some((_, uri)) = tickets::split(original)
+        {
+            *original = uri;
+        }
+        ticket
+    });
+    let methods = gateway.auth.load();
+    if !methods.is_required() {
+        return Ok(Principal::anonymous());
+    }
+    if let Some(principal) = methods.check(request.headers())? {
+        return Ok(principal);
+    }
+    if let Some(ticket) = ticket {
+        return gateway.tickets.redeem(&ticket, request.method(), request.uri().path());
+    }
+    let https = request.extensions().get::<Https>().is_some();
+    match gateway.sessions.find(request.headers(), request.method(), https)? {
+        Some(principal) => Ok(principal),
+        None if methods.anonymous => Ok(Principal::anonymous()),
+        None => Err(AuthError::Missing),
+    }
+}
+
+/// Authenticates again after the keys of the issuer were fetched, for a request that was refused with `error`.
+pub(crate) async fn authenticate_later(
+    gateway: &GatewayState,
+    headers: HeaderMap,
+    error: AuthError,
+) -> Result<Principal, AuthError> {
+    gateway.auth.retry(&headers, error).await?.ok_or(error)
+}
+
+/// Returns the refusal of a request. The cookie of a session that has ended is removed from the browser.
+pub(crate) fn refusal(request: &Request, error: AuthError) -> ApiError {
+    let refusal = ApiError::from(error);
+    if error != AuthError::Session {
+        return refusal;
+    }
+    let https = request.extensions().get::<Https>().is_some();
+    let original = request.extensions().get::<OriginalUri>().map_or(request.uri(), |uri| &uri.0);
+    let prefix = prefix(original.path(), request.uri().path());
+    refusal.header(header::SET_COOKIE, set_cookie(None, prefix, https))
+}
+
+/// Returns true if the page that is asked for with these headers need not ask for a token.
+pub(crate) fn is_known(gateway: &GatewayState, headers: &HeaderMap) -> bool {
+    let methods = gateway.auth.load();
+    let known = match methods.check(headers) {
+        Ok(Some(_)) => true,
+        Ok(None) => matches!(gateway.sessions.find(headers, &axum::http::Method::GET, false), Ok(Some(_))),
+        Err(_) => false,
+    };
+    known || methods.anonymous || !methods.is_required()
+}
+
+/// Answer of a route that must not be stored.
+pub(super) fn uncached(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
+    response
+}

@@ -100,13 +100,18 @@ impl GatewayState {
         route == Route::Docs || route == Route::Index && !matches!(self.explorer, Explorer::Off)
     }
 
-    /// Replaces the access rules. Requests that begin later follow the new ones.
+    /// Replaces the access rules. Requests that begin later follow the new ones. Event sockets and streams that were opened before
+    /// end when they would next send something. Equal rules change nothing.
     ///
     /// # Errors
     /// Every mistake, with the number of its rule, from 1. The old rules stay.
     pub fn set_rules(&self, rules: &[Allow]) -> Result<(), Vec<(usize, String)>> {
+        if self.policy.load().is_of(rules) {
+            return Ok(());
+        }
         let resources = self.dios.iter().map(|(name, resource)| (name, &resource.schema));
-        self.policy.store(Arc::new(Policy::new(rules, resources)?));
+        let new = Policy::new(rules, resources)?;
+        self.policy.swap(Arc::new(new)).retire();
         Ok(())
     }
 

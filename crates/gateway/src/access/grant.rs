@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::principal::Principal;
 use super::rule::Rule;
@@ -24,6 +25,8 @@ pub(crate) struct Grant {
     updated: Filter,
     /// Bounds of each kind of write; `None` if there are none.
     bounds: WriteKinds,
+    /// Set once other rules apply.
+    retired: Arc<AtomicBool>,
 }
 
 /// Bounds of inserts, replacements, patches and deletions.
@@ -35,8 +38,16 @@ impl Grant {
         let all = Arc::new(View::everything(schema));
         let views = Verb::OF_ROWS.map(|_| Arc::clone(&all));
         let (inserted, updated) = (Filter::default(), Filter::default());
-        let mut grant =
-            Grant { verbs, unrestricted: true, views, live: all, inserted, updated, bounds: WriteKinds::default() };
+        let mut grant = Grant {
+            verbs,
+            unrestricted: true,
+            views,
+            live: all,
+            inserted,
+            updated,
+            bounds: WriteKinds::default(),
+            retired: Arc::default(),
+        };
         grant.bounds = grant.write_bounds(schema);
         grant
     }
@@ -56,10 +67,28 @@ impl Grant {
         let views = Verb::OF_ROWS.map(view);
         let live = live(schema, &views[0], &views[1]);
         let (inserted, updated) = (checks(Verb::Insert), checks(Verb::Update));
-        let mut grant =
-            Grant { verbs, unrestricted: false, views, live, inserted, updated, bounds: WriteKinds::default() };
+        let mut grant = Grant {
+            verbs,
+            unrestricted: false,
+            views,
+            live,
+            inserted,
+            updated,
+            bounds: WriteKinds::default(),
+            retired: Arc::default(),
+        };
         grant.bounds = grant.write_bounds(schema);
         grant
+    }
+
+    /// Binds the grant to the policy that sets `retired` when it is replaced.
+    pub(super) fn until(self, retired: &Arc<AtomicBool>) -> Grant {
+        Grant { retired: Arc::clone(retired), ..self }
+    }
+
+    /// Returns false once other rules apply.
+    pub(crate) fn is_current(&self) -> bool {
+        !self.retired.load(Ordering::Acquire)
     }
 
     /// Creates the grant of all verbs for the rows that pass `filter`.
@@ -68,8 +97,8 @@ impl Grant {
         let shown = view(schema, filter.clone(), None);
         let views = Verb::OF_ROWS.map(|_| Arc::clone(&shown));
         let (inserted, updated, verbs) = (filter.clone(), filter.clone(), Verbs::ALL);
-        let bounds = WriteKinds::default();
-        let mut grant = Grant { verbs, unrestricted: false, views, live: shown, inserted, updated, bounds };
+        let (bounds, retired) = Default::default();
+        let mut grant = Grant { verbs, unrestricted: false, views, live: shown, inserted, updated, bounds, retired };
         grant.bounds = grant.write_bounds(schema);
         grant
     }

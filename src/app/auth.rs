@@ -51,11 +51,14 @@ impl Reloadable for AccessPart {
 
     fn prepare(&self, config: &Config) -> Result<Change, String> {
         let auth = build_auth(config).map_err(|failure| failure.message)?;
-        let policy = self.0.compile_rules(&config.allow).map_err(|mistakes| rule_mistakes(&mistakes))?;
+        let policy = match self.0.has_rules(&config.allow) {
+            true => None,
+            false => Some(self.0.compile_rules(&config.allow).map_err(|mistakes| rule_mistakes(&mistakes))?),
+        };
         let (gateway, rules) = (self.0.clone(), config.allow.len());
         let apply = move || {
             gateway.reload_auth(&auth);
-            gateway.reload_rules(policy);
+            policy.into_iter().for_each(|policy| gateway.reload_rules(policy));
         };
         Ok(Change::Apply { description: format!("credentials and {rules} access rules"), apply: Box::new(apply) })
     }

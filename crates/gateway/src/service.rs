@@ -74,9 +74,14 @@ impl GatewayService {
         self.root.gateway.compile(rules)
     }
 
-    /// Replaces the access rules.
+    /// Replaces the access rules. Sockets and streams that the old ones have admitted end, and their clients connect again.
     pub fn reload_rules(&self, policy: Policy) {
-        self.root.gateway.policy.store(Arc::new(policy));
+        self.root.gateway.replace_policy(policy);
+    }
+
+    /// Returns true if the access rules are those of `rules`.
+    pub fn has_rules(&self, rules: &[Allow]) -> bool {
+        self.root.gateway.policy.load().is_of(rules)
     }
 
     /// Fetches and refreshes the key sets of issuers by `source`. Never returns. Without it, tokens of issuers with a URL are refused.

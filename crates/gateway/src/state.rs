@@ -115,13 +115,21 @@ impl GatewayState {
         route == Route::Docs || route == Route::Index && !matches!(self.explorer, Explorer::Off)
     }
 
-    /// Replaces the access rules. Requests that begin later follow the new ones.
+    /// Replaces the access rules. Requests that begin later follow the new ones. Event sockets and streams that were opened before
+    /// end when they would next send something. Equal rules change nothing.
     ///
     /// # Errors
     /// Every mistake, with the number of its rule, from 1. The old rules stay.
     pub fn set_rules(&self, rules: &[Allow]) -> Result<(), Vec<(usize, String)>> {
-        self.policy.store(Arc::new(self.compile(rules)?));
+        if !self.policy.load().is_of(rules) {
+            self.replace_policy(self.compile(rules)?);
+        }
         Ok(())
+    }
+
+    /// Replaces the access rules by compiled ones. Sockets that the old ones have admitted end.
+    pub(crate) fn replace_policy(&self, policy: Policy) {
+        self.policy.swap(Arc::new(policy)).retire();
     }
 
     /// Compiles access rules for the resources.

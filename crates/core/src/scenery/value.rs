@@ -28,6 +28,7 @@ pub struct ValueSceneryBuilder {
     dio: Dio,
     query: Query,
     aggregate: Aggregate,
+    schema: Option<Arc<Schema>>,
 }
 
 /// Aggregate that a builder was given.
@@ -50,6 +51,7 @@ impl ValueSceneryBuilder {
             dio,
             query: Query::default(),
             aggregate: Aggregate::Single(AggregateItem::of(Function::Count, None)),
+            schema: None,
         }
     }
 
@@ -105,6 +107,13 @@ impl ValueSceneryBuilder {
         self
     }
 
+    /// Compiles the query by `schema` in place of that of the Dio, which must have the same columns. Fewer of them may be searched.
+    #[doc(hidden)]
+    pub fn schema(mut self, schema: &Arc<Schema>) -> Self {
+        self.schema = Some(Arc::clone(schema));
+        self
+    }
+
     fn function(self, function: Function, column: Option<&str>) -> Self {
         self.aggregate(Aggregate::Single(AggregateItem::of(function, column)))
     }
@@ -121,7 +130,7 @@ impl ValueSceneryBuilder {
     /// [`Error::Invalid`] for a column that does not exist or does not hold numbers; [`Error::Unsupported`] if the Dio holds
     /// only part of its rows; errors of the computation.
     pub async fn open(self) -> Result<ValueScenery> {
-        let schema = self.dio.schema();
+        let schema = self.schema.unwrap_or_else(|| self.dio.schema());
         self.query.validate(&schema)?;
         let core = Arc::clone(&self.dio.0.core);
         let measure = match self.aggregate {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::principal::Principal;
 use super::rule::Rule;
@@ -26,6 +27,8 @@ pub(crate) struct Grant {
     bounds: WriteKinds,
     /// Schema of the columns that the caller sees or may write.
     input: Arc<Schema>,
+    /// Set once other rules apply.
+    retired: Arc<AtomicBool>,
 }
 
 /// Bounds of inserts, replacements, patches and deletions.
@@ -37,8 +40,8 @@ impl Grant {
         let all = Arc::new(View::everything(schema));
         let views = Verb::OF_ROWS.map(|_| Arc::clone(&all));
         let (inserted, updated) = (Filter::default(), Filter::default());
-        let (input, bounds) = (Arc::clone(schema), WriteKinds::default());
-        let grant = Grant { verbs, unrestricted: true, views, live: all, inserted, updated, bounds, input };
+        let (input, bounds, retired) = (Arc::clone(schema), WriteKinds::default(), Arc::default());
+        let grant = Grant { verbs, unrestricted: true, views, live: all, inserted, updated, bounds, input, retired };
         grant.completed(schema)
     }
 
@@ -57,8 +60,18 @@ impl Grant {
         let views = Verb::OF_ROWS.map(view);
         let live = live(schema, &views[0], &views[1]);
         let (inserted, updated) = (checks(Verb::Insert), checks(Verb::Update));
-        let (input, bounds) = (Arc::clone(schema), WriteKinds::default());
-        Grant { verbs, unrestricted: false, views, live, inserted, updated, bounds, input }.completed(schema)
+        let (input, bounds, retired) = (Arc::clone(schema), WriteKinds::default(), Arc::default());
+        Grant { verbs, unrestricted: false, views, live, inserted, updated, bounds, input, retired }.completed(schema)
+    }
+
+    /// Binds the grant to the policy that sets `retired` when it is replaced.
+    pub(super) fn until(self, retired: &Arc<AtomicBool>) -> Grant {
+        Grant { retired: Arc::clone(retired), ..self }
+    }
+
+    /// Returns false once other rules apply.
+    pub(crate) fn is_current(&self) -> bool {
+        !self.retired.load(Ordering::Acquire)
     }
 
     /// Creates the grant of all verbs for the rows that pass `filter`.
@@ -67,8 +80,8 @@ impl Grant {
         let shown = view(schema, filter.clone(), None);
         let views = Verb::OF_ROWS.map(|_| Arc::clone(&shown));
         let (inserted, updated, verbs) = (filter.clone(), filter.clone(), Verbs::ALL);
-        let (input, bounds) = (Arc::clone(schema), WriteKinds::default());
-        Grant { verbs, unrestricted: false, views, live: shown, inserted, updated, bounds, input }.completed(schema)
+        let (input, bounds, retired) = (Arc::clone(schema), WriteKinds::default(), Arc::default());
+        Grant { verbs, unrestricted: false, views, live: shown, inserted, updated, bounds, input, retired }.completed(schema)
     }
 
     /// Returns the permitted verbs.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
@@ -21,6 +22,10 @@ const MOST_GRANTS: usize = 16_384;
 pub struct Policy {
     /// Compiled rules by resource; `None` without rules.
     rules: Option<HashMap<Arc<str>, Vec<Rule>>>,
+    /// Rules as they were written.
+    written: Vec<Allow>,
+    /// Set once the policy was replaced.
+    retired: Arc<AtomicBool>,
     grants: RwLock<Generations>,
 }
 
@@ -84,10 +89,20 @@ impl Policy {
             }
         }
         if problems.is_empty() {
-            Ok(Policy { rules: Some(compiled), grants: RwLock::default() })
+            Ok(Policy { rules: Some(compiled), written: rules.to_vec(), ..Policy::default() })
         } else {
             Err(problems)
         }
+    }
+
+    /// Returns true if the policy was made of these rules.
+    pub(crate) fn is_of(&self, rules: &[Allow]) -> bool {
+        self.written == rules
+    }
+
+    /// Marks all grants as those of old rules, which ends the event sockets and streams that have them.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
     }
 
     /// Returns true if there are rules, so that answers depend on the caller.
@@ -137,13 +152,14 @@ impl Policy {
     fn make(&self, name: &str, schema: &Arc<Schema>, principal: &Principal) -> Grant {
         let most = principal.identity().map_or(Verbs::ALL, |identity| identity.verbs);
         let free = principal.identity().is_some_and(|identity| identity.unrestricted);
-        match &self.rules {
+        let grant = match &self.rules {
             Some(rules) if !free => {
                 let own = rules.get(name).map(Vec::as_slice).unwrap_or_default();
                 Grant::by_rules(own, principal, schema)
             }
             _ => Grant::unrestricted(schema, most),
-        }
+        };
+        grant.until(&self.retired)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use diorama_core::record::Body;
 use diorama_core::vista::query::{CompiledQuery, Fields, JsonRow, Path, Projection, SelectItem};
 use diorama_core::vista::{Filter, Query, Result, Schema};
 
@@ -128,6 +129,16 @@ impl View {
     /// Returns true if `row` is in the view.
     pub(crate) fn sees(&self, row: &impl Fields) -> bool {
         self.compiled.as_ref().is_none_or(|filter| filter.matches(row))
+    }
+
+    /// Returns the version of a row: a hash of its visible part.
+    pub(crate) fn version(&self, row: &Body) -> u128 {
+        self.columns.as_ref().map_or_else(|| row.hash(), |columns| columns.projection.hash(&JsonRow::from(row)))
+    }
+
+    /// Returns true if callers know of the column `name`.
+    pub(crate) fn shows(&self, name: &str) -> bool {
+        self.columns.as_ref().is_none_or(|columns| columns.names.iter().any(|shown| **shown == *name))
     }
 
     /// Narrows `query`, which was parsed by [`View::schema`], to the rows and columns of the view.

@@ -20,7 +20,8 @@ use self::lag::NewestStates;
 use self::rows::Remaining;
 use super::frame::{self, Encoding, Hello, Kind, Reset};
 use super::request::{Ops, SnapshotMode, StartPoint, Subscription};
-use super::view::EventView;
+use super::view::{EventFrame, EventView};
+use crate::access::Verb;
 use crate::http::bounds::Bounds;
 use crate::http::problem::ApiError;
 use crate::scope::Scope;
@@ -67,6 +68,8 @@ pub(super) enum CursorEnd {
     Closed,
     /// The reader was reset too often.
     Slow,
+    /// Other access rules apply.
+    Rules,
 }
 
 /// Current work of a cursor.
@@ -83,6 +86,10 @@ enum CursorWork {
 pub(super) struct EventCursor {
     log: EventLog,
     view: Arc<EventView>,
+    /// Caller who gets the results of its own writes; `None` for an anonymous one.
+    writer: Option<Arc<str>>,
+    /// True if the caller may see the operations of all callers.
+    governs: bool,
     ids: Option<HashSet<String>>,
     ops: Option<Ops>,
     snapshot: SnapshotMode,
@@ -137,6 +144,8 @@ impl EventCursor {
             vec![OutgoingFrame::control(frame::hello(encoding, &hello), (!snapshot).then_some(position.seq))];
         let mut cursor = EventCursor {
             view,
+            writer: scope.rows.principal().name().cloned(),
+            governs: scope.grant.verbs().has(Verb::Operations),
             ids: subscription.ids,
             ops: subscription.ops,
             snapshot: subscription.snapshot,
@@ -296,15 +305,24 @@ impl EventCursor {
         if !self.concerns(item) {
             return None;
         }
-        let event = self.view.frame_of(item, at)?;
+        let event = self.event_of(item, at)?;
         let wanted = self.ops.is_none_or(|ops| ops.has(event.kind));
         let rereads = event.kind == Kind::Invalidated && !item.covered();
         wanted.then(|| OutgoingFrame { rereads, ..OutgoingFrame::event(event.frame, item.seq) })
     }
 
+    /// Returns the event as this subscriber sees it.
+    pub(super) fn event_of(&self, item: &RingItem, at: Option<u64>) -> Option<EventFrame> {
+        let is_own = || {
+            let writer = item.entry.as_ref().and_then(|entry| entry.cause.principal.as_ref());
+            self.governs || self.writer.is_some() && self.writer.as_ref() == writer
+        };
+        self.view.frame_of(item, at).filter(|event| !event.private || is_own())
+    }
+
     /// Returns true if an event cannot be evaluated for this subscriber, because its entry has a format without the row before
     /// the change.
-    fn lacks_prior_row(&self, item: &RingItem) -> bool {
+    pub(super) fn lacks_prior_row(&self, item: &RingItem) -> bool {
         let ahead = item.seq.is_some_and(|seq| seq > self.position.seq);
         ahead && self.concerns(item) && self.view.lacks_prior_row(item)
     }

@@ -15,7 +15,7 @@ use crate::http::negotiate::Format;
 use crate::rows::format::cbor_head;
 use diorama_core::dio::{Position, RingItem};
 use diorama_core::journal::Seq;
-use diorama_core::record::{Body, CborValue, value_to_json};
+use diorama_core::record::{CborValue, value_to_json};
 use diorama_core::state::{Entry, Frame};
 
 /// Encoding of frames.
@@ -97,8 +97,21 @@ impl Kind {
     }
 }
 
-/// Builds the frame of an event of the log. `row` is the encoded row, if rows are sent.
-pub(super) fn event(encoding: Encoding, kind: Kind, item: &RingItem, entry: &Entry, row: Option<&[u8]>) -> Bytes {
+/// Parts of an event that depend on the visible columns.
+#[derive(Default)]
+pub(super) struct VisiblePart {
+    /// Encoded row, if rows are sent.
+    pub(super) row: Option<Vec<u8>>,
+    /// Version of the row.
+    pub(super) version: u128,
+    /// Columns that differ.
+    pub(super) changed: Option<Vec<String>>,
+    /// Text in place of the detail of a failed write.
+    pub(super) detail: Option<&'static str>,
+}
+
+/// Builds the frame of an event of the log.
+pub(super) fn event(encoding: Encoding, kind: Kind, item: &RingItem, entry: &Entry, part: &VisiblePart) -> Bytes {
     let mut frame = Object::new(encoding, kind.name());
     frame.member("seq", &json!(entry.seq));
     if let Some(id) = &entry.id {
@@ -107,21 +120,24 @@ pub(super) fn event(encoding: Encoding, kind: Kind, item: &RingItem, entry: &Ent
     if let Some(flag) = kind.flag() {
         frame.member(flag, &json!(true));
     }
-    if let (Kind::Inserted | Kind::Entered | Kind::Changed, Some(body)) = (kind, &item.new) {
-        if let Some(row) = row {
+    if let (Kind::Inserted | Kind::Entered | Kind::Changed, Some(_)) = (kind, &item.new) {
+        if let Some(row) = &part.row {
             frame.raw("record", row);
         }
-        if let (Kind::Changed, Frame::Changed, Some(changed)) = (kind, &entry.frame, item.changed()) {
+        if let Some(changed) = &part.changed {
             frame.member("changed", &json!(changed));
         }
-        frame.member("etag", &json!(entity_tag(body)));
+        frame.member("etag", &json!(entity_tag(part.version)));
     }
     frame.member("origin", &json!(entry.cause.origin));
     if let Some(op) = entry.cause.op {
         frame.member("op", &json!(op.to_string()));
     }
     match &entry.frame {
-        Frame::WriteFailed(error) => frame.member("error", &json!({ "code": error.code, "detail": error.detail })),
+        Frame::WriteFailed(error) => {
+            let detail = part.detail.unwrap_or(&error.detail);
+            frame.member("error", &json!({ "code": error.code, "detail": detail }));
+        }
         Frame::Invalidated { covered } => frame.member("covered", &json!(covered)),
         Frame::Inserted | Frame::Changed | Frame::Removed | Frame::WriteCommitted | Frame::Silent => {}
     }
@@ -129,9 +145,9 @@ pub(super) fn event(encoding: Encoding, kind: Kind, item: &RingItem, entry: &Ent
     frame.finish()
 }
 
-/// Builds the frame of a row's newest state, in place of its events. `row` is the row and its encoding, if rows are sent; it
-/// is `None` if the row does not exist or does not match.
-pub(super) fn newest(encoding: Encoding, kind: Kind, id: &str, seq: Seq, row: Option<(&Body, Option<&[u8]>)>) -> Bytes {
+/// Builds the frame of a row's newest state, in place of its events. `row` is the version of the row and its encoding, if rows are
+/// sent; it is `None` if the row does not exist or does not match.
+pub(super) fn newest(encoding: Encoding, kind: Kind, id: &str, seq: Seq, row: Option<(u128, Option<&[u8]>)>) -> Bytes {
     let mut frame = Object::new(encoding, kind.name());
     frame.member("seq", &json!(seq));
     frame.member("id", &json!(id));
@@ -139,18 +155,18 @@ pub(super) fn newest(encoding: Encoding, kind: Kind, id: &str, seq: Seq, row: Op
         frame.member(flag, &json!(true));
     }
     frame.member("conflated", &json!(true));
-    if let Some((body, shown)) = row {
+    if let Some((version, shown)) = row {
         if let Some(shown) = shown {
             frame.raw("record", shown);
         }
-        frame.member("etag", &json!(entity_tag(body)));
+        frame.member("etag", &json!(entity_tag(version)));
     }
     frame.finish()
 }
 
 /// Returns the row's ETag, as in `If-Match`.
-fn entity_tag(body: &Body) -> String {
-    format!("\"{}\"", URL_SAFE_NO_PAD.encode(body.hash().to_be_bytes()))
+fn entity_tag(version: u128) -> String {
+    format!("\"{}\"", URL_SAFE_NO_PAD.encode(version.to_be_bytes()))
 }
 
 /// Contents of the first frame.

@@ -6,6 +6,8 @@
 //! `cursor.rs` is one subscription, `live/` is one to a live query, and `subscriptions.rs` has those of one connection.
 //! `session.rs` (with `command.rs`) and `stream.rs` send the frames to clients.
 
+#[cfg(test)]
+mod access_tests;
 mod command;
 mod cursor;
 mod frame;
@@ -124,15 +126,30 @@ pub(crate) async fn aggregate(
 ) -> Result<Response, ApiError> {
     let scope = Scope::of(&gateway, &dio, &bounds.principal, Verb::Read)?;
     let raw = request.uri().query().unwrap_or_default().to_string();
-    let (owner, text) = (scope.clone(), raw.clone());
-    let read = move || LiveSubscription::parse_groups(&text, &owner.schema, &owner.options);
-    let Some(live) = bounds.read(scope.dio.workers(), raw.as_bytes(), read).await?? else {
+    let Some(mut live) = parse_groups(&scope, &raw, &bounds).await? else {
         return aggregate::aggregate(&scope, &bounds, &raw, request.headers()).await;
     };
-    let scope = find_live_scope(&gateway, &dio, &bounds.principal)?;
+    let followed = find_live_scope(&gateway, &dio, &bounds.principal)?;
+    if followed.rows.id() != scope.rows.id() {
+        // Fewer columns may be visible live than in a single answer.
+        let again = parse_groups(&followed, &raw, &bounds).await?;
+        live = again.ok_or_else(|| ApiError::new(Code::InvalidParameter, "live must be true"))?;
+    }
+    let scope = followed;
     let (mut parts, _) = request.into_parts();
     let upgrade = Upgrade::from_request_parts(&mut parts, &()).await.unwrap_or_else(|never| match never {});
     follow(&gateway, &scope, bounds, live, &parts.headers, upgrade).await
+}
+
+/// Parses the query string of an aggregate; `None` if it is not live.
+async fn parse_groups(
+    scope: &Scope,
+    raw: &str,
+    bounds: &Bounds,
+) -> Result<Option<(LiveSubscription, ConnectionOptions)>, ApiError> {
+    let (owner, text) = (scope.clone(), raw.to_string());
+    let read = move || LiveSubscription::parse_groups(&text, &owner.schema, &owner.options);
+    bounds.read(scope.dio.workers(), raw.as_bytes(), read).await?
 }
 
 /// Subscribes to the events of several Dios.

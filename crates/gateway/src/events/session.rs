@@ -42,12 +42,15 @@ mod close {
 
     pub(super) const NO_PONG: u16 = 4001;
     pub(super) const SLOW: u16 = 4008;
+    pub(super) const FORBIDDEN: u16 = 4403;
     pub(super) const TOO_MANY: u16 = 4429;
     pub(super) const BAD_MESSAGE: u16 = 4508;
 }
 
 /// Close code and reason of a session's end.
 type CloseReason = (u16, &'static str);
+
+const OTHER_RULES: CloseReason = (close::FORBIDDEN, "the access rules have changed: connect again");
 
 /// Session of one socket.
 pub(super) struct Session {
@@ -130,6 +133,9 @@ impl Session {
                     if self.last_message.elapsed() > 2 * every + PATIENCE {
                         return Some((close::NO_PONG, "no pong"));
                     }
+                    if !self.subs.are_permitted() {
+                        return Some(OTHER_RULES);
+                    }
                     let encoding = self.subs.encoding;
                     let beats: Vec<_> = self.subs.heartbeats().map(|beat| message(encoding, beat)).collect();
                     put(socket, beats.into_iter().chain([Message::Ping(Bytes::new())])).await
@@ -154,6 +160,7 @@ impl Session {
             }
             Err(CursorEnd::Closed) => Err(Some((close::GOING_AWAY, "the resource is closed"))),
             Err(CursorEnd::Slow) => Err(Some((close::SLOW, "too slow: read again"))),
+            Err(CursorEnd::Rules) => Err(Some(OTHER_RULES)),
         }
     }
 

@@ -133,6 +133,7 @@ impl Stream {
                     Err(_) => return Some(self.end()),
                 },
                 () = sleep_until(self.due) => match self.transport {
+                    _ if !self.subs.are_permitted() => return Some(self.end()),
                     Transport::Sse => return Some(self.beat()),
                     Transport::Array | Transport::Lines => return Some(self.end()),
                 },

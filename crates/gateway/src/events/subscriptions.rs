@@ -10,7 +10,7 @@ use super::cursor::{CursorEnd, EventCursor, OutgoingFrame};
 use super::frame::{self, Encoding};
 use super::live::LiveCursor;
 use super::request::{LiveSubscription, Subscription};
-use crate::access::{Principal, Verb};
+use crate::access::{Grant, Principal, Verb};
 use crate::http::bounds::Bounds;
 use crate::http::extract::check_ready;
 use crate::http::problem::{ApiError, Code};
@@ -28,6 +28,8 @@ struct OpenSubscription {
     name: Option<Arc<str>>,
     source: FrameSource,
     open: OpenSocket,
+    /// Permissions by which it was opened.
+    grant: Arc<Grant>,
 }
 
 /// Source of the frames of a subscription.
@@ -134,7 +136,8 @@ impl Subscriptions {
     }
 
     fn push(&mut self, name: Option<&str>, scope: &Scope, source: FrameSource) {
-        self.all.push(OpenSubscription { name: name.map(Arc::from), source, open: scope.sockets.enter() });
+        let (name, grant) = (name.map(Arc::from), Arc::clone(&scope.grant));
+        self.all.push(OpenSubscription { name, source, open: scope.sockets.enter(), grant });
     }
 
     /// Removes a subscription; returns false if there is none of this name.
@@ -170,8 +173,16 @@ impl Subscriptions {
         self.all.iter().any(|sub| sub.source.is_ready())
     }
 
+    /// Returns false once other access rules apply than those by which a subscription was opened.
+    pub(super) fn are_permitted(&self) -> bool {
+        self.all.iter().all(|sub| sub.grant.is_current())
+    }
+
     /// Returns the next batch of the next subscription that is ready, each frame with the position after it.
     pub(super) async fn batch(&mut self) -> Result<Vec<OutgoingFrame>, CursorEnd> {
+        if !self.are_permitted() {
+            return Err(CursorEnd::Rules);
+        }
         let count = self.all.len();
         let Some(at) = (0..count).map(|n| (self.turn + n) % count).find(|at| self.all[*at].source.is_ready()) else {
             return Ok(Vec::new());
@@ -192,7 +203,7 @@ impl Subscriptions {
                 let gone = frame::tagged(encoding, &name, &frame::type_only(encoding, "unsubscribed"));
                 Ok(vec![OutgoingFrame::control(gone, None)])
             }
-            Err(CursorEnd::Slow) => Err(CursorEnd::Slow),
+            Err(end) => Err(end),
         }
     }
 

@@ -1,7 +1,9 @@
-//! Views of subscribers on a Dio's events: filter, projection and encoding.
+//! Views of subscribers on a Dio's events: scope, filter, projection and encoding.
 //!
-//! Equal views of one Dio share one [`EventView`]. The first subscriber that reaches an event evaluates the filter and builds the
-//! frame for all. A frame that no projection or filter changes is cached in the ring, for all views.
+//! A view sends the events that a Dio of the visible rows and columns alone would have: a row that enters or leaves the scope is sent
+//! as one that enters or leaves a filter, and changes of hidden columns are not sent. Equal views of one Dio share one [`EventView`].
+//! The first subscriber that reaches an event evaluates the filter and builds the frame for all. A frame that no projection or filter
+//! changes is cached in the ring, for all views.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -9,7 +11,8 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::frame::{self, Encoding, Kind};
+use super::frame::{self, Encoding, Kind, VisiblePart};
+use crate::access::{Verb, View};
 use crate::http::bounds::Bounds;
 use crate::http::budget::Lease;
 use crate::http::problem::{ApiError, Code};
@@ -18,8 +21,8 @@ use crate::rows::scoped_rows::ScopedRows;
 use diorama_core::dio::{RingItem, RowBefore};
 use diorama_core::record::Body;
 use diorama_core::state::{Entry, Frame, VisibleChange};
+use diorama_core::vista::Query;
 use diorama_core::vista::query::{CompiledQuery, Fields};
-use diorama_core::vista::{Query, Schema};
 
 /// Maximum number of views of one Dio.
 const MOST_VIEWS: usize = 1_000;
@@ -35,12 +38,19 @@ const MOST_RECORD: usize = 256 << 10;
 pub(super) struct EventFrame {
     pub(super) kind: Kind,
     pub(super) frame: Bytes,
+    /// True if only the writer and callers who may see all operations get it.
+    pub(super) private: bool,
 }
 
 /// View of subscribers on a Dio's events.
 #[derive(Debug)]
 pub(super) struct EventView {
     pub(super) encoding: Encoding,
+    /// Visible rows and columns.
+    scope: Arc<View>,
+    /// True if the subscribers may see the operations of all callers.
+    governs: bool,
+    /// Filter of the subscribers.
     filter: Option<CompiledQuery>,
     writer: Writer,
     projected: bool,
@@ -67,16 +77,19 @@ enum PriorRow {
 
 impl EventView {
     fn new(
+        rows: &ScopedRows,
         query: &Query,
         filter: Option<CompiledQuery>,
-        records: bool,
-        encoding: Encoding,
-        (schema, leases): (&Schema, Vec<Lease>),
+        (records, encoding): (bool, Encoding),
+        leases: Vec<Lease>,
     ) -> Result<EventView, ApiError> {
+        let query = rows.narrow(query.clone());
         Ok(EventView {
             encoding,
+            scope: Arc::clone(rows.view()),
+            governs: rows.grant().verbs().has(Verb::Operations),
             filter,
-            writer: Writer::new(encoding.of_rows(), query, schema)?,
+            writer: Writer::new(encoding.of_rows(), &query, rows.schema())?,
             projected: !query.select.is_empty(),
             records,
             recent: Mutex::default(),
@@ -89,7 +102,7 @@ impl EventView {
     pub(super) fn frame_of(&self, item: &RingItem, at: Option<u64>) -> Option<EventFrame> {
         let entry = item.entry.as_ref()?;
         // A cached frame could contain a row that was erased since.
-        if entry.erased || self.filter.is_none() && self.uses_ring_frames() {
+        if entry.erased || self.is_unfiltered() && self.uses_ring_frames() {
             return self.build(item, entry);
         }
         let Some(at) = at else { return self.build(item, entry) };
@@ -112,34 +125,67 @@ impl EventView {
 
     fn build(&self, item: &RingItem, entry: &Entry) -> Option<EventFrame> {
         let kind = self.verdict(item, entry)?;
-        let encode = || {
-            let row = item.new.as_ref().and_then(|row| self.shown(row));
-            frame::event(self.encoding, kind, item, entry, row.as_deref())
-        };
+        let encode = || frame::event(self.encoding, kind, item, entry, &self.visible_part(kind, item, entry));
         let own =
             matches!(kind, Kind::Entered | Kind::Left) || !kind_of(item, entry).is_some_and(|plain| plain == kind);
         let frame = match self.uses_ring_frames() && !own {
             true => item.frame.get_or_init(encode).clone(),
             false => encode(),
         };
-        Some(EventFrame { kind, frame })
+        Some(EventFrame { kind, frame, private: self.is_private(kind, item) })
+    }
+
+    fn visible_part(&self, kind: Kind, item: &RingItem, entry: &Entry) -> VisiblePart {
+        let mut part = VisiblePart::default();
+        if let (Kind::Inserted | Kind::Entered | Kind::Changed, Some(row)) = (kind, &item.new) {
+            (part.row, part.version) = (self.shown(row), self.scope.version(row));
+        }
+        if let (Kind::Changed, Frame::Changed, Some(mut changed)) = (kind, &entry.frame, item.changed()) {
+            changed.retain(|column| self.scope.shows(column));
+            part.changed = Some(changed);
+        }
+        // The source may quote values of hidden columns.
+        part.detail = (!self.governs && self.scope.columns().is_some()).then_some("the source refused the write");
+        part
+    }
+
+    /// Returns true if only the writer and callers who may see all operations get the event: a failure, and the commit of a write whose
+    /// row or columns may be hidden.
+    fn is_private(&self, kind: Kind, item: &RingItem) -> bool {
+        let is_visible = || self.scope.columns().is_none() && self.sees_all_of(item.new.as_ref());
+        kind == Kind::Failed || kind == Kind::Committed && !is_visible()
+    }
+
+    /// Returns true if a row is in the scope, or if all rows are.
+    fn sees_all_of(&self, row: Option<&Body>) -> bool {
+        self.scope.has_all_rows() || row.is_some_and(|row| self.scope.sees(row))
     }
 
     /// Returns the kind of the event in this view; `None` if the view does not show it.
     fn verdict(&self, item: &RingItem, entry: &Entry) -> Option<Kind> {
         let plain = kind_of(item, entry)?;
-        let Some(filter) = &self.filter else { return Some(plain) };
-        let now = item.new.as_ref().map(|row| filter.matches(row));
+        if matches!(plain, Kind::Failed | Kind::Invalidated) {
+            return Some(plain);
+        }
+        let filtered_out = |filter: &CompiledQuery| item.new.as_ref().is_some_and(|row| !filter.matches(row));
+        if plain == Kind::Committed {
+            return (!self.filter.as_ref().is_some_and(filtered_out)).then_some(plain);
+        }
+        if self.hides(item) {
+            return None;
+        }
+        if self.is_unfiltered() {
+            return Some(plain);
+        }
+        let now = item.new.as_ref().map(|row| self.matches(row));
         let before = match &item.old {
             // An invalidation without a write: the row that subscribers have is unknown.
             _ if matches!(entry.visible, VisibleChange::Same) => PriorRow::Unknown,
-            RowBefore::Known(old) if filter.matches(old) => PriorRow::Matched,
+            RowBefore::Known(old) if self.matches(old) => PriorRow::Matched,
             RowBefore::Known(_) | RowBefore::Absent => PriorRow::NotMatched,
             RowBefore::Unknown => PriorRow::Unknown,
         };
         match (plain, before, now) {
-            (Kind::Committed, _, Some(false)) => None,
-            (Kind::Failed | Kind::Invalidated | Kind::Committed, ..) => Some(plain),
             (Kind::Removed, PriorRow::NotMatched, _) => None,
             (Kind::Removed, ..) => Some(Kind::Removed),
             (Kind::Inserted, _, Some(false)) => None,
@@ -150,24 +196,56 @@ impl EventView {
         }
     }
 
+    /// Returns true if an event of a row must not be sent: the row is in the scope neither before nor after it, or only hidden columns
+    /// have changed.
+    fn hides(&self, item: &RingItem) -> bool {
+        if self.scope.is_everything() {
+            return false;
+        }
+        let new = item.new.as_ref();
+        let (old, seen_before) = match &item.old {
+            RowBefore::Known(old) => (Some(old), self.sees_all_of(Some(old))),
+            RowBefore::Absent | RowBefore::Unknown => (None, self.scope.has_all_rows()),
+        };
+        if !seen_before && !self.sees_all_of(new) {
+            return true;
+        }
+        match (old, new) {
+            (Some(old), Some(new)) if seen_before && self.sees_all_of(Some(new)) => {
+                old != new && self.scope.version(old) == self.scope.version(new)
+            }
+            _ => false,
+        }
+    }
+
     /// Returns true if evaluating an event needs the row before it, which is unknown. Events without a write do not need it.
     pub(super) fn lacks_prior_row(&self, item: &RingItem) -> bool {
         let needs = |entry: &Entry| {
-            let is_change = matches!(entry.frame, Frame::Changed | Frame::Removed);
-            // An erasure is sent to all subscribers, because the erased row can no longer be matched.
-            is_change && !matches!(entry.visible, VisibleChange::Same) && !entry.erased
+            let is_removal = entry.frame == Frame::Removed;
+            // Whether an erased row was in the scope is not known any more. Subscribers who may see all rows get its removal.
+            if entry.erased {
+                return is_removal && !self.scope.has_all_rows();
+            }
+            let by_columns = self.scope.columns().is_some() && !is_removal;
+            let is_change = is_removal || entry.frame == Frame::Changed;
+            is_change && !matches!(entry.visible, VisibleChange::Same) && (by_columns || !self.is_unfiltered())
         };
-        self.filter.is_some() && item.old == RowBefore::Unknown && item.entry.as_ref().is_some_and(needs)
+        item.old == RowBefore::Unknown && item.entry.as_ref().is_some_and(needs)
     }
 
-    /// Returns true if the row passes the filter.
+    /// Returns true if the row is in the scope and passes the filter.
     pub(super) fn matches(&self, row: &impl Fields) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.matches(row))
+        self.scope.sees(row) && self.filter.as_ref().is_none_or(|filter| filter.matches(row))
     }
 
-    /// Returns true if all rows pass the filter.
+    /// Returns true if some rows or columns are not in the scope.
+    pub(super) fn is_scoped(&self) -> bool {
+        !self.scope.is_everything()
+    }
+
+    /// Returns true if all rows are in the scope and pass the filter.
     pub(super) fn is_unfiltered(&self) -> bool {
-        self.filter.is_none()
+        self.filter.is_none() && self.scope.has_all_rows()
     }
 
     /// Encodes a row; `None` if rows are not sent or the row is too large.
@@ -181,8 +259,9 @@ impl EventView {
         let row = row.filter(|row| self.matches(*row));
         let kind = if row.is_some() { Kind::Changed } else { Kind::Removed };
         let shown = row.and_then(|row| self.shown(row));
-        let frame = frame::newest(self.encoding, kind, id, seq, row.map(|row| (row, shown.as_deref())));
-        EventFrame { kind, frame }
+        let frame =
+            frame::newest(self.encoding, kind, id, seq, row.map(|row| (self.scope.version(row), shown.as_deref())));
+        EventFrame { kind, frame, private: false }
     }
 }
 
@@ -237,18 +316,18 @@ impl EventViews {
         encoding: Encoding,
         bounds: &Bounds,
     ) -> Result<Arc<EventView>, ApiError> {
-        let query = &rows.narrow(query.clone());
-        let key =
-            format!("{encoding:?} {records} {:?} {:?} {:?} {:?}", rows.id(), query.filter, query.search, query.select);
+        let governs = rows.grant().verbs().has(Verb::Operations);
+        let own = format!("{encoding:?} {records} {governs} {:?} {:?} {:?}", query.filter, query.search, query.select);
+        let key = format!("{own} {:?}", rows.id());
         if let Some(view) = self.0.lock().get(&key).and_then(Weak::upgrade) {
             return Ok(view);
         }
-        let plain = query.is_unfiltered() && query.select.is_empty();
+        let plain = query.is_unfiltered() && query.select.is_empty() && rows.is_everything();
         let place = if plain { None } else { Some(bounds.lease_live()?) };
         let filter = compile_filter(rows, query, bounds).await?;
         let patterns = filter.as_ref().map_or(0, CompiledQuery::pattern_bytes);
         let leases = place.into_iter().chain(Some(bounds.lease_patterns(patterns)?)).collect();
-        self.insert(key, EventView::new(query, filter, records, encoding, (rows.schema(), leases))?)
+        self.insert(key, EventView::new(rows, query, filter, (records, encoding), leases)?)
     }
 
     /// Stores a view, or returns an equal one that was stored meanwhile.

@@ -50,6 +50,21 @@ impl ScopedRows {
         self.dio.workers()
     }
 
+    /// Returns the visible rows and columns.
+    pub(crate) fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// Returns the permissions of the caller.
+    pub(crate) fn grant(&self) -> &Arc<Grant> {
+        &self.grant
+    }
+
+    /// Returns the caller.
+    pub(crate) fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
     /// Returns the identity of the scope.
     pub(crate) fn id(&self) -> ViewId {
         self.view.id()
@@ -92,7 +107,7 @@ impl ScopedRows {
 
     /// [`ScopedRows::version`] of an encoded row.
     pub(crate) fn version_of(&self, row: &Body) -> u128 {
-        self.view.columns().map_or_else(|| row.hash(), |columns| columns.projection.hash(&JsonRow::from(row)))
+        self.view.version(row)
     }
 
     /// Returns the visible part of a row as JSON.
@@ -189,13 +204,13 @@ impl ScopedRows {
 
     /// Starts a continuously updated view of the rows that `query` selects.
     pub(crate) fn table_scenery(&self, query: &Query) -> TableSceneryBuilder {
-        self.dio.table_scenery().query(self.narrow(query.clone()))
+        self.dio.table_scenery().query(self.narrow(query.clone())).schema(self.full_schema())
     }
 
     /// Starts a continuously updated value of the rows that pass the filter and search of `query`.
     pub(crate) fn value_scenery(&self, query: &Query) -> ValueSceneryBuilder {
         let Query { filter, search, .. } = self.narrow(query.clone());
-        self.dio.value_scenery().filter(filter).search(search)
+        self.dio.value_scenery().filter(filter).search(search).schema(self.full_schema())
     }
 
     // --- writing -----------------------------------------------------------------------------------------------------

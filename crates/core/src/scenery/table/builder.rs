@@ -11,7 +11,7 @@ use crate::dio::Dio;
 use crate::record::CborValue;
 use crate::scenery::TaskHandle;
 use crate::scenery::follow::Follower;
-use crate::vista::{Error, Filter, OrderTerm, Query, Result};
+use crate::vista::{Error, Filter, OrderTerm, Query, Result, Schema};
 
 /// Builder of a [`TableScenery`].
 #[derive(Clone, Debug)]
@@ -22,11 +22,12 @@ pub struct TableSceneryBuilder {
     page: u64,
     /// Position of the first row of the viewport.
     from: u64,
+    schema: Option<Arc<Schema>>,
 }
 
 impl TableSceneryBuilder {
     pub(crate) fn new(dio: Dio) -> TableSceneryBuilder {
-        TableSceneryBuilder { dio, query: Query::default(), page: 100, from: 0 }
+        TableSceneryBuilder { dio, query: Query::default(), page: 100, from: 0, schema: None }
     }
 
     /// Keeps only rows whose `column` equals `value`, in addition to earlier filters.
@@ -61,6 +62,13 @@ impl TableSceneryBuilder {
         self
     }
 
+    /// Compiles the query by `schema` in place of that of the Dio, which must have the same columns. Fewer of them may be searched.
+    #[doc(hidden)]
+    pub fn schema(mut self, schema: &Arc<Schema>) -> Self {
+        self.schema = Some(Arc::clone(schema));
+        self
+    }
+
     /// Sets the number of rows held at first, and added by [`TableScenery::request_load_more`] (default: 100).
     pub fn page_size(mut self, rows: u64) -> Self {
         self.page = rows;
@@ -80,7 +88,7 @@ impl TableSceneryBuilder {
         if self.page == 0 {
             return Err(Error::invalid("page_size must be greater than zero"));
         }
-        let schema = self.dio.schema();
+        let schema = self.schema.unwrap_or_else(|| self.dio.schema());
         self.query.validate(&schema)?;
         let core = Arc::clone(&self.dio.0.core);
         // Follow events from here on; earlier changes are already in the rows.

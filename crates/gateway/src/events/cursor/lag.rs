@@ -41,6 +41,7 @@ impl EventCursor {
         let next = loop {
             match next {
                 Some(at) => match ring.at(at) {
+                    CursorRead::Item(item) if self.must_reset(&item) => return self.reset_because(Reset::Trimmed),
                     CursorRead::Item(item) => {
                         to = item.seq.unwrap_or(to).max(to);
                         bytes += self.sort(&item, Some(at), &mut ids, &mut rest);
@@ -51,6 +52,9 @@ impl EventCursor {
                 },
                 None => {
                     let Ok(Some(past)) = self.log.past(to, PIECE).await else { return self.reset() };
+                    if past.items.iter().any(|item| self.must_reset(item)) {
+                        return self.reset_because(Reset::Trimmed);
+                    }
                     for item in &past.items {
                         bytes += self.sort(item, None, &mut ids, &mut rest);
                     }
@@ -70,13 +74,18 @@ impl EventCursor {
         Ok(self.newest(NewestStates { ids: ids.into_iter(), rest, to, next, weight }))
     }
 
+    /// Returns true if it is not known whether the subscriber may see an event, so that the id of the row must not be sent.
+    fn must_reset(&self, item: &RingItem) -> bool {
+        self.view.is_scoped() && self.lacks_prior_row(item)
+    }
+
     /// Collects the id of an event, or its frame if that must be sent; returns the size of the frame.
     fn sort(&self, item: &RingItem, at: Option<u64>, ids: &mut IndexSet<Id>, rest: &mut Vec<OutgoingFrame>) -> usize {
         let is_sent = item.seq.is_none_or(|seq| seq <= self.position.seq);
         if is_sent || !self.concerns(item) || self.ahead.as_ref().is_some_and(|ahead| ahead.has(item)) {
             return 0;
         }
-        match (self.view.frame_of(item, at), item.entry.as_ref().and_then(|entry| entry.id.clone())) {
+        match (self.event_of(item, at), item.entry.as_ref().and_then(|entry| entry.id.clone())) {
             (Some(event), _) if matches!(event.kind, Kind::Failed | Kind::Invalidated) => {
                 let size = event.frame.len();
                 rest.push(OutgoingFrame::event(event.frame, item.seq));
@@ -122,13 +131,16 @@ impl EventCursor {
         self.reset_because(Reset::Overflow)
     }
 
-    /// Resets the reader: the events that it has missed are skipped. Fails at too many resets.
+    /// Resets the reader: the events that it has missed are skipped. Fails at too many resets of a
+    /// slow reader.
     pub(super) fn reset_because(&mut self, reason: Reset) -> Result<Vec<OutgoingFrame>, CursorEnd> {
-        let now = Instant::now();
-        self.resets.retain(|at| now.duration_since(*at) < RESET_SPAN);
-        self.resets.push_back(now);
-        if self.resets.len() >= RESETS {
-            return Err(CursorEnd::Slow);
+        if reason == Reset::Overflow {
+            let now = Instant::now();
+            self.resets.retain(|at| now.duration_since(*at) < RESET_SPAN);
+            self.resets.push_back(now);
+            if self.resets.len() >= RESETS {
+                return Err(CursorEnd::Slow);
+            }
         }
         let ring = Arc::clone(self.log.ring());
         self.mark = ring.weight();

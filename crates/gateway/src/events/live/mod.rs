@@ -45,6 +45,7 @@ use diorama_core::dio::Ring;
 use diorama_core::journal::Seq;
 use diorama_core::record::{Body, CborValue, Id, Layout, Record, value_to_json};
 use diorama_core::scenery::{Generation, ScenerySnapshot, TableScenery, ValueScenery};
+use diorama_core::vista::Query;
 use diorama_core::vista::query::{Aggregation, CompiledQuery};
 
 /// Maximum size of the frames of kept changes, in bytes.
@@ -150,9 +151,11 @@ impl LiveQuery {
             }
         };
         let writer = match &subscription.target {
-            LiveTarget::Rows(query) => Writer::new(encoding.of_rows(), query, source.schema())?,
+            LiveTarget::Rows(query) => {
+                Writer::new(encoding.of_rows(), &source.narrow(Query::clone(query)), source.schema())?
+            }
             LiveTarget::Groups { aggregation, .. } => {
-                Writer::new(encoding.of_rows(), &diorama_core::vista::Query::default(), &aggregation.schema())?
+                Writer::new(encoding.of_rows(), &Query::default(), &aggregation.schema())?
             }
         };
         let ring = Arc::clone(source.log().ring());

@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, PollSendError, PollSender};
 use super::*;
 use crate::access::{Identity, Principal, Verbs};
 use crate::events::Sockets;
+use crate::events::access_tests::Rules;
 use crate::events::testing::{mounted, record, subscription};
 use crate::http::bounds::Bounds;
 use crate::scope::Scope;
@@ -284,4 +285,20 @@ async fn a_silent_peer_is_closed() {
     }
     assert_eq!(last, 4001);
     client.leave().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_socket_ends_when_the_access_rules_change() {
+    let scope = mounted().await;
+    for is_idle in [false, true] {
+        let rules = Rules::new(&scope.dio);
+        let mut client = Client::new(&rules.events("clerk", "cleo"), "").await;
+        client.frame().await;
+        rules.policy.retire();
+        if !is_idle {
+            scope.dio.patched("a", record("A", 1)).await.unwrap();
+        }
+        assert_eq!(client.frame().await, 4403, "no frame is sent by the old rules");
+        client.leave().await;
+    }
 }

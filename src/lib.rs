@@ -50,11 +50,11 @@ pub mod dio {
 /// HTTP gateway: Dios as resources in an axum router.
 #[cfg(feature = "gateway")]
 pub mod gateway {
-    pub use diorama_gateway::webhook;
     pub use diorama_gateway::{
         Ack, ApiError, Archive, Auth, Backup, Caller, Code, Explorer, Gateway, GatewayService, Limits, Loopback,
         MountOptions, Sockets,
     };
+    pub use diorama_gateway::{access, webhook};
 }
 
 /// Webhooks: signatures, senders, maps.

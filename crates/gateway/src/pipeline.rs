@@ -20,7 +20,7 @@ use tower::{ServiceExt as _, service_fn};
 use tower_http::catch_panic::CatchPanic;
 
 use crate::access::Principal;
-use crate::http::auth;
+use crate::http::auth::{self, Auth};
 use crate::http::budget::Caller;
 use crate::http::coding;
 use crate::http::extract::segments;
@@ -61,7 +61,11 @@ pub(crate) async fn pipeline(gateway: Arc<GatewayState>, route: Route, mut reque
         }
         Ok(_) => match admit(&gateway, route, &request) {
             Ok(principal) => {
-                request.extensions_mut().insert(principal);
+                // Without authentication of its own, the gateway keeps the principal that a surrounding app has set.
+                let given = matches!(gateway.auth, Auth::None) && request.extensions().get::<Principal>().is_some();
+                if !given {
+                    request.extensions_mut().insert(principal);
+                }
                 run(request, route, &gateway).await
             }
             Err(error) => error.into_response(),
@@ -77,6 +81,10 @@ pub(crate) async fn pipeline(gateway: Arc<GatewayState>, route: Route, mut reque
     }
     log(&gateway, &running, &response, refusal.as_ref(), &id);
     finish(&mut response, id, page.ok().flatten().as_ref());
+    if gateway.policy.load().has_rules() {
+        // Answers depend on the caller, who may be known by a session too.
+        response.headers_mut().append(header::VARY, HeaderValue::from_static("Authorization, Cookie"));
+    }
     if method == Method::HEAD { bare(response) } else { response }
 }
 

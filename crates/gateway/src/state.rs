@@ -28,6 +28,7 @@ use crate::http::problem::{ApiError, Code};
 use crate::http::response;
 use crate::http::route::Route;
 use crate::metrics::{Metrics, SocketCounts};
+use crate::openapi::catalog::Documents;
 use crate::openapi::document::Document;
 use crate::options::MountOptions;
 use crate::pages::explorer::Explorer;
@@ -72,6 +73,8 @@ pub struct GatewayState {
     pub openapi: Document,
     /// AsyncAPI document.
     pub asyncapi: Document,
+    /// Both documents as callers with fewer rights see them.
+    pub(crate) documents: Documents,
     /// Cancelled when the server begins to stop.
     pub closing: CancellationToken,
     /// Count of the server's connections, if the server shares it.

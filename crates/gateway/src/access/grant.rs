@@ -96,6 +96,15 @@ impl Grant {
         }
     }
 
+    /// Returns the schema of the columns of which the caller knows, out of all columns `full`.
+    pub(crate) fn schema(&self, full: &Arc<Schema>) -> Arc<Schema> {
+        match Verb::OF_ROWS.into_iter().find(|verb| self.verbs.has(*verb)) {
+            Some(verb) => Arc::clone(self.view(verb).schema()),
+            None if self.unrestricted || self.verbs.has(Verb::Admin) => Arc::clone(full),
+            None => Arc::new(full.restricted(|_| false)),
+        }
+    }
+
     /// Returns the rows and columns of live queries.
     pub(crate) fn live(&self) -> &Arc<View> {
         &self.live

@@ -23,7 +23,7 @@ pub(crate) async fn delete_many(
 ) -> Result<Response, ApiError> {
     let raw = raw.unwrap_or_default();
     let ids = by_filter::targets(&scope, &change, &raw).await?;
-    if raw == "all=true" && scope.rows.is_everything() && scope.dio.capabilities().can_delete_all {
+    if raw == "all=true" && scope.rows.may_delete_all() && scope.dio.capabilities().can_delete_all {
         return by_filter::delete_all(&scope, &change, ids.len()).await;
     }
     by_filter::write(&scope, &change, ids.into_iter().map(|id| WriteOp::Delete { id }).collect()).await

@@ -290,6 +290,7 @@ impl Default for GatewayState {
             sockets: Sockets::default(),
             openapi: openapi::document::Document::default(),
             asyncapi: openapi::document::Document::default(),
+            documents: openapi::catalog::Documents::default(),
             closing: tokio_util::sync::CancellationToken::new(),
             connections: None,
             certificate_expires: None,

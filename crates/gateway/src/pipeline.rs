@@ -72,6 +72,7 @@ pub(crate) async fn pipeline(gateway: Arc<GatewayState>, route: Route, mut reque
             }
             match admitted {
                 Ok(principal) => {
+                    let principal = given(&gateway, &request).unwrap_or(principal);
                     if gateway.audit.is_some() {
                         actor = principal.clone();
                     }
@@ -103,6 +104,10 @@ pub(crate) async fn pipeline(gateway: Arc<GatewayState>, route: Route, mut reque
     }
     log(&gateway, &running, &response, refusal.as_ref(), &id);
     finish(&mut response, id, page.ok().flatten().as_ref());
+    if gateway.policy.load().has_rules() {
+        // Answers depend on the caller, who may be known by a session too.
+        response.headers_mut().append(header::VARY, HeaderValue::from_static("Authorization, Cookie"));
+    }
     if method == Method::HEAD { bare(response) } else { response }
 }
 
@@ -115,6 +120,11 @@ fn bare(mut response: Response) -> Response {
     }
     *response.body_mut() = Body::empty();
     response
+}
+
+/// Returns the principal that a surrounding app has set, which a gateway without authentication of its own keeps.
+fn given(gateway: &GatewayState, request: &Request) -> Option<Principal> {
+    request.extensions().get::<Principal>().filter(|_| !gateway.auth.is_required()).cloned()
 }
 
 /// Reason why a request does not reach its handler.

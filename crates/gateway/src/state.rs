@@ -33,6 +33,7 @@ use crate::http::rates::RateLimit;
 use crate::http::response;
 use crate::http::route::Route;
 use crate::metrics::{Metrics, SocketCounts};
+use crate::openapi::catalog::Documents;
 use crate::openapi::document::Document;
 use crate::options::MountOptions;
 use crate::pages::explorer::Explorer;
@@ -85,6 +86,8 @@ pub struct GatewayState {
     pub openapi: Document,
     /// AsyncAPI document.
     pub asyncapi: Document,
+    /// Both documents as callers with fewer rights see them.
+    pub(crate) documents: Documents,
     /// Cancelled when the server begins to stop.
     pub closing: CancellationToken,
     /// Count of the server's connections, if the server shares it.

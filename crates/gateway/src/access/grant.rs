@@ -81,7 +81,8 @@ impl Grant {
         let views = Verb::OF_ROWS.map(|_| Arc::clone(&shown));
         let (inserted, updated, verbs) = (filter.clone(), filter.clone(), Verbs::ALL);
         let (input, bounds, retired) = (Arc::clone(schema), WriteKinds::default(), Arc::default());
-        Grant { verbs, unrestricted: false, views, live: shown, inserted, updated, bounds, input, retired }.completed(schema)
+        Grant { verbs, unrestricted: false, views, live: shown, inserted, updated, bounds, input, retired }
+            .completed(schema)
     }
 
     /// Returns the permitted verbs.
@@ -101,6 +102,15 @@ impl Grant {
             Verb::Events => self.own(Verb::Events),
             Verb::Insert | Verb::Update | Verb::Delete if !self.verbs.has(Verb::Read) => self.own(verb),
             _ => self.own(Verb::Read),
+        }
+    }
+
+    /// Returns the schema of the columns of which the caller knows, out of all columns `full`.
+    pub(crate) fn schema(&self, full: &Arc<Schema>) -> Arc<Schema> {
+        match Verb::OF_ROWS.into_iter().find(|verb| self.verbs.has(*verb)) {
+            Some(verb) => Arc::clone(self.view(verb).schema()),
+            None if self.unrestricted || self.verbs.has(Verb::Admin) => Arc::clone(full),
+            None => Arc::new(full.restricted(|_| false)),
         }
     }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::ObjectBuilder;
 
+use crate::access::{Principal, Verb};
 use crate::http::response;
 use crate::http::schemas::words;
 use crate::state::{GatewayState, Resource};
@@ -100,10 +101,15 @@ pub(crate) async fn live() -> Response {
 }
 
 /// Answers 200 if every resource can be read and the server is not stopping, else 503.
-pub(crate) async fn ready(State(gateway): State<Arc<GatewayState>>) -> Response {
+pub(crate) async fn ready(State(gateway): State<Arc<GatewayState>>, principal: Principal) -> Response {
     let stopping = gateway.closing.is_cancelled();
     let all = !stopping && gateway.dios.values().all(|resource| resource.dio.is_ready());
-    let dios = gateway.dios.iter().map(|(name, resource)| (name.to_string(), describe(resource, stopping))).collect();
+    let policy = gateway.policy.load();
+    // The numbers of rows and the errors of sources are for administrators of the resource; the status is for everyone.
+    let shown = gateway.dios.iter().filter(|(name, resource)| {
+        !policy.has_rules() || policy.grant(name, &resource.schema, &principal).verbs().has(Verb::Admin)
+    });
+    let dios = shown.map(|(name, resource)| (name.to_string(), describe(resource, stopping))).collect();
     let status = match (stopping, all) {
         (true, _) => "stopping",
         (false, true) => "ready",

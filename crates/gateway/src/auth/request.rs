@@ -66,13 +66,18 @@ pub(crate) fn refusal(request: &Request, error: AuthError) -> ApiError {
 
 /// Returns true if the page that is asked for with these headers need not ask for a token.
 pub(crate) fn is_known(gateway: &GatewayState, headers: &HeaderMap) -> bool {
+    known(gateway, headers).is_some()
+}
+
+/// Returns the caller of the page that is asked for with these headers; `None` if the page has to ask for a token.
+pub(crate) fn known(gateway: &GatewayState, headers: &HeaderMap) -> Option<Principal> {
     let methods = gateway.auth.load();
-    let known = match methods.check(headers) {
-        Ok(Some(_)) => true,
-        Ok(None) => matches!(gateway.sessions.find(headers, &axum::http::Method::GET, false), Ok(Some(_))),
-        Err(_) => false,
+    let found = match methods.check(headers) {
+        Ok(Some(principal)) => Some(principal),
+        Ok(None) => gateway.sessions.find(headers, &axum::http::Method::GET, false).ok().flatten(),
+        Err(_) => None,
     };
-    known || methods.anonymous || !methods.is_required()
+    found.or_else(|| (methods.anonymous || !methods.is_required()).then(Principal::anonymous))
 }
 
 /// Answer of a route that must not be stored.

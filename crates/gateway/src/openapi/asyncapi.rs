@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::{RefOr, Schema};
 
+use super::catalog::Catalog;
 use super::credentials::BEARER;
 use super::parameters;
 use super::{Api, frames, rows, shapes, titles};
@@ -24,17 +25,20 @@ struct Schemas<'a> {
 }
 
 /// Builds the document.
-pub(super) fn build(gateway: &GatewayState) -> Value {
+pub(super) fn build(gateway: &GatewayState, catalog: &Catalog) -> Value {
     let mut api = Api::default();
     shapes::add(&mut api);
     frames::add(&mut api);
     frames::tagged(&mut api);
     let dios: Vec<(String, &Resource)> =
-        titles(gateway.dios.keys()).into_iter().zip(gateway.dios.values().map(|resource| &**resource)).collect();
+        titles(catalog.dios.keys()).into_iter().zip(catalog.dios.values().map(|resource| &**resource)).collect();
     dios.iter().for_each(|(title, resource)| rows::add(&mut api, title, resource));
     let mut schemas = Schemas { all: &api.schemas, used: BTreeMap::new(), messages: Map::new() };
     let (mut channels, mut operations) = (Map::new(), Map::new());
     let mut add = |channel: Channel<'_>| {
+        if !catalog.permits(&channel.address, "GET") {
+            return;
+        }
         operations.extend(channel.operations());
         channels.insert(channel.id.clone(), channel.describe(&mut schemas));
     };

@@ -8,6 +8,7 @@ use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Required, ResponseBuilder, Tag};
 
+use super::catalog::Catalog;
 use super::shapes::{any, array, count, derived, flag, named, object, text, word};
 use super::{Api, answers, parameters};
 use crate::admin::health::{Alive, Readiness};
@@ -16,7 +17,6 @@ use crate::audit::list::{AuditBody, AuditFilter};
 use crate::http::problem::Code;
 use crate::pages::index::Index;
 use crate::router::Meaning;
-use crate::state::GatewayState;
 use crate::webhook::Hook;
 use diorama_inbound::Proof;
 
@@ -29,11 +29,11 @@ pub(super) fn tag() -> Tag {
     tag
 }
 
-pub(super) fn add(api: &mut Api, gateway: &GatewayState) {
+pub(super) fn add(api: &mut Api, catalog: &Catalog) {
     server(api);
     documents(api);
     events(api);
-    operations(api, gateway);
+    operations(api, catalog);
     backup(api);
     audit(api);
     super::credentials::add(api);
@@ -139,8 +139,8 @@ fn events(api: &mut Api) {
     api.add("/events", HttpMethod::Get, watch);
 }
 
-fn operations(api: &mut Api, gateway: &GatewayState) {
-    let dios: Vec<&str> = gateway.dios.keys().map(|name| &**name).collect();
+fn operations(api: &mut Api, catalog: &Catalog) {
+    let dios: Vec<&str> = catalog.dios.keys().map(|name| &**name).collect();
     let list = get(api, "listOperations", "List accepted writes, newest first");
     let list = list.parameters(Some(OperationFilter::parameters(&dios)));
     let response = answers::json("The operations.", array(named("Operation")));

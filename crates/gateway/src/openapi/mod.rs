@@ -1,5 +1,6 @@
 //! `GET /openapi.json`: the description of the gateway as OpenAPI 3.1. `GET /asyncapi.json`: its events and live queries as AsyncAPI 3.0.
-//! Both are built from the schemas of the resources when the router is built.
+//! Both are built from the schemas of the resources when the router is built. With access rules, each caller gets those
+//! of what it may do, from `catalog.rs`.
 //!
 //! `document.rs` serves a document. `resource.rs` has the paths of one Dio, `fixed.rs`, `credentials.rs` and `deliveries.rs` all others. `rows.rs` has the
 //! schemas of a Dio's rows, `frames.rs` those of frames, `shapes.rs` the other ones. `parameters.rs` and `answers.rs` have the parameters
@@ -7,6 +8,7 @@
 
 mod answers;
 mod asyncapi;
+pub(crate) mod catalog;
 mod credentials;
 mod deliveries;
 pub(crate) mod document;
@@ -29,27 +31,57 @@ use utoipa::openapi::security::SecurityScheme;
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Paths, RefOr, Server};
 use utoipa::openapi::{Schema, Tag};
 
+use self::catalog::Catalog;
 use self::document::{Document, serve};
+use crate::access::Principal;
 use crate::state::GatewayState;
 
-/// Builds the OpenAPI document.
+/// Builds the OpenAPI document of everything.
 pub(crate) fn describe(gateway: &GatewayState) -> Document {
-    Document::new(build(gateway).to_pretty_json().unwrap_or_default())
+    openapi_of(gateway, &Catalog::whole(gateway))
 }
 
-/// Builds the AsyncAPI document.
+/// Builds the AsyncAPI document of everything.
 pub(crate) fn describe_events(gateway: &GatewayState) -> Document {
-    Document::new(serde_json::to_string_pretty(&asyncapi::build(gateway)).unwrap_or_default())
+    asyncapi_of(gateway, &Catalog::whole(gateway))
 }
 
-/// Serves the OpenAPI document.
-pub(crate) async fn openapi(State(gateway): State<Arc<GatewayState>>, headers: HeaderMap) -> Response {
-    serve(&gateway.openapi, &headers)
+fn openapi_of(gateway: &GatewayState, catalog: &Catalog) -> Document {
+    Document::new(build(gateway, catalog).to_pretty_json().unwrap_or_default())
 }
 
-/// Serves the AsyncAPI document.
-pub(crate) async fn asyncapi(State(gateway): State<Arc<GatewayState>>, headers: HeaderMap) -> Response {
-    serve(&gateway.asyncapi, &headers)
+fn asyncapi_of(gateway: &GatewayState, catalog: &Catalog) -> Document {
+    Document::new(serde_json::to_string_pretty(&asyncapi::build(gateway, catalog)).unwrap_or_default())
+}
+
+/// Serves the OpenAPI document of what the caller may do.
+pub(crate) async fn openapi(
+    State(gateway): State<Arc<GatewayState>>,
+    principal: Principal,
+    headers: HeaderMap,
+) -> Response {
+    if !gateway.policy.load().has_rules() {
+        return serve(&gateway.openapi, &headers);
+    }
+    serve(&own(&gateway, &principal).0, &headers)
+}
+
+/// Serves the AsyncAPI document of what the caller may follow.
+pub(crate) async fn asyncapi(
+    State(gateway): State<Arc<GatewayState>>,
+    principal: Principal,
+    headers: HeaderMap,
+) -> Response {
+    if !gateway.policy.load().has_rules() {
+        return serve(&gateway.asyncapi, &headers);
+    }
+    serve(&own(&gateway, &principal).1, &headers)
+}
+
+/// Returns both documents of what the caller may do.
+fn own(gateway: &GatewayState, principal: &Principal) -> (Document, Document) {
+    let build = |catalog: &Catalog| (openapi_of(gateway, catalog), asyncapi_of(gateway, catalog));
+    gateway.documents.of(gateway, principal, build)
 }
 
 const ABOUT: &str = "Rows are read from a copy of their source, and writes are queued for the source. The status 202 means that \
@@ -105,7 +137,7 @@ impl Api {
     }
 }
 
-fn build(gateway: &GatewayState) -> OpenApi {
+fn build(gateway: &GatewayState, catalog: &Catalog) -> OpenApi {
     let mut api = Api {
         guarded: gateway.auth.is_required(),
         origins: gateway.origins.loopback.is_some() || !gateway.origins.listed.is_empty(),
@@ -115,18 +147,19 @@ fn build(gateway: &GatewayState) -> OpenApi {
     credentials::schemes(&mut api);
     shapes::add(&mut api);
     frames::add(&mut api);
-    fixed::add(&mut api, gateway);
+    fixed::add(&mut api, catalog);
     let mut tags = vec![fixed::tag()];
-    for (title, resource) in titles(gateway.dios.keys()).into_iter().zip(gateway.dios.values()) {
+    for (title, resource) in titles(catalog.dios.keys()).into_iter().zip(catalog.dios.values()) {
         tags.push(Tag::new(resource.dio.name()));
         rows::add(&mut api, &title, resource);
         resource::add(&mut api, &title, resource);
     }
-    for hook in gateway.hooks.values() {
+    for hook in &catalog.hooks {
         fixed::hook(&mut api, hook);
         deliveries::add(&mut api, hook);
     }
-    let Api { paths, schemas, securities, guarded, .. } = api;
+    let Api { mut paths, schemas, securities, guarded, .. } = api;
+    paths.paths.retain(|path, item| catalog.narrow(path, item));
     let mut components = ComponentsBuilder::new().schemas_from_iter(schemas);
     for (name, response) in answers::problems() {
         components = components.response(name, response);

@@ -16,7 +16,8 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::auth::request::is_known;
+use crate::access::{Grant, Principal, Verb};
+use crate::auth::request::known;
 use crate::http::extract::Prefix;
 use crate::http::problem::{ApiError, Code};
 use crate::http::route::Route;
@@ -24,6 +25,7 @@ use crate::http::{negotiate, response};
 use crate::pages::explorer::{self, Explorer};
 use crate::state::{GatewayState, Resource};
 use crate::webhook::Hook;
+use diorama_core::vista::Schema;
 use diorama_core::vista::query::url::segment;
 
 const PAGE: &str = include_str!("../../../../static/index.html");
@@ -38,21 +40,43 @@ const MOST_COLUMNS: usize = 12;
 pub(crate) async fn index(
     State(gateway): State<Arc<GatewayState>>,
     Prefix(prefix): Prefix,
+    principal: Principal,
     headers: HeaderMap,
 ) -> Response {
     let wants_page = gateway.has_page(Route::Index) && negotiate::prefers_html(&headers);
     let mut response = match wants_page {
         true => {
-            let known = is_known(&gateway, &headers);
+            let caller = caller(&gateway, &headers, principal);
             match template(&gateway.explorer).await {
-                Ok(template) => page(render(&template, &gateway, &prefix, known), known),
+                Ok(template) => page(render(&template, &gateway, &prefix, caller.as_ref()), caller.is_some()),
                 Err(error) => error.into_response(),
             }
         }
-        false => response::json(&document(&gateway, &prefix)),
+        false => response::json(&document(&gateway, &prefix, &principal)),
     };
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     response
+}
+
+/// Returns the caller of a page, which the pipeline does not authenticate; `None` if it is not known.
+fn caller(gateway: &GatewayState, headers: &HeaderMap, principal: Principal) -> Option<Principal> {
+    if gateway.auth.is_required() { known(gateway, headers) } else { Some(principal) }
+}
+
+/// Returns the resources with which the caller may do anything, and the permissions.
+fn visible<'a>(gateway: &'a GatewayState, principal: &Principal) -> Vec<(&'a Arc<str>, &'a Arc<Resource>, Arc<Grant>)> {
+    let policy = gateway.policy.load();
+    let all = gateway.dios.iter();
+    let all = all.map(|(name, resource)| (name, resource, policy.grant(name, &resource.schema, principal)));
+    all.filter(|(_, _, grant)| !grant.verbs().is_empty()).collect()
+}
+
+/// Returns the webhooks whose deliveries the caller may see.
+fn visible_hooks<'a>(gateway: &'a GatewayState, dios: &[(&Arc<str>, &Arc<Resource>, Arc<Grant>)]) -> Vec<&'a Hook> {
+    let of = |hook: &&Arc<Hook>| {
+        dios.iter().any(|(name, _, grant)| *hook.dio == ***name && grant.verbs().has(Verb::Webhooks))
+    };
+    gateway.hooks.values().filter(of).map(|hook| &**hook).collect()
 }
 
 /// Returns the template of the page.
@@ -96,7 +120,7 @@ struct HookLinks {
     confirm: Vec<String>,
 }
 
-fn document(gateway: &GatewayState, prefix: &str) -> Index {
+fn document(gateway: &GatewayState, prefix: &str, principal: &Principal) -> Index {
     let links = |name: &str| {
         let own = format!("{prefix}/{name}");
         ResourceLinks { schema: format!("{own}/_schema"), events: format!("{own}/events"), list: own }
@@ -106,9 +130,11 @@ fn document(gateway: &GatewayState, prefix: &str) -> Index {
         let deliveries = format!("{own}/deliveries");
         HookLinks { dio: hook.dio.clone(), receive: own, deliveries, confirm: hook.confirmations() }
     };
+    let dios = visible(gateway, principal);
+    let hooks = visible_hooks(gateway, &dios);
     Index {
-        resources: gateway.dios.keys().map(|name| (name.to_string(), links(name))).collect(),
-        webhooks: gateway.hooks.values().map(|hook| (hook.name.clone(), hook_links(hook))).collect(),
+        resources: dios.iter().map(|(name, ..)| (name.to_string(), links(name))).collect(),
+        webhooks: hooks.iter().map(|hook| (hook.name.clone(), hook_links(hook))).collect(),
         ready: format!("{prefix}/readyz"),
     }
 }
@@ -153,20 +179,23 @@ fn page(text: String, known: bool) -> Response {
     response
 }
 
-fn render(template: &str, gateway: &GatewayState, prefix: &str, known: bool) -> String {
+fn render(template: &str, gateway: &GatewayState, prefix: &str, caller: Option<&Principal>) -> String {
     let prefix = escape(prefix);
     let ready = gateway.dios.values().all(|resource| resource.dio.is_ready());
     let status = match (gateway.closing.is_cancelled(), ready) {
-        _ if !known => "A token is required.",
+        _ if caller.is_none() => "A token is required.",
         (true, _) => "The server is stopping.",
         (false, true) => "Every resource is ready.",
         (false, false) => "Some resources are still being read.",
     };
-    let dios = || gateway.dios.iter().filter(|_| known);
-    let resources: String = dios().map(|(name, at)| row(&prefix, &escape(name), at)).collect();
-    let example = dios().next().map(|(name, at)| example(&prefix, &escape(name), at)).unwrap_or_default();
-    let hooks = gateway.hooks.keys().filter(|_| known);
-    let hooks: Vec<_> = hooks.map(|n| format!("<code>POST {prefix}/webhooks/{}</code>", escape(n))).collect();
+    let dios = caller.map(|caller| visible(gateway, caller)).unwrap_or_default();
+    let resources: String = dios.iter().map(|(name, at, grant)| row(&prefix, &escape(name), at, grant)).collect();
+    let example = dios
+        .first()
+        .map(|(name, at, grant)| example(&prefix, &escape(name), &grant.schema(&at.schema)))
+        .unwrap_or_default();
+    let hooks = visible_hooks(gateway, &dios).into_iter();
+    let hooks: Vec<_> = hooks.map(|n| format!("<code>POST {prefix}/webhooks/{}</code>", escape(&n.name))).collect();
     let webhooks = match hooks.is_empty() {
         true => String::new(),
         false => format!("<p>Upstream systems report changes by {}.</p>", hooks.join(", ")),
@@ -183,7 +212,7 @@ fn render(template: &str, gateway: &GatewayState, prefix: &str, known: bool) -> 
     })
 }
 
-fn row(prefix: &str, name: &str, resource: &Resource) -> String {
+fn row(prefix: &str, name: &str, resource: &Resource, grant: &Grant) -> String {
     let status = resource.dio.status();
     let age = status.age.map(ago);
     let (class, state) = match (status.ready, status.refresh_failed.is_some(), status.stale) {
@@ -193,9 +222,11 @@ fn row(prefix: &str, name: &str, resource: &Resource) -> String {
         (true, false, true) => ("bad", format!("stale: read {}", age.as_deref().unwrap_or("by an earlier process"))),
         (true, false, false) => ("good", age.unwrap_or_else(|| "by an earlier process".to_string())),
     };
-    let columns: Vec<_> =
-        resource.schema.columns().iter().take(MOST_COLUMNS).map(|column| escape(&column.name)).collect();
-    let more = if resource.schema.columns().len() > MOST_COLUMNS { ", …" } else { "" };
+    // The number is that of all rows.
+    let counts = grant.is_unrestricted() || grant.verbs().has(Verb::Read) && grant.view(Verb::Read).has_all_rows();
+    let schema = grant.schema(&resource.schema);
+    let columns: Vec<_> = schema.columns().iter().take(MOST_COLUMNS).map(|column| escape(&column.name)).collect();
+    let more = if schema.columns().len() > MOST_COLUMNS { ", …" } else { "" };
     let columns = columns.join(", ");
     let own = format!("{prefix}/{name}");
     format!(
@@ -203,13 +234,13 @@ fn row(prefix: &str, name: &str, resource: &Resource) -> String {
          <td class=\"number\">{rows}</td><td class=\"{class}\">{state}</td>\
          <td><a href=\"{own}/_schema\" aria-label=\"schema of {name}\">schema</a><br>\
          <span class=\"soft\">live: <code>{own}/events</code></span></td></tr>\n",
-        rows = thousands(status.rows),
+        rows = if counts { thousands(status.rows) } else { String::new() },
     )
 }
 
 /// Renders two examples for a resource: a query and a subscription.
-fn example(prefix: &str, name: &str, resource: &Resource) -> String {
-    let last = resource.schema.columns().last().map(|column| segment(&column.name)).unwrap_or_default();
+fn example(prefix: &str, name: &str, schema: &Schema) -> String {
+    let last = schema.columns().last().map(|column| segment(&column.name)).unwrap_or_default();
     let url = format!("{prefix}/{name}?limit=3&amp;order={last}.desc");
     format!(
         "<p><a href=\"{url}\"><code>{url}</code></a></p>\n<p>Subscribers receive each change:</p>\n\
@@ -287,8 +318,8 @@ mod tests {
     #[test]
     fn every_placeholder_of_the_page_is_replaced() {
         let gateway = GatewayState::default();
-        assert!(!render(PAGE, &gateway, "", true).contains("{{"));
-        assert!(render(PAGE, &gateway, "/a\"b", true).contains("href=\"/a&quot;b/readyz\""));
+        assert!(!render(PAGE, &gateway, "", Some(&Principal::anonymous())).contains("{{"));
+        assert!(render(PAGE, &gateway, "/a\"b", Some(&Principal::anonymous())).contains("href=\"/a&quot;b/readyz\""));
     }
 
     #[test]

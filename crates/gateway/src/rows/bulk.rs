@@ -289,7 +289,7 @@ impl RowRefusals<'_> {
     /// True if the row was accepted from an earlier attempt of this request.
     async fn is_repeated(&self, line: usize) -> Result<bool, ApiError> {
         match self.key {
-            Some(key) => Ok(self.scope.dio.knows_key(&row_key(key, line)).await?),
+            Some(key) => Ok(self.scope.rows.knows_key(&row_key(key, line)).await?),
             None => Ok(false),
         }
     }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use axum::http::Method;
 use axum::http::request::Parts;
 
 use crate::access::{Principal, Verb};
@@ -50,7 +51,8 @@ impl FromRequestParts<Arc<GatewayState>> for PathRow {
         let (name, id) = segments(parts.uri.path());
         let id = decoded(id)?.into_owned();
         let scope = ready(permitted(gateway, name, parts)?)?;
-        let id = match scope.rows.known_id(&id) {
+        let makes = matches!(parts.method, Method::POST | Method::PUT);
+        let id = match scope.rows.known_id(&id, makes) {
             Cow::Owned(known) => known,
             Cow::Borrowed(_) => id,
         };

@@ -126,8 +126,7 @@ struct Dropped {
 /// Describes what the caller sees of a resource. Facts about the source are for callers to whom no rule applies.
 fn describe(resource: &Resource, grant: &Grant) -> Description {
     let (dio, options) = (&resource.dio, &resource.options);
-    let schema = Verb::OF_ROWS.into_iter().find(|verb| grant.verbs().has(*verb)).map(|verb| grant.view(verb).schema());
-    let schema = schema.unwrap_or(&resource.schema);
+    let schema = grant.schema(&resource.schema);
     let column = |column: &Column| DescribedColumn {
         name: column.name.to_string(),
         ty: column.ty,

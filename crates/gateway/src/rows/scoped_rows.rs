@@ -9,16 +9,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use crate::access::{Grant, Principal, Verb, View, ViewId};
-use diorama_core::dio::{Dio, EventLog, GroupIter, Ticket, Workers, WriteOptions};
+use diorama_core::dio::{Dio, EventLog, GroupIter, IdempotencyKey, Ticket, Workers, WriteOptions};
 use diorama_core::plan::{Page, Plan, PreparedQuery, Selection};
 use diorama_core::record::{Body, Record};
 use diorama_core::scenery::{TableSceneryBuilder, ValueSceneryBuilder};
 use diorama_core::state::State;
 use diorama_core::table::RowRef;
 use diorama_core::vista::query::{Aggregation, Fields, JsonRow, Meter};
-use diorama_core::vista::{Error, Filter, Query, Result, Schema, Vista, WriteKind, WriteOp};
+use diorama_core::vista::{Error, Filter, Query, Result, Schema, Vista, WriteBounds, WriteKind, WriteOp};
 
 /// Rows of a Dio that one caller may see and change.
 #[derive(Clone, Debug)]
@@ -80,6 +81,12 @@ impl ScopedRows {
         self.grant.verbs().has(Verb::Read)
     }
 
+    /// Returns true if the caller may delete every row, whatever it contains, so that one operation can do so.
+    pub(crate) fn may_delete_all(&self) -> bool {
+        let unbounded = |bounds: &WriteBounds| bounds.sees.is_none() && bounds.changes.is_none();
+        self.grant.bounds(WriteKind::DeleteAll).is_none_or(|bounds| unbounded(bounds))
+    }
+
     /// Narrows `query` to this scope.
     pub(crate) fn narrow(&self, query: Query) -> Query {
         self.view.narrow(query)
@@ -122,9 +129,13 @@ impl ScopedRows {
         self.dio.state()
     }
 
-    /// Returns the id in the form in which the row is stored.
-    pub(crate) fn known_id<'i>(&self, id: &'i str) -> Cow<'i, str> {
-        self.dio.known_id(id)
+    /// Returns the id in the form in which the row is stored. If the row is outside of the scope, that form would tell that there is
+    /// one; only what `makes` a row needs it, to find the conflict.
+    pub(crate) fn known_id<'i>(&self, id: &'i str, makes: bool) -> Cow<'i, str> {
+        match self.dio.known_id(id) {
+            Cow::Owned(known) if !makes && self.held_row(&known).is_none() => Cow::Borrowed(id),
+            known => known,
+        }
     }
 
     /// Returns the whole row under `id`, if it is stored and in the scope. Not all of its columns may be visible.
@@ -227,7 +238,7 @@ impl ScopedRows {
         }
         self.check_columns(kind, op.record())?;
         let op = self.with_kept_columns(op);
-        if let Some(bounds) = self.grant.bounds(kind) {
+        if let Some(bounds) = self.grant.bounds(kind).filter(|_| kind != WriteKind::DeleteAll) {
             if let Some(id) = op.id().filter(|id| !self.dio.is_complete() && self.dio.held_row(id).is_none()) {
                 // A row that is not in the copy may be outside the scope.
                 self.dio.vista().get_value(id).await?;
@@ -235,12 +246,8 @@ impl ScopedRows {
             options.within = Some(Arc::clone(bounds));
         }
         options.principal = self.principal.name().cloned();
+        options.key = options.key.map(|key| IdempotencyKey { key: self.own_key(&key.key), ..key });
         self.dio.write(op, options).await.map_err(|error| self.seen(error))
-    }
-
-    /// Returns true if the caller may delete every row.
-    pub(crate) fn may_delete_all(&self) -> bool {
-        self.grant.bounds(WriteKind::DeleteAll).is_none()
     }
 
     /// Narrows `query`, which selects the targets of writes of `kind`, to the rows that the caller may change so.
@@ -259,6 +266,23 @@ impl ScopedRows {
         self.check_columns(WriteKind::Insert, Some(row))?;
         let bounds = self.grant.bounds(WriteKind::Insert).map(|bounds| &**bounds);
         self.dio.insert_at_master(row, bounds).await.map_err(|error| self.seen(error))
+    }
+
+    /// Returns true if the caller sent a write with this idempotency key before.
+    ///
+    /// # Errors
+    /// As [`Dio::knows_key`](diorama_core::Dio::knows_key).
+    pub(crate) async fn knows_key(&self, key: &str) -> Result<bool> {
+        self.dio.knows_key(&self.own_key(key)).await
+    }
+
+    /// Returns the idempotency key as it is stored. Equal keys of different callers are different keys: an answer would tell the one
+    /// about the write of the other. Keys from clients contain no space.
+    fn own_key(&self, key: &str) -> String {
+        let Some(name) = self.principal.name() else { return key.to_string() };
+        let digest = Sha256::digest(name.as_bytes());
+        let half = digest.iter().take(16).fold(0, |number: u128, byte| number << 8 | u128::from(*byte));
+        format!("{key} {half:032x}")
     }
 
     /// Refuses columns that writes of `kind` may not set.

@@ -13,7 +13,12 @@ pub(super) fn find<'a>(gateway: &'a GatewayState, name: &str) -> Result<(usize, 
     let unknown = || {
         let names: Vec<_> = gateway.hooks.keys().map(|name| &**name).collect();
         let error = ApiError::new(Code::NotFound, format!("webhook {name:?} was not found"));
-        if names.is_empty() { error } else { error.hint(format!("the configured webhooks are {}", names.join(", "))) }
+        // With rules, names of webhooks are for those who may see their deliveries.
+        if names.is_empty() || gateway.policy.load().has_rules() {
+            error
+        } else {
+            error.hint(format!("the configured webhooks are {}", names.join(", ")))
+        }
     };
     gateway.hooks.get_full(name).map(|(at, _, hook)| (at, hook)).ok_or_else(unknown)
 }

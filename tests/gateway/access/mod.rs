@@ -1,0 +1,7 @@
+//! Access rules: which rows, columns and actions callers have, shown from the outside.
+
+mod channels;
+mod differential;
+mod idempotency;
+mod matrix;
+mod world;

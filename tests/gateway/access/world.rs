@@ -1,0 +1,210 @@
+//! A gateway with access rules, in process, and callers of it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, Request};
+use axum::middleware::{Next, from_fn};
+use diorama::connect::MemoryTable;
+use diorama::gateway::access::{Allow, Identity, Principal, Verb, Verbs};
+use diorama::gateway::webhook::Hook;
+use diorama::gateway::{Gateway, MountOptions};
+use diorama::inbound::{self, Key, Scheme};
+use diorama::{CborValue, Column, ColumnType, Dio, Lens, Record, Schema};
+use futures_util::StreamExt as _;
+use tower::ServiceExt as _;
+
+use crate::harness::{Answer, cells, memory, seeding};
+
+/// Part of everything that only some callers may see. Answers to the others never contain it.
+pub const SECRET: &str = "SECRET";
+/// Header with the name of a caller of [`CALLERS`].
+const CALLER: &str = "x-test-role";
+/// Token of the sender of webhooks.
+pub const SENDER: &str = "hunter2-hunter2-hunter2";
+/// Columns that the usual rules show.
+pub const COLUMNS: [&str; 3] = ["owner", "status", "total"];
+
+/// Returns the identity of a caller: `NAME` or `NAME@OWNER`, whose role is `NAME`, and whose claim `owner` is `OWNER` (`ann` by
+/// default). Equal names give the same identity.
+pub fn identity(caller: &str) -> Arc<Identity> {
+    static KNOWN: LazyLock<Mutex<HashMap<String, Arc<Identity>>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock().unwrap();
+    let identity = known.entry(caller.to_string()).or_insert_with(|| {
+        let (role, owner) = caller.split_once('@').unwrap_or((caller, "ann"));
+        Arc::new(Identity {
+            name: format!("key:{caller}").into(),
+            role: role.into(),
+            claims: CborValue::Map(vec![("owner".into(), owner.into())]),
+            verbs: Verbs::ALL,
+            unrestricted: role == "root",
+            expires: None,
+        })
+    });
+    Arc::clone(identity)
+}
+
+async fn authenticate(mut request: Request<Body>, next: Next) -> axum::response::Response {
+    let caller = request.headers().get(CALLER).map(|caller| caller.to_str().unwrap().to_string());
+    if let Some(caller) = caller {
+        request.extensions_mut().insert(Principal::from(identity(&caller)));
+    }
+    next.run(request).await
+}
+
+/// A rule for `role` on the resource `dio`.
+pub fn allow(role: &str, dio: &str, can: &[Verb], filter: &str, columns: Option<&[&str]>) -> Allow {
+    let columns = columns.map(|names| names.iter().map(ToString::to_string).collect());
+    let can = can.iter().copied().collect();
+    Allow { role: role.into(), dio: dio.into(), can, filter: filter.into(), check: None, columns }
+}
+
+/// The usual rules: callers own the rows with their name, and see three of five columns.
+pub fn rules() -> Vec<Allow> {
+    use Verb::*;
+    const OWN: &str = "owner=eq.{claims.owner}";
+    let own = |role: &str, can: &[Verb]| allow(role, "orders", can, OWN, Some(&COLUMNS));
+    vec![
+        own("reader", &[Read]),
+        own("member", &[Read, Events, Insert, Update, Delete]),
+        own("writer", &[Insert, Update, Delete]),
+        own("follower", &[Events]),
+        allow("operator", "orders", &[Operations, Refresh], "", None),
+        allow("hooks", "orders", &[Webhooks], "", None),
+        allow("boss", "*", &[Admin], "", None),
+        allow("keeper", "vault", &[Read], "", None),
+    ]
+}
+
+/// Columns of both resources.
+pub fn schema() -> Schema {
+    let columns = [
+        ("id", ColumnType::String),
+        ("owner", ColumnType::String),
+        ("status", ColumnType::String),
+        ("total", ColumnType::Integer),
+        ("secret", ColumnType::String),
+        ("meta_SECRET", ColumnType::Json),
+    ];
+    Schema::new("id", columns.map(|(name, ty)| Column::new(name, ty)).to_vec())
+}
+
+/// A row of `schema`.
+pub fn row(id: &str, owner: &str, status: &str, total: i64) -> (String, Record) {
+    let secret = format!("{SECRET}-column-{id}");
+    let row = [
+        ("id", id.into()),
+        ("owner", owner.into()),
+        ("status", status.into()),
+        ("total", total.into()),
+        ("secret", secret.into()),
+    ];
+    (id.to_string(), cells(row))
+}
+
+/// A gateway with `orders` and `vault`.
+pub struct World {
+    pub router: Router,
+    pub orders: Dio,
+    _lens: Arc<Lens>,
+}
+
+impl World {
+    /// Rows "mine" of ann and "theirs" of bob, with the usual rules.
+    pub async fn usual() -> World {
+        World::with(&rules(), MountOptions::default()).await
+    }
+
+    pub async fn with(rules: &[Allow], options: MountOptions) -> World {
+        let rows = [row("mine", "ann", "open", 10), row("theirs", "bob", &format!("{SECRET}-status"), 20)];
+        World::of(rows.to_vec(), rules, options).await
+    }
+
+    /// The rows `rows` of `orders`.
+    pub async fn of(rows: Vec<(String, Record)>, rules: &[Allow], options: MountOptions) -> World {
+        World::made(schema(), rows, rules, options).await
+    }
+
+    /// The rows `rows` of `orders`, which has another schema.
+    pub async fn over(schema: Schema, rows: Vec<(String, Record)>, rules: &[Allow]) -> World {
+        World::made(schema, rows, rules, MountOptions::default()).await
+    }
+
+    async fn made(orders: Schema, rows: Vec<(String, Record)>, rules: &[Allow], options: MountOptions) -> World {
+        let lens = Arc::new(seeding(memory()).build().unwrap());
+        let orders = lens.make_dio(MemoryTable::vista("orders", orders, rows)).await.unwrap();
+        let safe = [row(&format!("{SECRET}-id"), "carl", "open", 30)];
+        let vault = lens.make_dio(MemoryTable::vista("vault", schema(), safe)).await.unwrap();
+        let hook = |name: &str, dio: &str| {
+            let scheme = Scheme::Bearer(vec![Key::plain(SENDER).unwrap()]);
+            let inbound = inbound::Hook::new(scheme).delivery_header(Some("x-delivery".parse().unwrap()));
+            Hook::new(name, dio, inbound)
+        };
+        let gateway = Gateway::new().try_mount(orders.clone(), options.clone()).unwrap();
+        let gateway = gateway.try_mount(vault, options).unwrap();
+        let gateway = gateway.try_hook(hook("shop", "orders")).unwrap().try_hook(hook("safe", "vault")).unwrap();
+        let router = gateway.try_allow(rules).unwrap().into_router().layer(from_fn(authenticate));
+        World { router, orders, _lens: lens }
+    }
+
+    /// Answer to a request of `caller`; an empty name is an anonymous one. Of a stream, the first 300 ms are read.
+    pub async fn send(
+        &self,
+        caller: &str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(path).header("host", "127.0.0.1");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if !caller.is_empty() {
+            request = request.header(CALLER, caller);
+        }
+        let response = self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
+        let (head, body) = response.into_parts();
+        let mut pieces = body.into_data_stream();
+        let mut bytes = Vec::new();
+        let streams = head.headers.get("content-type").is_some_and(|media| media == "text/event-stream");
+        let patience = if streams { Duration::from_millis(300) } else { Duration::from_secs(10) };
+        while let Ok(Some(piece)) = tokio::time::timeout(patience, pieces.next()).await {
+            let piece: Bytes = piece.unwrap();
+            bytes.extend_from_slice(&piece);
+        }
+        Answer { status: head.status.as_u16(), headers: texts(&head.headers), body: bytes }
+    }
+
+    pub async fn get(&self, caller: &str, path: &str) -> Answer {
+        self.send(caller, "GET", path, &[], "").await
+    }
+
+    pub async fn json(&self, caller: &str, method: &str, path: &str, body: &str) -> Answer {
+        self.send(caller, method, path, &[("content-type", "application/json")], body.to_string()).await
+    }
+}
+
+fn texts(headers: &HeaderMap) -> Vec<(String, String)> {
+    headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_string())).collect()
+}
+
+/// Status and code of an answer, and nothing that differs between requests.
+pub fn told(answer: &Answer) -> String {
+    let body = String::from_utf8_lossy(&answer.body).to_string();
+    let id = answer.header("x-request-id");
+    let kept = |(name, _): &&(String, String)| {
+        !matches!(name.as_str(), "x-request-id" | "date" | "age" | "dio-position" | "content-length")
+    };
+    let headers: Vec<_> = answer.headers.iter().filter(kept).collect();
+    format!("{} {headers:?} {}", answer.status, body.replace(id, "ID"))
+}
+
+/// Fails if the answer contains anything secret.
+pub fn assert_discreet(answer: &Answer, what: &str) {
+    let text = format!("{:?} {}", answer.headers, String::from_utf8_lossy(&answer.body));
+    assert!(!text.contains(SECRET), "{what}: {text}");
+}

@@ -20,7 +20,7 @@ fn rows(from: usize, count: usize) -> Vec<Value> {
 }
 
 /// An API like Stripe's: pages of 10 after the row `starting_after`.
-fn after_row(request: Received) -> Response {
+fn after_row(request: &Received) -> Response {
     let from = request.query.get("starting_after").map_or(0, |id| id.parse::<usize>().unwrap() + 1);
     Json(json!({"data": rows(from, 10), "has_more": from + 10 < ROWS})).into_response()
 }
@@ -33,7 +33,7 @@ async fn read(url: &str, paging: Paging, size: Option<u64>) -> Result<usize, Err
 
 #[tokio::test]
 async fn a_misspelt_pointer_refuses_the_list_instead_of_ending_it() {
-    with_api(after_row, async |url| {
+    with_api(|request| after_row(&request), async |url| {
         let paging = |at: &str, more: Option<&str>| Paging::Cursor {
             at: at.into(),
             parameter: query("starting_after"),

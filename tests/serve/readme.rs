@@ -218,6 +218,7 @@ pages! {
     every_command_of_the_guide_to_events_does_what_it_shows: "docs/events.md", 8;
     every_command_of_the_guide_to_webhooks_does_what_it_shows: "docs/webhooks.md", 9;
     every_command_of_the_guide_to_maps_does_what_it_shows: "docs/webhook-maps.md", 10;
+    every_command_of_the_guide_to_access_does_what_it_shows: "docs/access.md", 10;
     every_command_of_the_guide_to_operating_does_what_it_shows: "docs/operating.md", 6;
     every_command_of_the_guide_to_tls_does_what_it_shows: "docs/tls.md", 12;
     every_command_of_the_guide_to_embedding_does_what_it_shows: "docs/embedding.md", 1;

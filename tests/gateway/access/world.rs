@@ -20,17 +20,17 @@ use tower::ServiceExt as _;
 use crate::harness::{Answer, cells, memory, seeding};
 
 /// Part of everything that only some callers may see. Answers to the others never contain it.
-pub const SECRET: &str = "SECRET";
+pub(super) const SECRET: &str = "SECRET";
 /// Header with the name of a caller of [`CALLERS`].
 const CALLER: &str = "x-test-role";
 /// Token of the sender of webhooks.
-pub const SENDER: &str = "hunter2-hunter2-hunter2";
+pub(super) const SENDER: &str = "hunter2-hunter2-hunter2";
 /// Columns that the usual rules show.
-pub const COLUMNS: [&str; 3] = ["owner", "status", "total"];
+pub(super) const COLUMNS: [&str; 3] = ["owner", "status", "total"];
 
 /// Returns the identity of a caller: `NAME` or `NAME@OWNER`, whose role is `NAME`, and whose claim `owner` is `OWNER` (`ann` by
 /// default). Equal names give the same identity.
-pub fn identity(caller: &str) -> Arc<Identity> {
+pub(super) fn identity(caller: &str) -> Arc<Identity> {
     static KNOWN: LazyLock<Mutex<HashMap<String, Arc<Identity>>>> = LazyLock::new(Mutex::default);
     let mut known = KNOWN.lock().unwrap();
     let identity = known.entry(caller.to_string()).or_insert_with(|| {
@@ -56,14 +56,14 @@ async fn authenticate(mut request: Request<Body>, next: Next) -> axum::response:
 }
 
 /// A rule for `role` on the resource `dio`.
-pub fn allow(role: &str, dio: &str, can: &[Verb], filter: &str, columns: Option<&[&str]>) -> Allow {
+pub(super) fn allow(role: &str, dio: &str, can: &[Verb], filter: &str, columns: Option<&[&str]>) -> Allow {
     let columns = columns.map(|names| names.iter().map(ToString::to_string).collect());
     let can = can.iter().copied().collect();
     Allow { role: role.into(), dio: dio.into(), can, filter: filter.into(), check: None, columns }
 }
 
 /// The usual rules: callers own the rows with their name, and see three of five columns.
-pub fn rules() -> Vec<Allow> {
+pub(super) fn rules() -> Vec<Allow> {
     use Verb::*;
     const OWN: &str = "owner=eq.{claims.owner}";
     let own = |role: &str, can: &[Verb]| allow(role, "orders", can, OWN, Some(&COLUMNS));
@@ -80,7 +80,7 @@ pub fn rules() -> Vec<Allow> {
 }
 
 /// Columns of both resources.
-pub fn schema() -> Schema {
+pub(super) fn schema() -> Schema {
     let columns = [
         ("id", ColumnType::String),
         ("owner", ColumnType::String),
@@ -93,7 +93,7 @@ pub fn schema() -> Schema {
 }
 
 /// A row of `schema`.
-pub fn row(id: &str, owner: &str, status: &str, total: i64) -> (String, Record) {
+pub(super) fn row(id: &str, owner: &str, status: &str, total: i64) -> (String, Record) {
     let secret = format!("{SECRET}-column-{id}");
     let row = [
         ("id", id.into()),
@@ -106,30 +106,30 @@ pub fn row(id: &str, owner: &str, status: &str, total: i64) -> (String, Record) 
 }
 
 /// A gateway with `orders` and `vault`.
-pub struct World {
-    pub router: Router,
-    pub orders: Dio,
+pub(super) struct World {
+    pub(super) router: Router,
+    pub(super) orders: Dio,
     _lens: Arc<Lens>,
 }
 
 impl World {
     /// Rows "mine" of ann and "theirs" of bob, with the usual rules.
-    pub async fn usual() -> World {
+    pub(super) async fn usual() -> World {
         World::with(&rules(), MountOptions::default()).await
     }
 
-    pub async fn with(rules: &[Allow], options: MountOptions) -> World {
+    pub(super) async fn with(rules: &[Allow], options: MountOptions) -> World {
         let rows = [row("mine", "ann", "open", 10), row("theirs", "bob", &format!("{SECRET}-status"), 20)];
         World::of(rows.to_vec(), rules, options).await
     }
 
     /// The rows `rows` of `orders`.
-    pub async fn of(rows: Vec<(String, Record)>, rules: &[Allow], options: MountOptions) -> World {
+    pub(super) async fn of(rows: Vec<(String, Record)>, rules: &[Allow], options: MountOptions) -> World {
         World::made(schema(), rows, rules, options).await
     }
 
     /// The rows `rows` of `orders`, which has another schema.
-    pub async fn over(schema: Schema, rows: Vec<(String, Record)>, rules: &[Allow]) -> World {
+    pub(super) async fn over(schema: Schema, rows: Vec<(String, Record)>, rules: &[Allow]) -> World {
         World::made(schema, rows, rules, MountOptions::default()).await
     }
 
@@ -151,7 +151,7 @@ impl World {
     }
 
     /// Answer to a request of `caller`; an empty name is an anonymous one. Of a stream, the first 300 ms are read.
-    pub async fn send(
+    pub(super) async fn send(
         &self,
         caller: &str,
         method: &str,
@@ -179,11 +179,11 @@ impl World {
         Answer { status: head.status.as_u16(), headers: texts(&head.headers), body: bytes }
     }
 
-    pub async fn get(&self, caller: &str, path: &str) -> Answer {
+    pub(super) async fn get(&self, caller: &str, path: &str) -> Answer {
         self.send(caller, "GET", path, &[], "").await
     }
 
-    pub async fn json(&self, caller: &str, method: &str, path: &str, body: &str) -> Answer {
+    pub(super) async fn json(&self, caller: &str, method: &str, path: &str, body: &str) -> Answer {
         self.send(caller, method, path, &[("content-type", "application/json")], body.to_string()).await
     }
 }
@@ -193,7 +193,7 @@ fn texts(headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 /// Status and code of an answer, and nothing that differs between requests.
-pub fn told(answer: &Answer) -> String {
+pub(super) fn told(answer: &Answer) -> String {
     let body = String::from_utf8_lossy(&answer.body).to_string();
     let id = answer.header("x-request-id");
     let kept = |(name, _): &&(String, String)| {
@@ -204,7 +204,7 @@ pub fn told(answer: &Answer) -> String {
 }
 
 /// Fails if the answer contains anything secret.
-pub fn assert_discreet(answer: &Answer, what: &str) {
+pub(super) fn assert_discreet(answer: &Answer, what: &str) {
     let text = format!("{:?} {}", answer.headers, String::from_utf8_lossy(&answer.body));
     assert!(!text.contains(SECRET), "{what}: {text}");
 }

@@ -64,11 +64,6 @@ pub(crate) fn refusal(request: &Request, error: AuthError) -> ApiError {
     refusal.header(header::SET_COOKIE, set_cookie(None, prefix, https))
 }
 
-/// Returns true if the page that is asked for with these headers need not ask for a token.
-pub(crate) fn is_known(gateway: &GatewayState, headers: &HeaderMap) -> bool {
-    known(gateway, headers).is_some()
-}
-
 /// Returns the caller of the page that is asked for with these headers; `None` if the page has to ask for a token.
 pub(crate) fn known(gateway: &GatewayState, headers: &HeaderMap) -> Option<Principal> {
     let methods = gateway.auth.load();

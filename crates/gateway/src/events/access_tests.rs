@@ -162,7 +162,7 @@ fn told(item: &RingItem, frame: Frame, writer: &str) -> RingItem {
     entry.frame = frame;
     entry.cause.principal = Some(writer.into());
     let (seq, event, new) = (item.seq, item.event.clone(), item.new.clone());
-    RingItem { seq, event, entry: Some(entry), old: RowBefore::Unknown, new, frame: Default::default() }
+    RingItem { seq, event, entry: Some(entry), old: RowBefore::Unknown, new, slot: None, frame: Default::default() }
 }
 
 #[tokio::test]

@@ -145,7 +145,7 @@ pub(crate) async fn docs(
     Prefix(prefix): Prefix,
     headers: HeaderMap,
 ) -> Response {
-    let known = is_known(&gateway, &headers);
+    let known = known(&gateway, &headers).is_some();
     let prefix = escape(&prefix);
     let status = match known {
         true => "This page needs JavaScript.",

@@ -71,6 +71,11 @@ impl ScopedRows {
         self.view.id()
     }
 
+    /// Returns true if all rows and columns are in the scope.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.view.is_everything()
+    }
+
     /// Returns true if all columns are visible, so that rows can be sent as they are stored.
     pub(crate) fn has_all_columns(&self) -> bool {
         self.view.columns().is_none()

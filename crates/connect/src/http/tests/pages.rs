@@ -33,26 +33,29 @@ async fn read(url: &str, paging: Paging, size: Option<u64>) -> Result<usize, Err
 
 #[tokio::test]
 async fn a_misspelt_pointer_refuses_the_list_instead_of_ending_it() {
-    with_api(|request| after_row(&request), async |url| {
-        let paging = |at: &str, more: Option<&str>| Paging::Cursor {
-            at: at.into(),
-            parameter: query("starting_after"),
-            more: more.map(Into::into),
-        };
-        assert_eq!(read(url, paging("/data/-1/id", Some("/has_more")), None).await.unwrap(), ROWS);
-        assert_eq!(read(url, paging("/data/-1/id", None), None).await.unwrap(), ROWS);
-        for (at, more, key) in [
-            ("/data/-1/id", Some("/has_mor"), "page.more"),
-            ("/data/-1/id", Some("/meta/has_more"), "page.more"),
-            ("/dta/-1/id", None, "page.cursor"),
-            ("/next", None, "page.cursor"),
-            ("/data/-1/nothing", Some("/has_more"), "page.cursor"),
-        ] {
-            let error = read(url, paging(at, more), None).await.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Permanent);
-            assert!(error.to_string().contains(key), "{error}");
-        }
-    })
+    with_api(
+        |request| after_row(&request),
+        async |url| {
+            let paging = |at: &str, more: Option<&str>| Paging::Cursor {
+                at: at.into(),
+                parameter: query("starting_after"),
+                more: more.map(Into::into),
+            };
+            assert_eq!(read(url, paging("/data/-1/id", Some("/has_more")), None).await.unwrap(), ROWS);
+            assert_eq!(read(url, paging("/data/-1/id", None), None).await.unwrap(), ROWS);
+            for (at, more, key) in [
+                ("/data/-1/id", Some("/has_mor"), "page.more"),
+                ("/data/-1/id", Some("/meta/has_more"), "page.more"),
+                ("/dta/-1/id", None, "page.cursor"),
+                ("/next", None, "page.cursor"),
+                ("/data/-1/nothing", Some("/has_more"), "page.cursor"),
+            ] {
+                let error = read(url, paging(at, more), None).await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Permanent);
+                assert!(error.to_string().contains(key), "{error}");
+            }
+        },
+    )
     .await;
 }
 

@@ -447,7 +447,11 @@ fn select<'a>(
         Scope::find(gateway, name, principal)?;
     }
     let policy = gateway.policy.load();
-    let wanted = gateway.dios.iter().filter(|(name, _)| dio.is_none_or(|dio| dio == &***name));
+    let is_wanted = |name: &str| match dio {
+        Some(wanted) => wanted == name,
+        None => true,
+    };
+    let wanted = gateway.dios.iter().filter(|(name, _)| is_wanted(name));
     let visible = wanted.filter_map(|(name, resource)| {
         let verbs = policy.grant(name, &resource.schema, principal).verbs();
         match verbs.has(Verb::Operations) {

@@ -142,6 +142,7 @@ impl From<Error> for ApiError {
             Error::Precondition { .. } => {
                 plain(Code::PreconditionFailed).hint("read the row again and repeat the change with its ETag")
             }
+            Error::Forbidden { .. } => plain(Code::Forbidden),
             Error::Invalid { fields, .. } => plain(Code::ValidationFailed).errors(fields),
             Error::Replayed { .. } => plain(Code::Conflict),
             Error::KeyReused { .. } => plain(Code::IdempotencyKeyReused).hint("use a new key for a new request"),

@@ -382,6 +382,7 @@ fn code(error: &Error) -> &'static str {
         Error::Invalid { .. } => "validation-failed",
         Error::Unsupported { .. } => "unsupported",
         Error::Precondition { .. } => "precondition-failed",
+        Error::Forbidden { .. } => "forbidden",
         _ => "upstream-error",
     }
 }

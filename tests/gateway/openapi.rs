@@ -146,7 +146,7 @@ async fn base_path_and_tokens_are_in_the_document() {
     let document = document(&guarded);
     assert_eq!(document["servers"][0]["url"], "/api");
     assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
-    assert_eq!(document["security"], json!([{ "bearer": [] }]));
+    assert_eq!(document["security"], json!([{ "bearer": [] }, { "session": [] }]));
     for (path, method, operation) in operations(&document) {
         let open = path == "/healthz"
             || path.starts_with("/static/")

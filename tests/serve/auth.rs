@@ -61,7 +61,7 @@ fn tokens_of_an_issuer_are_accepted_and_refusals_say_why() {
         (token("other", "member", now + 60), "the token is for another audience"),
         (token("shop", "admin", now + 60), "the role of the token is not accepted"),
         (token("shop", "member", now - 60), "the token has expired"),
-        (token("shop", "member", now + 60) + "A", "the token is not a valid signed JWT"),
+        (token("shop", "member", now + 60) + "A", "the signature of the token is not valid"),
     ] {
         let refused = get(&server, &token);
         assert_eq!((refused.status, &refused.json()["detail"]), (401, &reason.into()), "{reason}");

@@ -62,7 +62,10 @@ pub async fn audit(audit: Audit) -> Result<(), Failure> {
     let entries = newest(&client, &audit, since)?;
     show(&audit, &entries, true)?;
     let mut last = entries.last().and_then(|entry| entry["seq"].as_u64());
-    while audit.follow {
+    if !audit.follow {
+        return Ok(());
+    }
+    loop {
         tokio::time::sleep(INTERVAL).await;
         let after = last.unwrap_or(0).to_string();
         let mut parameters = filters(&audit, since.as_ref().map(ToString::to_string));
@@ -71,7 +74,6 @@ pub async fn audit(audit: Audit) -> Result<(), Failure> {
         show(&audit, &entries, false)?;
         last = entries.last().and_then(|entry| entry["seq"].as_u64()).or(last);
     }
-    Ok(())
 }
 
 fn show(audit: &Audit, entries: &[Value], first: bool) -> Result<(), Failure> {

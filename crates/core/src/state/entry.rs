@@ -224,6 +224,10 @@ impl Base {
 
 /// Change of operations.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an entry of a write has an operation, and a box would cost each an allocation"
+)]
 pub enum OpChange {
     /// No change.
     #[default]

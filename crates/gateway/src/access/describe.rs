@@ -6,7 +6,7 @@ use super::verb::Verbs;
 use diorama_core::record::value_to_json;
 use diorama_core::vista::Schema;
 
-/// What a caller may do with a resource by one rule.
+/// Permissions of a caller for a resource by one rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permission {
     /// Permitted actions.

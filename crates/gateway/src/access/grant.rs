@@ -10,7 +10,7 @@ use super::verb::{Verb, Verbs};
 use super::view::View;
 use diorama_core::vista::{Filter, Narrowing, Query, Schema, WriteBounds, WriteColumns, WriteKind};
 
-/// What one caller may do with one resource.
+/// Permissions of one caller for one resource.
 #[derive(Debug)]
 pub(crate) struct Grant {
     verbs: Verbs,

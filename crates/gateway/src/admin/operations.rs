@@ -436,13 +436,16 @@ fn refusal(op: OpId, error: Error) -> ApiError {
     }
 }
 
+/// A resource, with the name of the writer whose operations are visible, or `None` for all writers.
+type Visible<'a> = (&'a Arc<Resource>, Option<Arc<str>>);
+
 /// Returns the resources of which the caller may see operations, each with the name of the writer whose operations these are (`None`
 /// for all writers).
 fn select<'a>(
     gateway: &'a GatewayState,
     principal: &Principal,
     dio: Option<&str>,
-) -> Result<Vec<(&'a Arc<Resource>, Option<Arc<str>>)>, ApiError> {
+) -> Result<Vec<Visible<'a>>, ApiError> {
     if let Some(name) = dio {
         Scope::find(gateway, name, principal)?;
     }

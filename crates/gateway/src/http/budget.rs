@@ -222,7 +222,6 @@ impl Lease {
     }
 
     /// Holds `others` as long as this lease.
-    #[must_use]
     pub(crate) fn beside(mut self, others: Vec<Lease>) -> Lease {
         self.beside.extend(others);
         self

@@ -166,7 +166,7 @@ mod tests {
             let lens = Lens::new().cache_source(MemoryCache::default()).build().unwrap();
             lens.make_dio(MemoryTable::vista("a", schema(), [])).await.unwrap()
         });
-        let rows = crate::events::testing::scope_of(dio.clone()).rows;
+        let rows = crate::events::testing::scope_of(dio).rows;
         (runtime, rows)
     }
 

@@ -252,7 +252,8 @@ impl ScopedRows {
         }
         options.principal = self.principal.name().cloned();
         options.key = options.key.map(|key| IdempotencyKey { key: self.own_key(&key.key), ..key });
-        self.dio.write(op, options).await.map_err(|error| self.seen(error))
+        let asked = op.id().filter(|_| !self.view.is_everything()).map(str::to_string);
+        self.dio.write(op, options).await.map_err(|error| self.seen(error, asked))
     }
 
     /// Narrows `query`, which selects the targets of writes of `kind`, to the rows that the caller may change so.
@@ -270,7 +271,7 @@ impl ScopedRows {
     pub(crate) async fn insert_at_master(&self, row: &Record) -> Result<String> {
         self.check_columns(WriteKind::Insert, Some(row))?;
         let bounds = self.grant.bounds(WriteKind::Insert).map(|bounds| &**bounds);
-        self.dio.insert_at_master(row, bounds).await.map_err(|error| self.seen(error))
+        self.dio.insert_at_master(row, bounds).await.map_err(|error| self.seen(error, None))
     }
 
     /// Returns true if the caller sent a write with this idempotency key before.
@@ -313,11 +314,15 @@ impl ScopedRows {
         op
     }
 
-    /// Removes facts about columns that the caller does not see from an error.
-    fn seen(&self, error: Error) -> Error {
+    /// Removes facts that the caller does not see from an error: about columns, and the form in which the row of the id `asked` is
+    /// stored.
+    fn seen(&self, error: Error, asked: Option<String>) -> Error {
         let visible = |column: &str| self.schema().column(column).is_some();
-        match error {
-            Error::Invalid { fields, .. }
+        match (error, asked) {
+            (Error::NotFound { .. }, Some(id)) => Error::NotFound { id },
+            (Error::Conflict { detail, .. }, Some(id)) => Error::Conflict { id, detail },
+            (Error::Precondition { .. }, Some(id)) => Error::Precondition { id },
+            (Error::Invalid { fields, .. }, _)
                 if !self.has_all_columns() && fields.keys().any(|column| !visible(column)) =>
             {
                 let fields: BTreeMap<_, _> = fields.into_iter().filter(|(column, _)| visible(column)).collect();
@@ -327,7 +332,7 @@ impl ScopedRows {
                 };
                 Error::Invalid { detail, fields }
             }
-            error => error,
+            (error, _) => error,
         }
     }
 }

@@ -262,13 +262,13 @@ async fn what_prevents_a_feed_is_said_with_what_to_do() {
         followed.close().await;
         told
     };
-    let told = error(FollowMode::Replication).await;
+    let told = Box::pin(error(FollowMode::Replication)).await;
     assert!(told.contains("wal_level = logical") && told.contains("feed = \"notify\""), "{told}");
     assert_eq!(inspect(&fixture.url(), "t", FollowMode::Replication).await.unwrap_err(), told);
-    let told = error(FollowMode::Auto).await;
+    let told = Box::pin(error(FollowMode::Auto)).await;
     assert!(told.contains("replication is not possible") && told.contains("diorama trigger t"), "{told}");
     assert_eq!(inspect(&fixture.url(), "t", FollowMode::Auto).await, Ok(Some(told)));
-    let told = error(FollowMode::Notify).await;
+    let told = Box::pin(error(FollowMode::Notify)).await;
     assert_eq!(inspect(&fixture.url(), "t", FollowMode::Notify).await.unwrap_err(), told);
 }
 

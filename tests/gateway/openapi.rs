@@ -146,6 +146,8 @@ async fn base_path_and_tokens_are_in_the_document() {
     let document = document(&guarded);
     assert_eq!(document["servers"][0]["url"], "/api");
     assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
+    let cookie = &document["components"]["securitySchemes"]["session"];
+    assert_eq!((&cookie["in"], &cookie["name"]), (&json!("cookie"), &json!("diorama_session")));
     assert_eq!(document["security"], json!([{ "bearer": [] }, { "session": [] }]));
     for (path, method, operation) in operations(&document) {
         let open = path == "/healthz"

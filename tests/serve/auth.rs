@@ -34,13 +34,15 @@ fn get(server: &Server, token: &str) -> Answer {
 #[test]
 fn keys_are_accepted_by_token_and_by_hash_until_they_expire() {
     let dir = folder();
-    let hash: String = Sha256::digest("a token of another program").iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = |token| Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let text = format!(
-        "[key.a]\ntoken = \"env:TOKEN\"\nrole = \"viewer\"\n[key.b]\ntoken_sha256 = \"{hash}\"\nrole = \"admin\"\n\
+        "[key.a]\ntoken = \"env:TOKEN\"\nrole = \"viewer\"\n[key.b]\ntoken_sha256 = \"{}\"\nrole = \"admin\"\n\
          [key.old]\ntoken_sha256 = \"{}\"\nrole = \"viewer\"\nexpires = 2020-01-01T00:00:00Z",
-        "0".repeat(63) + "1"
+        hash("a token of another program"),
+        hash("an old token")
     );
     let server = start(dir.path(), &text);
+    assert_eq!(get(&server, "an old token").json()["detail"], "the token has expired");
     assert_eq!((get(&server, TOKEN).status, get(&server, "a token of another program").status), (200, 200));
     assert_eq!((server.get("/products").status, get(&server, "another").status), (401, 401));
     assert_eq!(server.get("/healthz").status, 200);

@@ -138,11 +138,22 @@ impl From<Narrowing> for WriteBounds {
 }
 
 impl WriteBounds {
-    /// Adds the values that the conditions on new rows fix; see [`Narrowing::completed`].
+    /// Adds the values that the conditions on rows after the write fix; see [`Narrowing::completed`]. `exists` is true if there is
+    /// such a row already.
     #[must_use]
-    pub fn completed(&self, op: WriteOp) -> WriteOp {
-        let fixed = [&self.makes, &self.creates];
-        fixed.into_iter().flatten().fold(op, |op, narrowing| narrowing.completed(op))
+    pub fn completed(&self, op: WriteOp, exists: bool) -> WriteOp {
+        match self.after(exists) {
+            Some(makes) => makes.completed(op),
+            None => op,
+        }
+    }
+
+    /// Returns the condition on rows after a write, of an existing row or not.
+    fn after(&self, exists: bool) -> Option<&Arc<Narrowing>> {
+        match (&self.creates, exists) {
+            (Some(creates), false) => Some(creates),
+            _ => self.makes.as_ref(),
+        }
     }
 
     /// True if the writer sees `row`.
@@ -172,8 +183,7 @@ impl WriteBounds {
     /// # Errors
     /// [`Error::Forbidden`], or [`Error::Invalid`] with the unmet conditions if there is no `refusal`.
     pub fn check_after(&self, row: &impl Fields, existed: bool) -> Result<()> {
-        let makes = if existed { &self.makes } else { self.creates.as_ref().map_or(&self.makes, |_| &self.creates) };
-        match makes {
+        match self.after(existed) {
             Some(makes) if self.refusal.is_none() => makes.check_after(row),
             Some(makes) if !makes.matches(row) => Err(self.forbidden()),
             _ => Ok(()),

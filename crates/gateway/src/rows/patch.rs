@@ -24,6 +24,8 @@ pub(crate) async fn patch_many(
     change: Change,
 ) -> Result<Response, ApiError> {
     let mut record = change.part(&scope, None)?;
+    // Before the rows are selected, so that the answer does not depend on them.
+    scope.rows.check_columns(WriteKind::Patch, Some(&record))?;
     let ids = by_filter::targets(&scope, &change, raw.as_deref().unwrap_or_default(), WriteKind::Patch).await?;
     // An id in the body is allowed only if the filter matches that single row.
     for id in &ids {

@@ -25,7 +25,12 @@ pub(crate) async fn schema(
     Segment(dio): Segment<0>,
 ) -> Result<Response, ApiError> {
     let (resource, grant) = Scope::find(&gateway, &dio, &principal)?;
-    Ok(response::json(&describe(&resource, &grant)))
+    let policy = gateway.policy.load();
+    let sees = |target: &str| {
+        let target = gateway.dios.get_key_value(target);
+        target.is_some_and(|(name, other)| !policy.grant(name, &other.schema, &principal).verbs().is_empty())
+    };
+    Ok(response::json(&describe(&resource, &grant, sees)))
 }
 
 /// Description of a resource.
@@ -123,8 +128,9 @@ struct Dropped {
     first: String,
 }
 
-/// Describes what the caller sees of a resource. Facts about the source are for callers to whom no rule applies.
-fn describe(resource: &Resource, grant: &Grant) -> Description {
+/// Describes what the caller sees of a resource. Facts about the source are for callers to whom no rule applies, and
+/// references for callers who see their target.
+fn describe(resource: &Resource, grant: &Grant, sees: impl Fn(&str) -> bool) -> Description {
     let (dio, options) = (&resource.dio, &resource.options);
     let schema = grant.schema(&resource.schema);
     let column = |column: &Column| DescribedColumn {
@@ -140,6 +146,7 @@ fn describe(resource: &Resource, grant: &Grant) -> Description {
         column: reference.column.clone(),
         kind: if reference.many { "many" } else { "one" },
     };
+    let shown = |reference: &&Reference| grant.is_unrestricted() || sees(&reference.target);
     let guess = |it: Inferred| Guess {
         what: it.what,
         value: it.value,
@@ -157,7 +164,7 @@ fn describe(resource: &Resource, grant: &Grant) -> Description {
         name: dio.name().to_string(),
         id: schema.id_column().to_string(),
         columns: schema.columns().iter().map(column).collect(),
-        references: schema.references().iter().map(reference).collect(),
+        references: schema.references().iter().filter(shown).map(reference).collect(),
         capabilities: capabilities(dio.source_capabilities(), permitted(dio.capabilities(), grant)),
         limits: DescribedLimits {
             default_limit: options.default_limit,

@@ -292,7 +292,10 @@ impl ScopedRows {
     }
 
     /// Refuses columns that writes of `kind` may not set.
-    fn check_columns(&self, kind: WriteKind, row: Option<&Record>) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] with the first of them.
+    pub(crate) fn check_columns(&self, kind: WriteKind, row: Option<&Record>) -> Result<()> {
         let (Some(writable), Some(row)) = (self.grant.writable(kind), row) else { return Ok(()) };
         let id = self.full_schema().id_column();
         match row.columns().find(|column| *column != id && !writable.contains(*column)) {

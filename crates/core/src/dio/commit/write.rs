@@ -63,7 +63,10 @@ impl Core {
                 let what = "delete some of its rows in one operation";
                 return Err(Error::Unsupported { vista: Arc::clone(&self.name), what });
             }
-            Some(within) => within.completed(op),
+            Some(within) => {
+                let exists = op.id().is_some_and(|id| self.state().get(&self.known_id(id)).is_some());
+                within.completed(op, exists)
+            }
             None => op,
         };
         let (id, effect) = self.effect(op)?;

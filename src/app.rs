@@ -135,7 +135,7 @@ pub async fn serve_with(
         server.stop(Instant::now() + Duration::from_secs(2)).await;
         return Ok(());
     };
-    let reloader = Reloader::new(read, config.clone(), server.reloadable_parts(&gateway));
+    let reloader = Reloader::new(read, config.clone(), server.reloadable_parts(&gateway)).audited(app.audit.clone());
     tokio::select! {
         () = app.run(&config, &base, ready) => {}
         () = auth::refresh_keys(&gateway) => {}

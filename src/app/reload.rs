@@ -17,6 +17,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::signals::Hangups;
 use super::{Failure, check};
 use crate::config::{Config, WrittenKeys};
+use diorama_core::dio::now;
+use diorama_core::journal::{AuditAction, AuditEntry};
+use diorama_gateway::AuditLog;
 
 /// Time between two looks at the files of parts. A change is taken up when two looks have seen the same, because the files of a
 /// certificate and its key are not replaced at the same time.
@@ -65,6 +68,8 @@ pub(super) struct Reloader<'a> {
     /// Configuration that the parts have taken.
     running: Config,
     parts: Vec<WatchedPart>,
+    /// Audit log, which has an entry of each reload.
+    audit: Option<AuditLog>,
 }
 
 /// Part with the states of its files.
@@ -84,7 +89,12 @@ impl<'a> Reloader<'a> {
             let seen = states(&part.files());
             WatchedPart { part, taken: seen.clone(), prepared: seen.clone(), seen }
         });
-        Reloader { read, started: running.written.clone(), running, parts: parts.collect() }
+        Reloader { read, started: running.written.clone(), running, parts: parts.collect(), audit: None }
+    }
+
+    /// Sets the audit log.
+    pub(super) fn audited(self, audit: Option<AuditLog>) -> Self {
+        Reloader { audit, ..self }
     }
 
     /// Reloads at each hangup, and when files change; never returns.
@@ -93,23 +103,32 @@ impl<'a> Reloader<'a> {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = hangups.next() => self.reload(),
+                () = hangups.next() => {
+                    let action = self.reload();
+                    if let Some(audit) = &self.audit {
+                        audit.note(AuditEntry::new(action, now()));
+                    }
+                }
                 _ = looks.tick() => self.look(),
             }
         }
     }
 
-    /// Reads the configuration and applies it.
-    fn reload(&mut self) {
+    /// Reads the configuration and applies it. Returns the entry that the audit log gets.
+    fn reload(&mut self) -> AuditAction {
         let read = (self.read)().and_then(|config| check::check_with(&config, true).map(|()| config));
         let config = match read {
             Ok(config) => config,
-            Err(failure) => return refuse(&failure.message),
+            Err(failure) => {
+                refuse(&failure.message);
+                return AuditAction::ConfigurationRefused;
+            }
         };
         let prepared: Vec<_> = self.parts.iter_mut().map(|part| part.prepare(&config)).collect();
         let problems: Vec<_> = prepared.iter().filter_map(|change| change.as_ref().err().cloned()).collect();
         if !problems.is_empty() {
-            return refuse(&problems.join("\n"));
+            refuse(&problems.join("\n"));
+            return AuditAction::ConfigurationRefused;
         }
         let (mut applied, mut reloadable) = (Vec::new(), Vec::<&str>::new());
         for (part, change) in self.parts.iter_mut().zip(prepared.into_iter().flatten()) {
@@ -135,6 +154,7 @@ impl<'a> Reloader<'a> {
             tracing::warn!(keys = later.join(", "), "these keys have changed and need a restart of the server");
         }
         self.running = config;
+        AuditAction::PolicyReloaded
     }
 
     /// Looks at the files of all parts, and has those parts changed whose files have.

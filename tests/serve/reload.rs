@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio_rustls::rustls::ClientConfig;
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::authority::{Authority, Issued, configure, connect, get, rest};
-use crate::events::{connect as subscribe, frame};
+use crate::events::{Socket, connect as subscribe, frame};
 use crate::frames::{DATA, HEADERS, Http2};
-use crate::process::{PATIENCE, Server, folder};
+use crate::process::{Answer, PATIENCE, Server, folder};
 
 /// A server with its log in a file.
 struct Logged {
@@ -201,4 +204,111 @@ fn a_wrong_configuration_is_refused_with_all_its_problems() {
     assert_eq!(logged.server.get("/orders").status, 200);
     std::fs::write(logged.path("diorama.toml"), ORDERS).unwrap();
     logged.hang_up("the configuration was reloaded");
+}
+
+/// A configuration with a key for each token, whose role has this rule.
+fn access(keys: &[(&str, &str)], rule: &str) -> String {
+    let hash = |token: &str| Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let key = |(name, token): &(&str, &str)| {
+        format!("[key.{name}]\ntoken_sha256 = \"{}\"\nrole = \"shop\"\nclaims = {{ item = \"{name}\" }}\n", hash(token))
+    };
+    let keys: String = keys.iter().map(key).collect();
+    format!("{ORDERS}{keys}[key.root]\ntoken_sha256 = \"{}\"\nrole = \"admin\"\n{rule}", hash(ROOT))
+}
+
+/// Subscribes with a token.
+async fn subscribe_as(server: &Server, path: &str, token: &str) -> Socket {
+    let mut request = server.url(path).into_client_request().unwrap();
+    request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    connect_async(request).await.unwrap().0
+}
+
+/// Type of the next event of a row, and how the row passed the border of the rows of the socket.
+async fn row_event(socket: &mut Socket) -> (String, String) {
+    loop {
+        let next = frame(socket).await;
+        let kind = next["type"].as_str().unwrap_or_default().to_string();
+        if kind.starts_with("Record") {
+            let passed = ["entered", "left"].into_iter().find(|name| next[name] == true).unwrap_or_default();
+            return (kind, passed.to_string());
+        }
+        assert!(matches!(&*kind, "WriteCommitted" | "heartbeat"), "{next}");
+    }
+}
+
+const ROOT: &str = "the token of the administrator";
+const BUN: &str = "the token that sees buns";
+const ROLL: &str = "the token that sees rolls";
+const OWN: &str =
+    "[[allow]]\nrole = \"shop\"\ndio = \"orders\"\ncan = [\"read\", \"events\"]\nwhere = \"item=eq.{claims.item}\"\n";
+
+fn as_caller(server: &Server, method: &str, path: &str, token: &str, body: &str) -> Answer {
+    let bearer = format!("Bearer {token}");
+    server.request(method, path, &[("Authorization", &bearer), ("Content-Type", "application/json")], body)
+}
+
+#[test]
+fn a_hangup_replaces_keys_and_rules_and_a_mistake_in_them_changes_nothing() {
+    let dir = folder();
+    std::fs::write(dir.path().join("diorama.toml"), access(&[("Bun", BUN)], OWN)).unwrap();
+    let logged = Logged::start(dir);
+    let write = |text: &str| std::fs::write(logged.path("diorama.toml"), text).unwrap();
+    let status = |token: &str, path: &str| as_caller(&logged.server, "GET", path, token, "").status;
+    let insert = |id: &str, item: &str| {
+        let body = format!(r#"{{"item":"{item}","price":1}}"#);
+        as_caller(&logged.server, "POST", &format!("/orders/{id}"), ROOT, &body).status
+    };
+    assert_eq!((insert("a", "Bun"), insert("b", "Roll")), (202, 202));
+    assert_eq!((status(BUN, "/orders/a"), status(BUN, "/orders/b"), status(ROLL, "/orders")), (200, 404, 401));
+    for (mistake, told) in [
+        (access(&[("Bun", BUN)], &OWN.replace("item=eq", "itm=eq")), "did you mean"),
+        (access(&[("Bun", BUN)], &OWN.replace("read", "reed")), "did you mean"),
+        (access(&[("Bun", BUN), ("Roll", BUN)], OWN), "is also one of another key"),
+    ] {
+        write(&mistake);
+        logged.hang_up("the new settings are refused");
+        assert!(logged.log().contains(told), "{told}: {}", logged.log());
+        assert_eq!((status(BUN, "/orders/a"), status(BUN, "/orders/b")), (200, 404), "{told}");
+    }
+    write(&access(&[("Roll", ROLL)], OWN));
+    logged.hang_up("the configuration was reloaded");
+    assert_eq!((status(BUN, "/orders/a"), status(ROLL, "/orders/a"), status(ROLL, "/orders/b")), (401, 404, 200));
+    write(&access(&[("Roll", ROLL)], &OWN.replace("eq.{claims.item}", "eq.Bun")));
+    logged.hang_up("the configuration was reloaded");
+    assert_eq!((status(ROLL, "/orders/a"), status(ROLL, "/orders/b")), (200, 404));
+    assert!(!logged.log().contains("need a restart"), "{}", logged.log());
+    wait("the entries of the audit log", || {
+        let entries = as_caller(&logged.server, "GET", "/_audit", ROOT, "").json();
+        let count = |action: &str| entries.as_array().unwrap().iter().filter(|entry| entry["action"] == action).count();
+        (count("policy-reloaded"), count("configuration-refused")) == (2, 3)
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_changes_its_owner_leaves_one_socket_and_enters_another_and_new_rules_end_both() {
+    let dir = folder();
+    std::fs::write(dir.path().join("diorama.toml"), access(&[("Bun", BUN), ("Roll", ROLL)], OWN)).unwrap();
+    let logged = Logged::start(dir);
+    let change = |method: &str, body: &str| as_caller(&logged.server, method, "/orders/a", ROOT, body).status;
+    let mut sockets = Vec::new();
+    for token in [BUN, ROLL] {
+        let mut socket = subscribe_as(&logged.server, "/orders/events", token).await;
+        assert_eq!(frame(&mut socket).await["type"], "hello");
+        sockets.push(socket);
+    }
+    assert_eq!(change("POST", r#"{"item":"Bun","price":1}"#), 202);
+    assert_eq!(row_event(&mut sockets[0]).await, ("RecordInserted".into(), "".into()));
+    assert_eq!(change("PATCH", r#"{"item":"Roll"}"#), 202);
+    assert_eq!(row_event(&mut sockets[0]).await, ("RecordRemoved".into(), "left".into()));
+    assert_eq!(row_event(&mut sockets[1]).await, ("RecordInserted".into(), "entered".into()), "the first of it");
+    std::fs::write(logged.path("diorama.toml"), access(&[("Bun", BUN), ("Roll", ROLL)], "")).unwrap();
+    logged.hang_up("the configuration was reloaded");
+    assert_eq!(change("PATCH", r#"{"price":2}"#), 202);
+    for socket in &mut sockets {
+        let mut next = frame(socket).await;
+        while next["type"] == "WriteCommitted" || next["type"] == "heartbeat" {
+            next = frame(socket).await;
+        }
+        assert_eq!(next, 4403);
+    }
 }

@@ -16,6 +16,7 @@ pub use describe::Permission;
 pub(crate) use grant::Grant;
 pub use policy::Policy;
 pub use principal::{ANONYMOUS, Identity, Principal};
+pub(crate) use principal::{TOKEN, claim, member};
 pub use rule::Allow;
 pub use verb::{Verb, Verbs};
 pub(crate) use view::{View, ViewId};

@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::verb::Verbs;
 use diorama_core::record::CborValue;
 
+/// Name of all callers with a token of `server.auth`.
+pub(crate) const TOKEN: &str = "token";
 /// Role of callers without credentials.
 pub const ANONYMOUS: &str = "anonymous";
 
@@ -106,10 +108,9 @@ impl Principal {
         self.identity().map_or(ANONYMOUS, |identity| &identity.role)
     }
 
-    /// Returns the claim at `path`: names of members, separated by dots. A null claim counts as missing.
+    /// Returns the claim at `path`: names of members, separated by dots, which names may contain too. A null claim counts as missing.
     pub fn claim(&self, path: &str) -> Option<&CborValue> {
-        let claims = &self.identity()?.claims;
-        path.split('.').try_fold(claims, member).filter(|value| !value.is_null())
+        claim(&self.identity()?.claims, path).filter(|value| !value.is_null())
     }
 }
 
@@ -119,8 +120,16 @@ impl From<Arc<Identity>> for Principal {
     }
 }
 
+/// Returns the claim at `path`: names of members, separated by dots, which names may contain too (`https://shop.example/org`).
+pub(crate) fn claim<'v>(claims: &'v CborValue, path: &str) -> Option<&'v CborValue> {
+    if let Some(found) = member(claims, path) {
+        return Some(found);
+    }
+    path.match_indices('.').find_map(|(at, _)| claim(member(claims, &path[..at])?, &path[at + 1..]))
+}
+
 /// Returns a member of a map.
-fn member<'v>(value: &'v CborValue, name: &str) -> Option<&'v CborValue> {
+pub(crate) fn member<'v>(value: &'v CborValue, name: &str) -> Option<&'v CborValue> {
     value.as_map()?.iter().find(|(key, _)| key.as_text() == Some(name)).map(|(_, value)| value)
 }
 
@@ -140,5 +149,7 @@ mod tests {
         assert_eq!(principal.claim("org.id"), Some(&7.into()));
         assert_eq!((principal.claim("none"), principal.claim("org.id.x"), principal.claim("")), (None, None, None));
         assert_eq!((principal.role(), Principal::anonymous().role()), ("member", "anonymous"));
+        let namespaced = CborValue::Map(vec![("https://a.example/x".into(), map(vec![("id", 9.into())]))]);
+        assert_eq!(super::claim(&namespaced, "https://a.example/x.id"), Some(&9.into()));
     }
 }

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
 
-use super::jwt::member;
+use crate::access::member;
 use diorama_core::record::{CborValue, JsonLimits, parse_json};
 
 /// Maximum size of a key set in bytes.

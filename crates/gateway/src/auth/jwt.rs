@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::algorithm::Algorithm;
 use super::issuer::{Issuer, IssuerSettings};
-use crate::access::{Identity, Verbs};
+use crate::access::{Identity, Verbs, claim, member};
 use diorama_core::record::{CborValue, JsonLimits, parse_json};
 
 /// Maximum length of a token in bytes.
@@ -60,11 +60,6 @@ pub(crate) enum TokenError {
     NoRole,
     #[error("the role of the token is not accepted")]
     Role,
-}
-
-/// Returns a member of a map.
-pub(super) fn member<'v>(value: &'v CborValue, name: &str) -> Option<&'v CborValue> {
-    value.as_map()?.iter().find(|(key, _)| key.as_text() == Some(name)).map(|(_, value)| value)
 }
 
 /// Token whose parts were decoded, and of which nothing was verified.
@@ -225,15 +220,6 @@ impl<'t> UnverifiedToken<'t> {
         };
         if role.is_empty() { Err(TokenError::NoRole) } else { Ok(role) }
     }
-}
-
-/// Returns the claim at `path`: names of members, separated by dots, which names may contain too.
-fn claim<'v>(claims: &'v CborValue, path: &str) -> Option<&'v CborValue> {
-    if let Some(found) = member(claims, path) {
-        return Some(found);
-    }
-    let splits = path.match_indices('.');
-    splits.into_iter().find_map(|(at, _)| claim(member(claims, &path[..at])?, &path[at + 1..]))
 }
 
 /// Returns the time of a NumericDate: seconds since 1970, which may have a fraction.

@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq as _;
 use tokio_util::sync::CancellationToken;
 
 use super::AuthConfigError;
-use crate::access::{Identity, Principal, Verbs};
+use crate::access::{Identity, Principal, TOKEN, Verbs};
 use diorama_core::record::CborValue;
 
 /// Role whose keys no access rule restricts.
@@ -164,7 +164,7 @@ impl Key {
 /// Returns the identity of the callers with a token of [`Auth::tokens`](super::Auth::tokens).
 fn token_identity() -> Identity {
     Identity {
-        name: "token".into(),
+        name: TOKEN.into(),
         role: ADMIN.into(),
         claims: CborValue::Map(Vec::new()),
         verbs: Verbs::ALL,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::access::{Grant, Principal, Verb, View, ViewId};
+use crate::access::{ANONYMOUS, Grant, Principal, TOKEN, Verb, View, ViewId};
 use diorama_core::dio::{Dio, EventLog, GroupIter, IdempotencyKey, Ticket, Workers, WriteOptions};
 use diorama_core::plan::{Page, Plan, PreparedQuery, Selection};
 use diorama_core::record::{Body, Record};
@@ -283,9 +283,15 @@ impl ScopedRows {
     }
 
     /// Returns the idempotency key as it is stored. Equal keys of different callers are different keys: an answer would tell the one
-    /// about the write of the other. Keys from clients contain no space.
+    /// about the write of the other. Keys from clients contain no space. Those of callers with a token of `server.auth` are stored as they
+    /// were before there were other callers, so that a request is recognized over an upgrade.
     fn own_key(&self, key: &str) -> String {
-        let Some(name) = self.principal.name() else { return key.to_string() };
+        let name = match self.principal.name() {
+            Some(name) if **name == *TOKEN => return key.to_string(),
+            Some(name) => name,
+            None if self.grant.is_unrestricted() => return key.to_string(),
+            None => ANONYMOUS,
+        };
         let digest = Sha256::digest(name.as_bytes());
         let half = digest.iter().take(16).fold(0, |number: u128, byte| number << 8 | u128::from(*byte));
         format!("{key} {half:032x}")
@@ -322,6 +328,10 @@ impl ScopedRows {
     fn seen(&self, error: Error, asked: Option<String>) -> Error {
         let visible = |column: &str| self.schema().column(column).is_some();
         match (error, asked) {
+            // The caller's own key, without the part that `own_key` adds.
+            (Error::KeyReused { key }, _) => {
+                Error::KeyReused { key: key.split(' ').next().unwrap_or_default().to_string() }
+            }
             (Error::NotFound { .. }, Some(id)) => Error::NotFound { id },
             (Error::Conflict { detail, .. }, Some(id)) => Error::Conflict { id, detail },
             (Error::Precondition { .. }, Some(id)) => Error::Precondition { id },

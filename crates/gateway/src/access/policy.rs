@@ -15,7 +15,7 @@ use diorama_core::vista::Schema;
 use diorama_core::vista::query::nearest;
 
 /// Maximum number of grants in a generation of the cache. An idle grant takes a few KiB.
-const MOST_GRANTS: usize = 16_384;
+const MOST_GRANTS: usize = 4_096;
 
 /// Access rules of all resources. Without rules, every caller may do everything that its credential is good for.
 #[derive(Debug, Default)]
@@ -114,21 +114,23 @@ impl Policy {
     pub(crate) fn grant(&self, name: &str, schema: &Arc<Schema>, principal: &Principal) -> Arc<Grant> {
         let identity = principal.identity();
         let key = GrantKey(Arc::as_ptr(schema) as usize, identity.map_or(0, |identity| Arc::as_ptr(identity) as usize));
-        if let Some(known) = self.grants.read().young.get(&key) {
-            return Arc::clone(&known.grant);
-        }
-        let mut grants = self.grants.write();
-        let known = grants.young.get(&key).or_else(|| grants.old.get(&key)).cloned();
+        let known = {
+            let grants = self.grants.read();
+            if let Some(known) = grants.young.get(&key) {
+                return Arc::clone(&known.grant);
+            }
+            grants.old.get(&key).cloned()
+        };
+        // Made without the lock, which other requests wait for.
         let cached = known.unwrap_or_else(|| {
             let grant = Arc::new(self.make(name, schema, principal));
             CachedGrant { _schema: Arc::clone(schema), _identity: identity.cloned(), grant }
         });
+        let mut grants = self.grants.write();
         if grants.young.len() >= MOST_GRANTS {
             grants.old = std::mem::take(&mut grants.young);
         }
-        let grant = Arc::clone(&cached.grant);
-        grants.young.insert(key, cached);
-        grant
+        Arc::clone(&grants.young.entry(key).or_insert(cached).grant)
     }
 
     /// Returns what each rule permits `principal` to do with the resource `name`; `None` if no rule restricts it.

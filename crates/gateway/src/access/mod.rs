@@ -1,8 +1,8 @@
 //! Access rules: which rows and columns a caller may see, and what it may do.
 //!
 //! `principal.rs` is the identity of a caller, which authentication (`auth/`) yields. `verb.rs` has the actions that a rule can permit, `rule.rs`
-//! the rules, and `policy.rs` all of them, compiled. For a caller and a resource they make a [`Grant`], whose [`View`]s are the rows and
-//! columns that [`ScopedRows`](crate::rows::scoped_rows::ScopedRows) shows.
+//! the rules, and `policy.rs` all of them, compiled. For a caller and a resource they make a `Grant` (`grant.rs`), whose `View`s (`view.rs`)
+//! are the rows and columns that `rows/scoped_rows.rs` shows.
 
 mod describe;
 mod grant;

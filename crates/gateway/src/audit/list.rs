@@ -137,6 +137,9 @@ impl AuditFilter {
             })?;
             Ok::<_, ApiError>(u64::try_from(time.as_millisecond()).unwrap_or(0))
         });
+        if self.after.is_some_and(|after| i64::try_from(after).is_err()) {
+            return Err(invalid(format!("after: at most {}", i64::MAX)).hint("after is the seq of an entry"));
+        }
         if self.limit.is_some_and(|limit| limit > MOST) {
             let error = ApiError::new(Code::LimitTooLarge, format!("limit: at most {MOST}"));
             return Err(error.hint("read further pages with after; NDJSON without a limit has all entries"));

@@ -23,6 +23,7 @@ use crate::state::GatewayState;
 #[serde(deny_unknown_fields)]
 pub(crate) struct TicketRequest {
     /// Path of the URL in which the ticket will be used, without its query.
+    #[schema(pattern = "^/[^?#]*$")]
     path: String,
 }
 

@@ -1,5 +1,6 @@
 //! Tests of the state machine: single scenarios here, all interleavings in [`model`], restarts in [`restart`].
 
+mod bounded;
 mod failing;
 mod model;
 mod restart;

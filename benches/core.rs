@@ -181,7 +181,7 @@ async fn files(rows: usize) {
     let mut json = 0;
     for (id, body) in bodies(rows, schema.layout()) {
         json += body.json().len();
-        list.push_body(id.into(), body);
+        list.push_body(&id, &body);
     }
     let master = MemoryTable::vista("products", schema.clone(), list);
     let started = Instant::now();

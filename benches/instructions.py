@@ -2,13 +2,18 @@
 """Instructions outside of the kernel for one request, which other programs on the machine do not change.
 
     benches/instructions.py DIORAMA [BENCH] [--rows N] [--requests N] [--only WORD] [--warm] [--keep FOLDER]
+    benches/instructions.py DIORAMA --access [--rows N] [--requests N]
 
 DIORAMA is the release binary; BENCH is that of `cargo bench --bench gateway --no-run`, whose bare handlers give the same bytes.
+With --access, the same requests are sent to a server without authentication, with a key, with a JWT, and with a key and a rule on an
+indexed column.
 Needs valgrind. Texts of queries are new but for few; with --warm each was asked before. --keep leaves callgrind's files.
 `rep movsb` counts an instruction for each byte, so long copies look worse than they are.
 """
 import argparse
+import base64
 import glob
+import hmac
 import json
 import os
 import re
@@ -26,6 +31,7 @@ parser.add_argument("--requests", type=int, default=200)
 parser.add_argument("--only", default="")
 parser.add_argument("--warm", action="store_true")
 parser.add_argument("--keep")
+parser.add_argument("--access", action="store_true")
 options = parser.parse_args()
 ROWS = options.rows
 
@@ -208,5 +214,70 @@ def main(folder):
         bare.process.kill()
 
 
+TOKEN = "the token of the measurement"
+SECRET = "a secret of at least thirty-two bytes"
+CATEGORY = 7
+# Name, configuration, token.
+ACCESS = [
+    ("no authentication", "", None),
+    ("key", '[key.a]\ntoken = "env:TOKEN"\nrole = "admin"\n', TOKEN),
+    (
+        "JWT",
+        '[jwt.a]\nissuer = "https://idp.example"\naudience = "diorama"\nalgorithms = ["HS256"]\nsecret = "env:SECRET"\n',
+        "jwt",
+    ),
+    (
+        "key and rule",
+        f'[key.a]\ntoken = "env:TOKEN"\nrole = "member"\nclaims = {{ category = {CATEGORY} }}\n'
+        '[[allow]]\nrole = "member"\ndio = "products"\ncan = ["read"]\nwhere = "category_id=eq.{claims.category}"\n',
+        TOKEN,
+    ),
+]
+# Rows of one category, so that every server answers with the same bytes.
+ACCESS_CASES = [
+    ("one record", lambda n: f"/p{scattered(n, ROWS // 50) * 50 + CATEGORY:08}"),
+    ("equality", lambda n: f"?category_id=eq.{CATEGORY}&limit=50&offset={scattered(n, ROWS // 50 - 50)}"),
+    ("304 of a record", lambda n: f"/p{ROWS // 100 * 50 + CATEGORY:08}"),
+]
+
+
+def jwt():
+    """A token of the issuer of the configuration."""
+    part = lambda value: base64.urlsafe_b64encode(value).rstrip(b"=").decode()
+    claims = {"iss": "https://idp.example", "aud": "diorama", "sub": "u1", "role": "member", "exp": int(time.time()) + 3_600}
+    message = part(b'{"alg":"HS256","typ":"JWT"}') + "." + part(json.dumps(claims).encode())
+    return message + "." + part(hmac.new(SECRET.encode(), message.encode(), "sha256").digest())
+
+
+def access(folder):
+    with open(f"{folder}/products.ndjson", "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row(at), separators=(",", ":")) + "\n" for at in range(ROWS))
+    os.environ.update(TOKEN=TOKEN, SECRET=SECRET)
+    results = {name: [] for name, _ in ACCESS_CASES}
+    for number, (name, configuration, token) in enumerate(ACCESS):
+        own = f"{folder}/{number}"
+        os.mkdir(own)
+        with open(f"{own}/diorama.toml", "w", encoding="utf-8") as file:
+            file.write(f'[server]\nlisten = "127.0.0.1:0"\n[dio.products]\nsource = {{ json = "../products.ndjson" }}\n')
+            file.write(f'id = "id"\nindexes = ["category_id"]\n{configuration}')
+        server = Server("ours", [os.path.abspath(options.diorama), "serve"], own)
+        token = jwt() if token == "jwt" else token
+        headers = f"authorization: Bearer {token}\r\n" if token else ""
+        wait(lambda: Connection(server.port).ask("GET", "/readyz", headers)[0] == 200)
+        for case, path in ACCESS_CASES:
+            etag = Connection(server.port).ask("GET", f"/products{path(0)}", headers)[1]["etag"]
+            known = f"if-none-match: {etag}\r\n" if case.startswith("304") else ""
+            asks = [("GET", f"/products{path(n)}", headers + known) for n in range(options.requests)]
+            status = Connection(server.port).ask(*asks[0])[0]
+            assert status == (304 if known else 200), (name, case, status)
+            results[case].append(server.instructions(case, asks))
+        server.process.kill()
+    print("| request | " + " | ".join(name for name, _, _ in ACCESS) + " |")
+    print("|---" * (len(ACCESS) + 1) + "|")
+    for case, own in results.items():
+        cells = [f"{count:.1f}k ({count / own[0]:.3f})" for count in own]
+        print(f"| {case} | " + " | ".join(cells) + " |", flush=True)
+
+
 with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
-    main(place)
+    (access if options.access else main)(place)

@@ -8,6 +8,8 @@
 #[expect(dead_code, reason = "the gateway's benchmark uses more of it")]
 #[path = "gateway/client.rs"]
 mod client;
+#[expect(dead_code, reason = "other benchmarks use more of it")]
+mod program;
 
 use std::collections::HashSet;
 use std::env;
@@ -23,11 +25,11 @@ use std::time::{Duration, Instant};
 use diorama::connect::{Postgres, PostgresOptions, PostgresRelation};
 use diorama_servers::PostgresServer;
 use serde::Deserialize;
-use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_tungstenite::tungstenite::{Message, connect};
 
 use crate::client::{Ask, drive};
+use crate::program::Diorama;
 
 /// Runs of each program in `list`; the fastest counts.
 const RUNS: usize = 3;
@@ -165,7 +167,7 @@ fn list(plan: &Plan, server: &PostgresServer, psql: &Path, runtime: &Runtime) {
 /// Follows a table by replication, and measures at a subscriber of the resource's events.
 fn feed(plan: &Plan, server: &PostgresServer, psql: &Path) {
     fill(server, &numbers("followed", plan.changes));
-    let diorama = Diorama::serve(&server.url("postgres"), "followed", "feed = \"replication\"");
+    let diorama = serve(&server.url("postgres"), "followed", "feed = \"replication\"");
     let mut subscriber = Subscriber::connect(diorama.address, "followed");
     quiet(plan, &server.url("postgres"), psql, &subscriber);
     throughput(plan, server, &diorama, &mut subscriber);
@@ -360,13 +362,13 @@ fn writes(plan: &Plan, server: &PostgresServer, pgbench: &Path, runtime: &Runtim
     fill(server, &(numbers("written", plan.table) + &numbers("updated", plan.table)));
     let feed = plan.feed.as_ref().map(|feed| format!("feed = \"{feed}\"\n")).unwrap_or_default();
     let settings = format!("{feed}ack = \"applied\"\nwrite_concurrency = {}", plan.lanes);
-    let diorama = Diorama::serve(&server.url("postgres"), "written", &settings);
+    let diorama = serve(&server.url("postgres"), "written", &settings);
     let ask = |number: usize| {
         let path = format!("/written/{}", scattered(number) % plan.table + 1);
         Ask::new("PATCH", &path, "content-type: application/json\r\n", &format!("{{\"n\":{number}}}"), 200)
     };
     let asks: Arc<[Ask]> = (1..=200_000.max(2 * plan.table)).map(ask).collect();
-    let script = diorama.folder.path().join("update.sql");
+    let script = diorama.folder().join("update.sql");
     let text = format!("\\set id random(1, {})\nUPDATE updated SET n = n + 1 WHERE id = :id;\n", plan.table);
     fs::write(&script, text).expect("a script");
     let time = Duration::from_secs(u64::try_from(plan.seconds).unwrap_or(1));
@@ -422,35 +424,8 @@ fn percentile(times: &mut [Duration], part: f64) -> f64 {
     times.get(at).map_or(0.0, |time| time.as_secs_f64() * 1e3)
 }
 
-/// `diorama serve` with cache and journal in a folder of its own; killed when it is dropped.
-struct Diorama {
-    child: Child,
-    address: SocketAddr,
-    folder: TempDir,
-}
-
-impl Diorama {
-    /// Serves the table `dio` of the database at `url` under its own name, and waits until it is read.
-    fn serve(url: &str, dio: &str, settings: &str) -> Diorama {
-        let folder = tempfile::tempdir().expect("a folder");
-        let source = format!("source = {{ postgres = \"env:DIORAMA_BENCH_URL\", table = \"{dio}\" }}");
-        fs::write(folder.path().join("diorama.toml"), format!("[dio.{dio}]\n{source}\n{settings}\n")).expect("a file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_diorama"));
-        command.current_dir(folder.path()).args(["serve", "--listen", "127.0.0.1:0"]);
-        command.env("DIORAMA_BENCH_URL", url).env("RUST_LOG", "warn").stdout(Stdio::piped());
-        let mut child = command.spawn().expect("the program");
-        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines().map_while(Result::ok);
-        let address = lines.find_map(|line| line.strip_prefix("listening on http://")?.parse().ok());
-        assert!(lines.any(|line| line == "ready"), "the program ended early");
-        // Closed, its output would be an error for the program.
-        std::thread::spawn(move || lines.for_each(drop));
-        Diorama { child, address: address.expect("an address"), folder }
-    }
-}
-
-impl Drop for Diorama {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Serves the table `dio` of the database at `url` under its own name.
+fn serve(url: &str, dio: &str, settings: &str) -> Diorama {
+    let source = format!("source = {{ postgres = \"env:DIORAMA_BENCH_URL\", table = \"{dio}\" }}");
+    Diorama::serve(&format!("[dio.{dio}]\n{source}\n{settings}\n"), &[("DIORAMA_BENCH_URL", url)], |_| ())
 }

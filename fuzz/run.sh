@@ -22,7 +22,7 @@ fi
 export RUSTC_BOOTSTRAP=1
 "$kept/bin/cargo-fuzz" fuzz build --fuzz-dir . --sanitizer none --target-dir "$kept/target"
 host="$(rustc -vV | sed -n 's/^host: //p')"
-[ $# -gt 0 ] || set -- webhook mapping query source request socket stored config resume memory dialect shapes
+[ $# -gt 0 ] || set -- webhook mapping query source request socket stored config resume memory dialect shapes answers pointers tokens
 status=0
 for target in "$@"; do
     mkdir -p "$kept/corpus/$target" "$kept/found"

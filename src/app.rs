@@ -16,6 +16,7 @@ mod failure;
 pub mod feeds;
 mod hooks;
 pub mod key;
+pub mod notify;
 pub mod ops;
 mod progress;
 mod proxies;
@@ -54,7 +55,7 @@ use self::proxies::Proxies;
 use self::reload::{Reloadable, Reloader};
 use self::tls::Tls;
 use crate::config::{AuditSpec, CacheAt, Config, DioSpec, File, LensSpec, Page};
-use diorama_core::cache::{MemoryCache, RedbCache};
+use diorama_core::cache::{RedbCache, RemoteCache};
 use diorama_core::dio::{Dio, now};
 use diorama_core::journal::{AuditAction, AuditEntry, RedbJournal};
 use diorama_core::lens::Lens;
@@ -72,7 +73,7 @@ pub async fn describe<T>(config: &Config, document: impl FnOnce(&Gateway) -> T) 
 
 /// Runs [`describe`] without [`check`].
 async fn opened<T>(config: &Config, document: impl FnOnce(&Gateway) -> T) -> Result<T, Failure> {
-    let lens = Lens::new().cache_source(MemoryCache::default()).build().map_err(Failure::config)?;
+    let lens = Lens::new().no_cache().build().map_err(Failure::config)?;
     // No rows are read, so there are no refreshes and feeds either.
     let mut static_config = config.clone();
     static_config.lens.refresh_every = None;
@@ -103,7 +104,12 @@ pub async fn serve_with(
     read: &dyn Fn() -> Result<Config, Failure>,
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
-    check::check_with(&config, matches!(&config.lens.cache, CacheAt::File(path) if path.exists()))?;
+    let may_have_copy = match &config.lens.cache {
+        CacheAt::File(path) => path.exists(),
+        CacheAt::Server(_) => true,
+        CacheAt::Memory => false,
+    };
+    check::check_with(&config, may_have_copy)?;
     let mut signals = signals::Signals::new().map_err(|error| other(format!("signals: {error}")))?;
     let mut hangups = signals::Hangups::new().map_err(|error| other(format!("signals: {error}")))?;
     let mut server = Server::bind(&config).await?;
@@ -303,6 +309,10 @@ impl App {
             let hook = hooks::hook(spec).map_err(Failure::config)?;
             gateway = gateway.try_hook(hook).map_err(Failure::config)?;
         }
+        for spec in &config.notifications {
+            let notification = notify::notification(spec).map_err(Failure::config)?;
+            gateway = gateway.try_notify(notification).map_err(Failure::config)?;
+        }
         Ok(gateway)
     }
 
@@ -352,7 +362,7 @@ fn rule_mistakes(mistakes: &[(usize, String)]) -> String {
 
 /// Builds the Lens with cache and journal, and returns their files.
 fn lens(spec: &LensSpec, dios: &[DioSpec], heavy_queries: Option<usize>) -> Result<(Lens, Files), Failure> {
-    let mut files = Files { cache: None, journal: None };
+    let mut files = Files { cache: None, journal: None, server: None };
     let feed = |dio: &DioSpec| Some((dio.name.clone(), dio.feed.as_ref()?.feed.reports_all()));
     let feeds = dios.iter().filter_map(feed).collect::<HashMap<_, _>>();
     let builder = Lens::new().on_start(move |dio| list_at_start(dio, feeds.get(dio.name()).copied()));
@@ -367,10 +377,15 @@ fn lens(spec: &LensSpec, dios: &[DioSpec], heavy_queries: Option<usize>) -> Resu
         // The server continues by itself once a file is repaired or a table created.
         settings.retry_every_start = true;
         settings.inbox = hooks::inbox(&spec.inbox);
+        settings.outbox = hooks::outbox(&spec.outbox);
         hooks::events(&spec.events, settings);
     });
     let builder = match &spec.cache {
-        CacheAt::Memory => builder.cache_source(MemoryCache::default()),
+        CacheAt::Memory => builder.no_cache(),
+        CacheAt::Server(server) => {
+            files.server = Some(server.store.name.clone());
+            builder.cache_source(RemoteCache::new(Arc::clone(&server.store.backend)))
+        }
         CacheAt::File(path) => {
             let cache = RedbCache::open_keeping(path, spec.kept_corrupt_caches)?;
             files.cache = Some((path.clone(), cache.clone()));
@@ -399,6 +414,7 @@ fn journal_path(spec: &LensSpec) -> Option<std::path::PathBuf> {
     match (&spec.journal, &spec.cache) {
         (Some(journal), _) => Some(journal.clone()),
         (None, CacheAt::File(cache)) => Some(cache.with_extension("journal.redb")),
+        (None, CacheAt::Server(server)) => Some(server.journal.clone()),
         (None, CacheAt::Memory) => None,
     }
 }
@@ -437,12 +453,16 @@ async fn open_dio(lens: &Lens, spec: &DioSpec, config: &Config) -> VistaResult<D
     #[cfg(feature = "watch")]
     let watch = spec.source.watched().map(diorama_connect::FileWatch::new);
     let vista = source::open_or_remember(spec, lens).await?;
-    source::check_version(spec, &vista.schema())?;
+    let schema = vista.schema();
+    source::check_version(spec, &schema)?;
     let mut builder = lens.dio(vista).settings(|settings| source::settings(spec, config, settings));
     if let Some(route) = &spec.write {
-        let target: Arc<Vista> = Arc::new(route.open(&spec.name).await?);
+        let target: Arc<Vista> = Arc::new(route.open(&spec.name, &schema).await?);
         let route = Vista::clone(&target);
-        builder = builder.settings(|settings| settings.route = Some(route));
+        builder = builder.settings(|settings| {
+            settings.route_writes_once = route.shell().writes_once();
+            settings.route = Some(route);
+        });
         builder = builder.on_write(move |dio, op| {
             let (target, dio) = (Arc::clone(&target), dio.clone());
             async move { source::deliver(target, dio.current_operation(), op, || dio.written_row()).await }

@@ -14,7 +14,9 @@ pub use diorama_core::{
 
 /// Storage of a Dio's rows: in memory, in a file, or elsewhere.
 pub mod cache {
-    pub use diorama_core::cache::{Bytes, CacheBackend, CacheError, CacheTable, CachedRow, Id, MemoryCache, RedbCache};
+    pub use diorama_core::cache::{
+        Bytes, CacheBackend, CacheError, CacheTable, CachedRow, Id, MemoryCache, RedbCache, RemoteCache,
+    };
 }
 
 /// Connectors for external systems, and their contract.
@@ -54,7 +56,7 @@ pub mod gateway {
         Ack, ApiError, Archive, AuditLog, Auth, Backup, Caller, ClientCertificate, Code, Explorer, Gateway,
         GatewayService, Limits, Loopback, MountOptions, Rate, RateLimit, RateSubject, Sockets,
     };
-    pub use diorama_gateway::{access, auth, webhook};
+    pub use diorama_gateway::{access, auth, notify, webhook};
 }
 
 /// Webhooks: signatures, senders, maps.
@@ -66,7 +68,8 @@ pub mod journal {
     pub use diorama_core::journal::{
         AppendError, AuditAction, AuditEntry, AuditLimits, AuditQuery, AuditUse, Changes, Claim, Delivery, DeliveryId,
         DeliveryQuery, DeliveryState, InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry, LogId,
-        LogState, MemoryJournal, RawRequest, RedbJournal, Rewrite, Seq, StoredDelivery,
+        LogState, MemoryJournal, OutboxLimits, OutboxUse, Outgoing, RawRequest, RedbJournal, Rewrite, Seq,
+        StoredDelivery,
     };
 }
 
@@ -78,8 +81,8 @@ pub mod lens {
 /// Rows and their values.
 pub mod record {
     pub use diorama_core::record::{
-        Body, BodyError, CborValue, Id, JsonError, JsonLimits, Layout, Record, Rows, RowsIter, Stamp, Undecodable,
-        parse_json, value_to_json,
+        Body, BodyError, BodyRef, CborValue, Id, JsonError, JsonLimits, Layout, Record, Rows, RowsIter, Stamp,
+        Undecodable, parse_json, value_to_json,
     };
 }
 

@@ -11,7 +11,7 @@ use axum::body::Bytes;
 use clap::{Args, Parser, Subcommand};
 #[cfg(feature = "http")]
 use diorama::app::explore;
-use diorama::app::{self, Failure, access, demo, feeds, key, ops, webhook};
+use diorama::app::{self, Failure, access, demo, feeds, key, notify, ops, webhook};
 use diorama::config::{Access, CacheAt, Config, File, HookSpec};
 use diorama_gateway::Gateway;
 
@@ -55,6 +55,8 @@ enum Command {
     Ops(ops::Ops),
     #[command(subcommand)]
     Webhook(webhook::Webhook),
+    #[command(subcommand)]
+    Notify(notify::Notify),
     #[command(subcommand)]
     Key(key::Keys),
     #[command(subcommand)]
@@ -149,6 +151,11 @@ impl Serve {
         match self.cache.as_deref() {
             None => {}
             Some("memory") => config.lens.cache = CacheAt::Memory,
+            Some(url) if url.contains("://") => {
+                return Err(Failure::config(
+                    "--cache takes a file: a cache on a server is lens.cache in a configuration",
+                ));
+            }
             Some(path) => config.lens.cache = CacheAt::File(path.into()),
         }
         if self.auth.is_some() {
@@ -229,6 +236,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Audit(arguments) => runtime()?.block_on(ops::audit(arguments)),
         Command::Ops(arguments) => runtime()?.block_on(ops::run(arguments)),
         Command::Webhook(arguments) => runtime()?.block_on(webhook::run(arguments)),
+        Command::Notify(arguments) => runtime()?.block_on(notify::run(arguments)),
         Command::Key(arguments) => {
             app::say(key::run(&arguments));
             Ok(())

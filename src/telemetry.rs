@@ -17,6 +17,9 @@ pub(crate) enum Format {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Log(Format);
 
+/// Default filter. The client for Kafka logs each connection as `info`, and that for RabbitMQ logs messages with their content.
+const DEFAULT: &str = "info,rskafka=warn,lapin=off";
+
 /// Starts logging in `format` (or `DIORAMA_LOG_FORMAT`, or text) with the filter `level` (or `DIORAMA_LOG`, or `RUST_LOG`, or
 /// `info`).
 ///
@@ -27,7 +30,7 @@ pub(crate) fn start(level: Option<&str>, format: Option<Format>) -> Result<Log, 
         |name: &'static str| std::env::var(name).ok().filter(|value| !value.is_empty()).map(|value| (name, value));
     let argument = level.map(|level| ("--log", level.to_string()));
     let (name, level) =
-        argument.or_else(|| set("DIORAMA_LOG")).or_else(|| set("RUST_LOG")).unwrap_or(("--log", "info".to_string()));
+        argument.or_else(|| set("DIORAMA_LOG")).or_else(|| set("RUST_LOG")).unwrap_or(("--log", DEFAULT.to_string()));
     let filter = EnvFilter::try_new(&level);
     let filter = filter
         .map_err(|error| format!("{name}: {level:?} is not a valid log filter ({error}): use a level like debug"))?;

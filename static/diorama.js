@@ -12,11 +12,17 @@
  *   JSON, which rounds numbers beyond 2^53.
  * @typedef {{ status: number, etag?: string, position?: string, operation?: string }} Told
  * @typedef {{ type: string, id?: string, seq?: number, position?: string, record?: Row, changed?: string[] } & Row} Frame
- * @typedef {"loading" | "live" | "offline" | "failed" | "closed"} Status
+ * @typedef {"loading" | "loaded" | "live" | "offline" | "failed" | "closed"} Status
  * @typedef {{ status: Status, transport?: string, error?: any }} State
+ * @typedef {(problem: Problem) => string | undefined | void | Promise<string | undefined | void>} Renew
+ *   Called when the credentials have ended. It returns a new token, or nothing if the cookie of a new session is there; it throws to
+ *   give up.
  */
 
-/** What the server refused: `status`, a stable `code`, `detail`, `hint`, and `errors` by column. */
+/**
+ * Refusal of the server: `status`, a stable `code`, `detail`, `hint`, and `errors` by column; `close` if it has closed a connection with
+ * that code.
+ */
 export class Problem extends Error {
   /** @param {Row} said */
   constructor(said) {
@@ -67,22 +73,25 @@ export const remove = (resource, id, options) => write("DELETE", resource, id, o
 
 /**
  * Follows the events of rows that match: each once and in order, or a `reset` frame that says to read again. Goes over a
- * WebSocket, or server-sent events, or polls; comes back by itself where it was.
+ * WebSocket, or server-sent events, or polls; comes back by itself where it was. When the credentials end, it asks `renew` for others and
+ * comes back too. It fails for good when the server refuses it, or has loaded other access rules.
  * @param {string} resource @param {Query} query
- * @param {{ since?: string, token?: string, json?: Json, onFrame: (frame: Frame, position: string) => void, onState?: (state: State) => void }} options
+ * @param {{ since?: string, token?: string, renew?: Renew, json?: Json, onFrame: (frame: Frame, position: string) => void,
+ *   onState?: (state: State) => void }} options
  * @returns {{ close(): void, readonly position: string }}
  */
-export function subscribe(resource, query, { since = "now", token, json, onFrame, onState = () => {} }) {
+export function subscribe(resource, query, { since = "now", token, renew, json, onFrame, onState = () => {} }) {
   const ended = new AbortController();
   let best = TRANSPORTS.length; // the first transport that has ever worked here
 
-  /** Runs one connection to its end; tells whether there was one. */
+  /** Runs one connection to its end; returns whether there was one, and why it ended. */
   async function connect(/** @type {number} */ at) {
     const { name, run } = TRANSPORTS[at];
     const connection = new AbortController();
     const end = () => connection.abort();
     ended.signal.addEventListener("abort", end);
     let greeted = false;
+    let error = /** @type {unknown} */ (undefined);
     let epoch = "";
     let patience = 10;
     let timer = setTimeout(end, patience * 1000);
@@ -98,32 +107,49 @@ export function subscribe(resource, query, { since = "now", token, json, onFrame
       }
       timer = setTimeout(end, patience * 1000);
       if (!frame) return;
+      if (frame.type === "bye") error = ending(frame.code, frame.reason);
       epoch = frame.epoch ?? epoch;
       if (frame.position ?? frame.seq) since = frame.position ?? `${epoch}:${frame.seq}`;
       onFrame(frame, since);
     };
-    let error;
     try {
       const place = (/** @type {object=} */ more) => address(`${resource}/events`, query, { since, ...more });
       await run(place, take, { token, json, signal: connection.signal });
     } catch (reason) {
-      error = reason;
+      error ??= reason;
     }
     clearTimeout(timer);
     end();
     ended.signal.removeEventListener("abort", end);
-    if (!ended.signal.aborted) onState({ status: "offline", transport: name, error });
-    return greeted;
+    const refusal = isRefusal(error) ? error : undefined;
+    if (!refusal && !ended.signal.aborted) onState({ status: "offline", transport: name, error });
+    return { greeted, refusal };
+  }
+
+  /** Gets other credentials if theirs were refused; otherwise this is the end. @param {any} problem */
+  async function recover(problem) {
+    try {
+      if (problem.status !== 401 || !renew) throw problem;
+      onState({ status: "offline", error: problem });
+      token = (await renew(problem)) ?? undefined;
+    } catch (error) {
+      if (ended.signal.aborted) return;
+      ended.abort();
+      onState({ status: "failed", error });
+    }
   }
 
   (async () => {
     for (let failures = 0; !ended.signal.aborted; failures += 1) {
+      let refusal;
       for (let at = best % TRANSPORTS.length; at < TRANSPORTS.length && !ended.signal.aborted; at += 1) {
-        if (!(await connect(at))) continue;
-        failures = 0;
-        break;
+        const told = await connect(at);
+        refusal = told.refusal;
+        if (told.greeted) failures = 0;
+        if (told.greeted || refusal) break;
       }
-      await backoff(failures);
+      if (refusal && !ended.signal.aborted) await recover(refusal);
+      if (!ended.signal.aborted) await backoff(failures);
     }
   })();
   return {
@@ -141,13 +167,15 @@ export function subscribe(resource, query, { since = "now", token, json, onFrame
  * Keeps the rows of a query live: what `onChange` gets is at each moment what `list` gives, or was a moment ago.
  *
  * A change of cells that the order does not look at is made in place; after any other that concerns the query, the rows are read
- * again, once for all that came meanwhile. Rows are never changed, but replaced.
+ * again, once for all that came meanwhile. Rows are never changed, but replaced. When the server has loaded other access rules, the rows are
+ * read again, too. With `follow: false` they are read only once.
  * @param {string} resource @param {Query} query
- * @param {{ token?: string, json?: Json, onChange: (rows: Row[], about: { total: number, offset: number, position?: string, frames: Frame[] }) => void,
+ * @param {{ token?: string, renew?: Renew, json?: Json, follow?: boolean,
+ *   onChange: (rows: Row[], about: { total: number, offset: number, position?: string, frames: Frame[] }) => void,
  *   onState?: (state: State) => void, onFrame?: (frame: Frame) => void }} options
  * @returns {{ close(): void, move(offset: number, limit: number): void, readonly rows: Row[], readonly total: number }}
  */
-export function live(resource, query, { token, json, onChange, onState = () => {}, onFrame = () => {} }) {
+export function live(resource, query, { token, renew, json, follow = true, onChange, onState = () => {}, onFrame = () => {} }) {
   const ended = new AbortController();
   const options = { token, json, signal: ended.signal };
   const asked = address(resource, query).searchParams;
@@ -169,6 +197,13 @@ export function live(resource, query, { token, json, onChange, onState = () => {
   let /** @type {State} */ stream = { status: "loading" };
   let /** @type {ReturnType<typeof setTimeout> | undefined} */ timer;
   let /** @type {ReturnType<typeof subscribe> | undefined} */ events;
+  let /** @type {Promise<string | undefined> | undefined} */ asking;
+
+  /** Asks for credentials, once for all that need them at the moment. */
+  const renewed = renew && ((/** @type {Problem} */ problem) => {
+    const given = async () => (options.token = (await renew(problem)) ?? undefined);
+    return (asking ??= given().finally(() => (asking = undefined)));
+  });
 
   const change = () => {
     onChange(rows, { total, offset, position, frames: told });
@@ -185,6 +220,9 @@ export function live(resource, query, { token, json, onChange, onState = () => {
     if (type !== "RecordChanged" || !plain || !record || !changed?.every((name) => !order.includes(name))) return false;
     // Other ids may be written otherwise in their row.
     if (!rows.every((row) => isExact(row[idColumn]))) return false;
+    // Rules may show fewer columns in events than in lists.
+    const before = rows.find((row) => String(row[idColumn]) === id);
+    if (before && !Object.keys(before).every((name) => Object.hasOwn(record, name))) return false;
     rows = rows.map((row) => (String(row[idColumn]) === id ? record : row));
     return true;
   }
@@ -221,10 +259,7 @@ export function live(resource, query, { token, json, onChange, onState = () => {
         offset = Number(asked.get("offset"));
         break;
       } catch (error) {
-        if (ended.signal.aborted) return;
-        const final = error instanceof Problem && FINAL.has(/** @type {any} */ (error).status);
-        onState({ status: final ? "failed" : "offline", error });
-        if (final) return close();
+        if (ended.signal.aborted || (await isOver(error))) return;
         await backoff(failures);
         caughtUp = () => onState(stream);
       }
@@ -232,10 +267,41 @@ export function live(resource, query, { token, json, onChange, onState = () => {
     if (ended.signal.aborted) return;
     change();
     caughtUp();
-    events ??= subscribe(resource, filter, { since: position, token, json, onFrame: take, onState: (state) => onState((stream = state)) });
+    if (follow) events ??= subscribe(resource, filter, { ...options, since: position, renew: renewed, onFrame: take, onState: tell });
+    else onState((stream = { status: "loaded" }));
     // Bursts are read once.
     timer = setTimeout(drain, 100);
     reading = false;
+  }
+
+  /** Says why rows could not be read, and whether that is the end. @param {any} error */
+  async function isOver(error) {
+    const isFinal = error instanceof Problem && FINAL.has(/** @type {any} */ (error).status);
+    const asks = isFinal && /** @type {any} */ (error).status === 401 && renewed;
+    if (!isFinal || asks) onState({ status: "offline", error });
+    if (!isFinal) return false;
+    const reason = asks ? await asks(error).then(() => undefined, (why) => why ?? error) : error;
+    if (!reason || ended.signal.aborted) return ended.signal.aborted;
+    onState({ status: "failed", error: reason });
+    close();
+    return true;
+  }
+
+  /** Takes a state of the events. @param {State} state */
+  function tell(state) {
+    stream = state;
+    if (state.status !== "failed") return onState(state);
+    events = undefined;
+    if (state.error?.close !== RULES) {
+      onState(state);
+      return close();
+    }
+    // Other rows may be visible now.
+    onState((stream = { ...state, status: "offline" }));
+    moved = true;
+    if (reading) return;
+    reading = true;
+    backoff(2).then(read);
   }
 
   function close() {
@@ -270,6 +336,18 @@ const CHANGES = new Set(["RecordInserted", "RecordChanged", "RecordRemoved", "In
 const isExact = (id) => typeof id === "string" || Number.isSafeInteger(id) || (typeof id === "object" && /^-?\d+$/.test(id));
 /** Refusals that trying again does not help. */
 const FINAL = new Set([400, 401, 403, 404, 405, 406, 414]);
+/** Whether the server itself has said so, and not something in between. @param {any} error */
+const isRefusal = (error) => error instanceof Problem && FINAL.has(/** @type {any} */ (error).status) && Boolean(/** @type {any} */ (error).code);
+
+/** Close codes: the credentials have ended, and other access rules were loaded. */
+const CREDENTIALS = 4401;
+const RULES = 4403;
+
+/** What a close code says of the rights of the caller. @param {number} close @param {string} detail */
+function ending(close, detail) {
+  if (close === CREDENTIALS) return new Problem({ status: 401, code: "unauthenticated", detail, close });
+  if (close === RULES) return new Problem({ status: 403, code: "forbidden", detail, close });
+}
 
 /**
  * @typedef {(place: (more?: object) => URL, take: (frame?: Frame) => void, options: Options) => Promise<unknown>} Run
@@ -288,8 +366,12 @@ function overSocket(place, take, { token, json = JSON, signal }) {
   const bearer = token && `bearer.${btoa(token).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "")}`;
   const socket = new WebSocket(url, ["diorama.v1+json", bearer ?? []].flat());
   socket.onmessage = ({ data }) => take(json.parse(data));
-  return new Promise((done) => {
-    socket.onclose = done;
+  return new Promise((done, failed) => {
+    socket.onclose = ({ code, reason }) => {
+      const problem = ending(code, reason);
+      if (problem) failed(problem);
+      else done(undefined);
+    };
     signal?.addEventListener("abort", () => done(socket.close()));
   });
 }
@@ -353,6 +435,8 @@ async function ask(method, url, { token, ifMatch, wait, headers, signal, json = 
     Accept: "application/json",
     ...(row && { "Content-Type": "application/json" }),
     ...(token && { Authorization: `Bearer ${token}` }),
+    // Without TLS a browser does not say which page sends the cookie of a session.
+    ...(!token && url.origin === globalThis.location?.origin && { "X-Requested-With": "diorama" }),
     ...(ifMatch && { "If-Match": ifMatch }),
     ...(wait && { Prefer: `wait=${wait}` }),
     ...headers,

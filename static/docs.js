@@ -1,17 +1,18 @@
-/** The page at /docs: Swagger UI over this server's own document, with the token that the explorer has asked for. */
+/** The page at /docs: Swagger UI over this server's own document, with the session that the explorer has begun. */
 
 const base = new URL("..", import.meta.url).href.replace(/\/$/, "");
 const main = /** @type {HTMLElement} */ (document.querySelector("#api"));
-const token = sessionStorage.getItem("diorama.token");
+/** Without TLS a browser does not say which page sends the session. */
+const OWN = { "X-Requested-With": "diorama" };
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
 dark.addEventListener("change", follow);
 follow();
 
-if (token || main.dataset.asks === "") {
+if (main.dataset.asks === "" || (await fetch(`${base}/openapi.json`, { headers: OWN })).ok) {
   main.replaceChildren();
-  const ui = /** @type {any} */ (window).SwaggerUIBundle({
+  /** @type {any} */ (window).SwaggerUIBundle({
     domNode: main,
     url: `${base}/openapi.json`,
     deepLinking: true,
@@ -20,12 +21,9 @@ if (token || main.dataset.asks === "") {
     validatorUrl: null,
     /** @param {any} request */
     requestInterceptor(request) {
-      if (request.loadSpec && token) request.headers.Authorization = `Bearer ${token}`;
+      if (request.loadSpec || !isSecureContext) Object.assign(request.headers, OWN);
       return request;
     },
-    onComplete() {
-      if (token) ui.preauthorizeApiKey("bearer", token);
-      document.querySelector("#servers")?.setAttribute("aria-label", "Server");
-    },
+    onComplete: () => document.querySelector("#servers")?.setAttribute("aria-label", "Server"),
   });
 }

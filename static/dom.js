@@ -40,7 +40,11 @@ export const badge = (word, kind) => h("span", { class: `badge ${kind}` }, word)
 /** What went wrong, as people are told; what the network does is a TypeError. @param {any} error */
 export const trouble = (error) =>
   h("p", { class: "trouble", role: "alert" },
-    h("strong", null, error instanceof TypeError ? "The server cannot be reached." : error?.message ?? String(error)), error?.hint && ` ${error.hint}`);
+    h("strong", null, error instanceof TypeError ? "The server cannot be reached." : `${MEANINGS[error?.status] ?? ""}${error?.message ?? String(error)}`),
+    error?.hint && ` ${error.hint}`);
+
+/** What refusals mean for the user. */
+const MEANINGS = /** @type {Record<number, string>} */ ({ 401: "You are not signed in: ", 403: "You may not do this: " });
 
 /** What is being tried again, with what the server says about it. @param {any} error @param {string[]} reasons */
 export const failure = (error, reasons) =>

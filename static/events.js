@@ -1,18 +1,23 @@
 /** The events of a resource as they happen: filtered, paused, taken up from a position. */
 
 import { Problem, subscribe } from "./diorama.js";
-import { badge, button, failure, field, h, select } from "./dom.js";
+import { badge, button, failure, field, h, select, trouble } from "./dom.js";
 import { readable } from "./query.js";
 import { eventLine } from "./record.js";
-import { at, isUnknown, options, read, segment } from "./session.js";
+import { at, isUnknown, namesWith, options, segment } from "./session.js";
+import { signIn } from "./sign-in.js";
 
 /** Events that the page keeps. */
 const MOST = 500;
 
 /** @type {import("./explorer.js").Page} */
-export async function events(host, { parts, query }, failed) {
-  const names = Object.keys((await read("/")).resources);
+export async function events(host, { parts, query }, failed, rights) {
+  const names = namesWith(rights, "events");
   const name = parts[0] === "events" ? names[0] : parts[0];
+  if (name === undefined) {
+    host.replaceChildren(h("h1", null, "Events"), h("p", { class: "soft" }, "You may follow no resource."));
+    return {};
+  }
   let filter = new URLSearchParams();
   let subscription = /** @type {ReturnType<typeof subscribe> | undefined} */ (undefined);
 
@@ -45,7 +50,7 @@ export async function events(host, { parts, query }, failed) {
     problem, lines,
   );
 
-  const show = (/** @type {string} */ word, /** @type {"good" | "busy" | "soft"} */ kind) => state.replaceChildren(badge(word, kind));
+  const show = (/** @type {string} */ word, /** @type {"good" | "bad" | "busy" | "soft"} */ kind) => state.replaceChildren(badge(word, kind));
 
   /** @param {string} since */
   function follow(since) {
@@ -53,6 +58,7 @@ export async function events(host, { parts, query }, failed) {
     toggle.textContent = "Pause";
     const mine = subscribe(at(`/${segment(name)}`), filter, {
       ...options(),
+      renew: signIn,
       since: since || "now",
       onFrame(frame, position) {
         if (subscription !== mine) return;
@@ -65,12 +71,12 @@ export async function events(host, { parts, query }, failed) {
       },
       onState({ status, transport, error }) {
         if (status === "closed" || (subscription && subscription !== mine)) return;
-        if (isUnknown(error)) return failed(error);
-        show(status, status === "live" ? "good" : "busy");
+        if (status === "failed" && (isUnknown(error) || error.close)) return failed(error);
+        show(status, status === "live" ? "good" : status === "failed" ? "bad" : "busy");
         state.title = transport ?? "";
         // Only the transports that read an answer can say why.
         if (status === "live") problem.replaceChildren();
-        else if (error instanceof Problem) problem.replaceChildren(failure(error, []));
+        else if (error instanceof Problem && !isUnknown(error)) problem.replaceChildren(status === "failed" ? trouble(error) : failure(error, []));
       },
     });
     subscription = mine;

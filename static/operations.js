@@ -2,7 +2,7 @@
 
 import { button, h, select, trouble } from "./dom.js";
 import { operationTable } from "./record.js";
-import { every, isUnknown, read, segment, send } from "./session.js";
+import { every, isUnknown, namesWith, read, segment, send } from "./session.js";
 
 const SECONDS = 2;
 const STATES = /** @type {[string, string][]} */ ([
@@ -10,8 +10,8 @@ const STATES = /** @type {[string, string][]} */ ([
 ]);
 
 /** @type {import("./explorer.js").Page} */
-export async function operations(host, { query }, failed) {
-  const names = Object.keys((await read("/")).resources);
+export async function operations(host, { query }, failed, rights) {
+  const names = Object.keys(rights.resources);
   const body = h("div", { "aria-live": "polite" });
   const said = h("div", null);
   const go = () => {
@@ -33,7 +33,7 @@ export async function operations(host, { query }, failed) {
       // What has the focus is not taken away for nothing; a later question has a newer answer.
       if (mine !== turn || (now === shown && !anew)) return;
       shown = now;
-      body.replaceChildren(all.length ? operationTable(all, () => update(true), true) : h("p", { class: "soft" }, "There are none."));
+      body.replaceChildren(all.length ? operationTable(all, rights, () => update(true), true) : h("p", { class: "soft" }, "There are none."));
     } catch (error) {
       if (mine !== turn) return;
       shown = "";
@@ -55,7 +55,7 @@ export async function operations(host, { query }, failed) {
     dios.value = dio = query.get("dio") ?? "";
     return update(true);
   };
-  host.replaceChildren(h("h1", null, "Operations"), h("div", { class: "tools" }, states, dios, h("div", { class: "actions" }, retryAll)), said, body);
+  host.replaceChildren(h("h1", null, "Operations"), h("div", { class: "tools" }, states, dios, h("div", { class: "actions" }, namesWith(rights, "operations").length > 0 && retryAll)), said, body);
   // Not waited for: what is chosen before the first answer changes this page, and does not make it anew.
   show(query);
   return { end: every(SECONDS, () => update(false)), change: (place) => show(place.query) };

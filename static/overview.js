@@ -1,8 +1,8 @@
 /** All resources: how they are, in words and numbers. */
 
-import { Problem } from "./diorama.js";
-import { ago, badge, h, link, number } from "./dom.js";
-import { every, isUnknown, read, readiness, segment, text } from "./session.js";
+import { list, Problem } from "./diorama.js";
+import { ago, badge, h, link, number, table } from "./dom.js";
+import { at, every, isUnknown, may, readiness, segment, text } from "./session.js";
 
 const SECONDS = 2;
 /** Moments that the plot of events shows. */
@@ -10,8 +10,10 @@ const MOMENTS = 40;
 const HEADS = [["Resource"], ["Rows", "number"], ["Health"], ["Last refresh"], ["Queue", "number"], ["Subscribers", "number"], ["Events"]];
 
 /** @type {import("./explorer.js").Page} */
-export async function overview(host, place, failed) {
-  const names = Object.keys((await read("/")).resources);
+export async function overview(host, place, failed, rights) {
+  const names = Object.keys(rights.resources);
+  // The health of resources and the metrics are for administrators.
+  if (!rights.everywhere.includes("admin")) return own(host, rights, failed);
   const body = h("tbody", null);
   const news = h("p", { class: "soft", "aria-live": "polite" });
   const rates = new Map(names.map((name) => [name, new Rate()]));
@@ -37,6 +39,28 @@ export async function overview(host, place, failed) {
   };
   await update();
   return { end: every(SECONDS, update) };
+}
+
+/**
+ * The resources of a user who is no administrator: what it sees of them, and may do.
+ * @param {HTMLElement} host @param {import("./session.js").Rights} rights @param {(error: unknown) => void} failed
+ */
+async function own(host, rights, failed) {
+  const names = Object.keys(rights.resources);
+  const counts = new Map(names.map((name) => [name, h("td", { class: "number" })]));
+  const line = (/** @type {string} */ name) =>
+    h("tr", null,
+      h("th", { scope: "row" }, link(name, `#/${segment(name)}`)), counts.get(name), h("td", null, rights.resources[name].can.join(", ")));
+  host.replaceChildren(h("h1", null, "Resources"),
+    names.length ? table("Resources", ["Resource", "#Rows", "You may"], names.map(line)) : h("p", { class: "soft" }, "You may use none of the resources."));
+  const update = async () => {
+    for (const name of names.filter((name) => may(rights, "read", name))) {
+      const found = await list(at(`/${segment(name)}`), { limit: 1 }).catch((error) => error);
+      if (isUnknown(found)) return failed(found);
+      if (found.rows) counts.get(name).textContent = number(found.total);
+    }
+  };
+  return { end: every(5 * SECONDS, update) };
 }
 
 /**

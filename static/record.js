@@ -7,7 +7,8 @@ import { Field } from "./field.js";
 import { difference, own, pretty, same } from "./json.js";
 import { placeOfRow } from "./query.js";
 import { rowAt } from "./row.js";
-import { at, options, read, segment, send } from "./session.js";
+import { at, isUnknown, may, options, read, segment, send } from "./session.js";
+import { signIn } from "./sign-in.js";
 
 /** @typedef {import("./diorama.js").Row} Row */
 /** @typedef {import("./query.js").Column} Column */
@@ -16,24 +17,28 @@ import { at, options, read, segment, send } from "./session.js";
 const MOST = 200;
 
 /** @type {import("./explorer.js").Page} */
-export async function record(host, { parts: [name, word], query }) {
+export async function record(host, { parts: [name, word], query }, failed, rights) {
   const path = `/${segment(name)}`;
   const isNew = word === "_new";
   const id = word === "_row" ? query.get("id") ?? "" : word;
   const schema = await read(`${path}/_schema`);
   const row = rowAt(path, schema.id, id);
   const { record, etag } = isNew ? {} : await row.get();
-  const editor = new Editor(schema, name, isNew ? undefined : id, row);
+  const editor = new Editor(schema, name, isNew ? undefined : id, row, rights);
   host.replaceChildren(
     h("p", null, link(`← ${name}`, `#${path}`)), h("h1", null, isNew ? `New row of ${name}` : visible(id)), editor.element);
   editor.begin(record ?? {}, etag);
   if (isNew) return {};
 
-  const history = new History();
-  host.append(panel("Operations", editor.operations.element), panel("History", history.element));
+  host.append(panel("Operations", editor.operations.element));
   editor.operations.find();
+  if (!may(rights, "events", name)) return {};
+
+  const history = new History();
+  host.append(panel("History", history.element));
   const events = row.subscribe({
     since: "earliest",
+    onState: ({ status, error }) => status === "failed" && (isUnknown(error) || error.close) && failed(error),
     onFrame(frame) {
       history.add(frame);
       if (frame.type === "WriteCommitted" || frame.type === "WriteFailed") editor.operations.find();
@@ -45,15 +50,18 @@ export async function record(host, { parts: [name, word], query }) {
 
 /** The form. It is filled with one version of the row, and saves what somebody changed in it only if that version is the newest. */
 class Editor {
-  /** @param {any} schema @param {string} name @param {string | undefined} id @param {ReturnType<typeof rowAt>} row */
-  constructor(schema, name, id, row) {
+  /**
+   * @param {any} schema @param {string} name @param {string | undefined} id @param {ReturnType<typeof rowAt>} row
+   * @param {import("./session.js").Rights} rights
+   */
+  constructor(schema, name, id, row, rights) {
     this.name = name;
     this.path = `/${segment(name)}`;
     this.id = id;
     this.row = row;
     this.columns = /** @type {Column[]} */ (schema.columns);
     this.idColumn = schema.id;
-    this.operations = new Operations(this.path, id ?? "");
+    this.operations = new Operations(this.path, id ?? "", rights);
     this.news = h("div", { "aria-live": "polite" });
     this.base = /** @type {Row} */ ({});
     this.etag = /** @type {string | undefined} */ (undefined);
@@ -66,7 +74,11 @@ class Editor {
     /** Whether a newer version waits for somebody to leave a field. */
     this.behind = false;
     const refused = schema.capabilities.refused;
-    const canSave = !refused.includes(this.isNew ? "insert" : "update");
+    const action = this.isNew ? "insert" : "update";
+    const canSave = !refused.includes(action);
+    const columns = own(rights.resources, name)?.columns[action];
+    /** Whether somebody may write a column. @type {(column: string) => boolean} */
+    this.canWrite = (column) => canSave && (columns === undefined || columns.includes(column));
     const canDelete = !this.isNew && !refused.includes("delete");
     const onsubmit = (/** @type {Event} */ event) => {
       event.preventDefault();
@@ -77,7 +89,7 @@ class Editor {
       h("p", { class: "actions" },
         canSave && button(this.isNew ? "Add" : "Save", () => {}, { type: "submit", class: "primary" }),
         canDelete && button("Delete", () => this.#remove(), { class: "danger" }),
-        !canSave && h("span", { class: "soft" }, "This resource cannot be changed.")));
+        !canSave && h("span", { class: "soft" }, may(rights, action, name) ? "This resource cannot be changed." : "You may not change this row.")));
     this.element = h("div", null, this.form, this.news);
   }
 
@@ -119,7 +131,7 @@ class Editor {
         field.renew(value, states.get(column.name) ?? field.state);
         continue;
       }
-      const added = new Field(column, value, column.name === this.idColumn && !this.isNew);
+      const added = new Field(column, value, this.isNew ? false : column.name === this.idColumn || !this.canWrite(column.name));
       this.fields.set(column.name, added);
       this.place.append(added.element);
     }
@@ -129,7 +141,8 @@ class Editor {
   #all(row) {
     const names = new Set(this.columns.map(({ name }) => name));
     const others = Object.keys(row).filter((name) => !names.has(name));
-    return [...this.columns, ...others.map((name) => ({ name, type: "json", flags: [] }))];
+    const all = [...this.columns, ...others.map((name) => ({ name, type: "json", flags: [] }))];
+    return this.isNew ? all.filter(({ name }) => name === this.idColumn || this.canWrite(name)) : all;
   }
 
   /** What somebody changed in the form, by column; nothing if a field does not say a value. */
@@ -195,12 +208,14 @@ class Editor {
     sure.focus();
   }
 
-  /** @param {() => Promise<unknown>} act */
+  /** @param {() => Promise<unknown>} act @returns {Promise<void>} */
   async #try(act) {
     try {
       await act();
     } catch (error) {
       try {
+        // What was written stays in the form until the user is known again.
+        if (isUnknown(error)) return await signIn(/** @type {Problem} */ (error)).then(() => this.#try(act));
         const conflict = error instanceof Problem && /** @type {any} */ (error).status === 412;
         if (conflict) await this.#conflict();
         else this.#refused(error);
@@ -285,8 +300,9 @@ function saveKey(event) {
 
 /** The writes of a row that have not just worked, and the newest one. */
 class Operations {
-  /** @param {string} path @param {string} id */
-  constructor(path, id) {
+  /** @param {string} path @param {string} id @param {import("./session.js").Rights} rights */
+  constructor(path, id, rights) {
+    this.rights = rights;
     this.query = `/operations?dio=${path.slice(1)}&record=${segment(id)}&limit=10`;
     this.element = h("div", { "aria-live": "polite" });
     this.turn = 0;
@@ -296,7 +312,7 @@ class Operations {
     this.turn += 1;
     const mine = this.turn;
     const found = await read(this.query).then(
-      (all) => (all.length ? operationTable(all, () => this.find()) : h("p", { class: "soft" }, "No writes are remembered.")), trouble);
+      (all) => (all.length ? operationTable(all, this.rights, () => this.find()) : h("p", { class: "soft" }, "No writes are remembered.")), trouble);
     if (mine === this.turn) this.element.replaceChildren(found);
   }
 }
@@ -309,9 +325,10 @@ const WORDS = /** @type {Record<string, string>} */ ({ queued: "pending", runnin
 
 /**
  * Writes, with what can be done about them.
- * @param {any[]} all @param {() => unknown} again called when something was done @param {boolean} [ofAll] whether they are of several resources
+ * @param {any[]} all @param {import("./session.js").Rights} rights @param {() => unknown} again called when something was done
+ * @param {boolean} [ofAll] whether they are of several resources
  */
-export function operationTable(all, again, ofAll = false) {
+export function operationTable(all, rights, again, ofAll = false) {
   const act = (/** @type {string} */ text, /** @type {string} */ method, /** @type {string} */ path) =>
     button(text, async (/** @type {any} */ event) => {
       const place = event.target.parentElement;
@@ -332,7 +349,7 @@ export function operationTable(all, again, ofAll = false) {
       h("td", { class: "number" }, String(op.attempts)),
       h("td", null,
         op.error && h("span", { class: "why" }, op.error.detail ?? cell(op.error)),
-        op.state === "parked" && h("span", { class: "actions" },
+        op.state === "parked" && may(rights, "operations", op.dio) && h("span", { class: "actions" },
           act("Retry", "POST", `/operations/${op.id}/retry`), act("Discard", "DELETE", `/operations/${op.id}`))));
   return table("Writes", ["State", "Write", ofAll ? "Resource" : [], "Row", "Accepted", "#Attempts", "Remarks"].flat(), all.map(line));
 }

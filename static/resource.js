@@ -9,16 +9,17 @@ import { live, Problem } from "./diorama.js";
 import { badge, button, failure, field, h, link, number, select, trouble } from "./dom.js";
 import { Grid } from "./grid.js";
 import * as queries from "./query.js";
-import { at, hasToken, isUnknown, options, read, reasons, segment } from "./session.js";
+import { at, isUnknown, may, options, read, reasons, segment } from "./session.js";
+import { signIn } from "./sign-in.js";
 import { Written } from "./written.js";
 
 /** @typedef {import("./query.js").Column} Column */
 
 /** @type {import("./explorer.js").Page} */
-export async function resource(host, { parts: [name], query }, failed) {
+export async function resource(host, { parts: [name], query }, failed, rights) {
   const path = `/${segment(name)}`;
   const schema = await read(`${path}/_schema`);
-  const view = new View(name, path, schema, failed);
+  const view = new View(name, path, schema, failed, rights);
   host.replaceChildren(...view.elements);
   view.show(query);
   return { end: () => view.end(), change: (place) => view.show(place.query) };
@@ -28,12 +29,16 @@ export async function resource(host, { parts: [name], query }, failed) {
 const now = () => queries.parsePlace(location.hash).query;
 
 class View {
-  /** @param {string} name @param {string} path @param {any} schema @param {(error: unknown) => void} failed */
-  constructor(name, path, schema, failed) {
+  /**
+   * @param {string} name @param {string} path @param {any} schema @param {(error: unknown) => void} failed
+   * @param {import("./session.js").Rights} rights
+   */
+  constructor(name, path, schema, failed, rights) {
     this.name = name;
     this.path = path;
     this.id = schema.id;
     this.failed = failed;
+    this.follows = may(rights, "events", name);
     this.columns = /** @type {Column[]} */ (schema.columns.filter((/** @type {Column} */ { flags }) => !flags.includes("hidden")));
     this.chosen = /** @type {Column[]} */ ([]);
     this.rows = /** @type {ReturnType<typeof live> | undefined} */ (undefined);
@@ -59,7 +64,9 @@ class View {
       h("div", { class: "title" },
         h("h1", null, name),
         h("p", null, this.count, " rows ", this.state, " ", this.news),
-        h("p", { class: "actions" }, link("Events", `#${path}/events`), share(path), newRow(path, schema))),
+        h("p", { class: "actions" },
+          this.follows ? link("Events", `#${path}/events`) : button("Read again", () => this.rows?.move(...this.grid.page())),
+          share(path, rights.credentials && rights.name !== null), newRow(path, schema))),
       h("div", { class: "tools" },
         h("div", { role: "search" }, field("Search", this.words.control)),
         h("div", { class: "wide" }, field("Query", this.written.control)),
@@ -135,6 +142,8 @@ class View {
     const [offset, limit] = this.grid.page();
     this.rows = live(at(this.path), new URLSearchParams([...shown, ["offset", `${offset}`], ["limit", `${limit}`]]), {
       ...options(),
+      renew: signIn,
+      follow: this.follows,
       onChange: (found, about) => isOld() || this.#take(found, about),
       onState: (state) => isOld() || this.#say(state, isOld),
     });
@@ -153,8 +162,11 @@ class View {
 
   /** @param {import("./diorama.js").State} state @param {() => boolean} isOld */
   async #say({ status, transport, error }, isOld) {
+    // The page has the columns and actions of other rules.
+    if (error?.close === 4403) return this.failed(error);
+    if (isUnknown(error) && status === "offline") return;
     const refused = error instanceof Problem;
-    const word = status === "offline" && refused ? "not ready" : status;
+    const word = status === "offline" && refused ? "not ready" : status === "loaded" ? "not followed" : status;
     this.state.replaceChildren(badge(word, status === "live" ? "good" : status === "failed" ? "bad" : "busy"));
     this.state.title = transport ? `by ${transport}` : "";
     if (isUnknown(error)) return this.failed(error);
@@ -238,8 +250,8 @@ function menu(summary, content) {
   return box;
 }
 
-/** The query, to take elsewhere. @param {string} path */
-function share(path) {
+/** The query, to take elsewhere. @param {string} path @param {boolean} guarded whether it needs a token there */
+function share(path, guarded) {
   const text = () => queries.readable(now());
   const url = () => `${at(path)}${text() && `?${text()}`}`;
   const said = h("span", { class: "soft why", role: "status" });
@@ -252,8 +264,8 @@ function share(path) {
     });
   return menu(h("summary", null, "Copy"), [
     copy("URL", url),
-    copy("curl", () => queries.asCurl(url(), hasToken())),
-    copy("fetch", () => queries.asFetch(url(), hasToken())),
+    copy("curl", () => queries.asCurl(url(), guarded)),
+    copy("fetch", () => queries.asFetch(url(), guarded)),
     copy("Query string", text),
     said,
   ]);

@@ -4,6 +4,7 @@ import { get, list, patch, Problem, remove, subscribe } from "./diorama.js";
 import { write } from "./json.js";
 import { isWord, parameter } from "./query.js";
 import { at, options, segment, send } from "./session.js";
+import { signIn } from "./sign-in.js";
 
 /** @typedef {import("./diorama.js").Row} Row */
 /** @typedef {{ record?: Row, etag?: string }} Version */
@@ -11,7 +12,7 @@ import { at, options, segment, send } from "./session.js";
 /**
  * @param {string} path of its resource @param {string} column of ids @param {string} id
  * @returns {{ get(): Promise<Version>, patch(changes: Row, etag?: string): Promise<unknown>, remove(etag?: string): Promise<unknown>,
- *   subscribe(about: Pick<Parameters<typeof subscribe>[2], "since" | "onFrame">): ReturnType<typeof subscribe> }}
+ *   subscribe(about: Pick<Parameters<typeof subscribe>[2], "since" | "onFrame" | "onState">): ReturnType<typeof subscribe> }}
  */
 export function rowAt(path, column, id) {
   if (isWord(id)) return byFilter(path, column, id);
@@ -19,7 +20,7 @@ export function rowAt(path, column, id) {
     get: () => get(at(path), id, options()),
     patch: (changes, ifMatch) => patch(at(path), id, changes, { ...options(), ifMatch }),
     remove: (ifMatch) => remove(at(path), id, { ...options(), ifMatch }),
-    subscribe: (about) => subscribe(`${at(path)}/${segment(id)}`, "", { ...options(), ...about }),
+    subscribe: (about) => subscribe(`${at(path)}/${segment(id)}`, "", { ...options(), renew: signIn, ...about }),
   };
 }
 
@@ -47,6 +48,6 @@ function byFilter(path, column, id) {
     get: find,
     patch: (changes, etag) => change("PATCH", etag, changes),
     remove: (etag) => change("DELETE", etag),
-    subscribe: (about) => subscribe(at(path), filter, { ...options(), ...about }),
+    subscribe: (about) => subscribe(at(path), filter, { ...options(), renew: signIn, ...about }),
   };
 }

@@ -1,31 +1,52 @@
-/** The server that this page came from, and the token that it may want. */
+/** The server that this page came from, who its user is there, and what that user may do. */
 
 import { list, Problem } from "./diorama.js";
-import { parse, write } from "./json.js";
+import { own, parse, write } from "./json.js";
+
+/**
+ * The answer of `/_access`. `columns` has the columns by action, for actions that are restricted to some.
+ * @typedef {{ can: string[], columns: Record<string, string[]> }} ResourceRights
+ * @typedef {{ name: string | null, role: string, credentials: boolean, session: boolean, everywhere: string[],
+ *   resources: Record<string, ResourceRights> }} Rights
+ */
 
 /** Where the gateway is: its address without a slash at the end. */
 export const base = new URL("..", import.meta.url).href.replace(/\/$/, "");
 
-const token = () => sessionStorage.getItem("diorama.token") ?? undefined;
+/** What every request for rows needs: numbers as they are written. The browser adds the session. */
+export const options = () => ({ json: { parse, stringify: write } });
 
-/** What every request for rows needs: a token, and numbers as they are written. */
-export const options = () => ({ token: token(), json: { parse, stringify: write } });
+/** Header of requests without a body: without TLS a browser does not say which page sends the session. */
+const OWN = { "X-Requested-With": "diorama" };
 
-/** @returns {Record<string, string>} */
-function bearer() {
-  const known = token();
-  return known ? { Authorization: `Bearer ${known}` } : {};
-}
+/** The user, and what it may do at the moment. @returns {Promise<Rights>} */
+export const rights = () => read("/_access");
 
-/** Whether there is a token. */
-export const hasToken = () => Boolean(token());
+/** Whether the user may do something with a resource. @param {Rights} rights @param {string} verb @param {string} name */
+export const may = (rights, verb, name) => Boolean(own(rights.resources, name)?.can.includes(verb));
 
-/** Keeps a token while the tab is open, if the server knows it: else it throws what the server says. @param {string} given */
-export async function keepToken(given) {
+/** The resources with which the user may do something. @param {Rights} rights @param {string[]} verbs */
+export const namesWith = (rights, ...verbs) => Object.keys(rights.resources).filter((name) => verbs.some((verb) => may(rights, verb, name)));
+
+/** Begins a session with a key or token, which is not kept; throws what the server says against it. @param {string} given */
+export async function beginSession(given) {
   // A header holds no others, and neither does a token.
   if (/[^!-~]/.test(given)) throw new Problem({ detail: "the token is not known", hint: "It has characters that no token has.", status: 401 });
-  await list(at("/"), "", { token: given });
-  sessionStorage.setItem("diorama.token", given);
+  const response = await fetch(at("/_session"), { method: "POST", headers: { Authorization: `Bearer ${given}` } });
+  if (!response.ok) throw await problemOf(response);
+}
+
+/** Ends the session, and with it what it has opened in other tabs. */
+export async function endSession() {
+  const response = await fetch(at("/_session"), { method: "DELETE" });
+  // A session that has ended already is what was asked for.
+  if (!response.ok && response.status !== 401) throw await problemOf(response);
+}
+
+/** @param {Response} response */
+async function problemOf(response) {
+  const said = await response.json().catch(() => undefined);
+  return new Problem({ detail: `the server answered ${response.status}`, ...said, status: response.status });
 }
 
 /** The address of an API path. @param {string} path */
@@ -36,19 +57,16 @@ export const at = (path) => base + path;
  * @param {string} path
  * @returns {Promise<any>}
  */
-export const read = async (path) => (await list(at(path), "", { token: token() })).rows;
+export const read = async (path) => (await list(at(path))).rows;
 
 /**
  * Sends what changes something that is no row.
  * @param {string} method @param {string} path @param {{ body?: string, headers?: Record<string, string> }} [more]
  */
 export async function send(method, path, { body, headers } = {}) {
-  // Whoever sends to a webhook proves that otherwise.
-  const own = /^\/webhooks\/[^/]+$/.test(path) ? {} : bearer();
-  const response = await fetch(at(path), { method, body, headers: { ...own, ...headers } });
-  const said = await response.json().catch(() => undefined);
-  if (!response.ok) throw new Problem({ detail: `the server answered ${response.status}`, ...said, status: response.status });
-  return said;
+  const response = await fetch(at(path), { method, body, headers: { ...OWN, ...headers } });
+  if (!response.ok) throw await problemOf(response);
+  return response.json().catch(() => undefined);
 }
 
 /**
@@ -56,17 +74,16 @@ export async function send(method, path, { body, headers } = {}) {
  * @param {string} path @param {number[]} [also]
  */
 export async function text(path, also = []) {
-  const response = await fetch(at(path), { headers: bearer() });
+  const response = await fetch(at(path), { headers: OWN });
   if (response.ok || also.includes(response.status)) return response.text();
-  const said = await response.json().catch(() => undefined);
-  throw new Problem({ detail: `the server answered ${response.status}`, ...said, status: response.status });
+  throw await problemOf(response);
 }
 
 /** Whether the server is not there, or not yet able: what may be over when it is tried again. @param {any} error */
 export const isPassing = (error) =>
   error instanceof TypeError || (error instanceof Problem && [429, 502, 503, 504].includes(/** @type {any} */ (error).status));
 
-/** @param {any} error */
+/** Whether the server asks who the user is. @param {any} error */
 export const isUnknown = (error) => error instanceof Problem && /** @type {any} */ (error).status === 401;
 
 /** `/readyz` says how things are also when it says no. @returns {Promise<any>} */

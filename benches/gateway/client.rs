@@ -138,6 +138,14 @@ impl Connection {
         assert_eq!(head.status, ask.status, "{}", String::from_utf8_lossy(&self.buffer));
     }
 
+    /// Asks once more. Returns the status and the seconds of `Retry-After`.
+    pub(crate) async fn status(&mut self, ask: &Ask) -> std::io::Result<(u16, Option<u64>)> {
+        let head = self.exchange(ask).await?;
+        let text = String::from_utf8_lossy(&self.buffer[..head.end]);
+        let retry_after = text.lines().find_map(|line| line.strip_prefix("retry-after: ")?.parse().ok());
+        Ok((head.status, retry_after))
+    }
+
     /// Sends a request and reads its whole answer.
     async fn exchange(&mut self, ask: &Ask) -> std::io::Result<Head> {
         self.stream.write_all(&ask.bytes).await?;

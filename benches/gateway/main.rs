@@ -1,15 +1,17 @@
 //! The gateway beside a bare axum handler that returns prebuilt bytes of the same length with the same headers.
 //!
 //! `cargo bench --bench gateway` prints one table: requests per second of *server CPU* and their ratio, case by case; options
-//! follow `--`: `--rows N` or `--sizes` (10,000, 100,000 and 1,000,000 one after the other), `--rounds N`, `--seconds S` (of a round), `--only WORD` (in a case's name), `--deliveries`, `--writes`
-//! or `--sockets` for nothing but the table of those. Server and client have a core each. Rounds of all servers alternate, since other programs
+//! follow `--`: `--rows N` or `--sizes` (10,000, 100,000 and 1,000,000 one after the other), `--rounds N`, `--seconds S` (of a round), `--only WORD` (in a case's name), `--deliveries`, `--writes`,
+//! `--sockets` or `--scopes` for nothing but the table of those. Server and client have a core each. Rounds of all servers alternate, since other programs
 //! use the machine. Nothing is asserted about speed.
 
 mod cases;
+#[expect(dead_code, reason = "other benchmarks use more of it")]
 mod client;
 mod deliveries;
 #[path = "../products/mod.rs"]
 mod products;
+mod scopes;
 mod servers;
 mod sockets;
 mod writes;
@@ -45,6 +47,9 @@ fn main() {
     if arguments.iter().any(|argument| argument == "--serve-sockets-bare") {
         return runtime().block_on(sockets::bare());
     }
+    if let Some(folder) = value("--serve-scopes") {
+        return runtime().block_on(scopes::serve(rows, Path::new(folder)));
+    }
     let pinned = pin_client();
     let only_of = |word: &str| arguments.iter().any(|argument| argument == word);
     let (deliveries, writes) = (only_of("--deliveries"), only_of("--writes"));
@@ -61,6 +66,7 @@ fn main() {
             (true, _) => compare_deliveries(&plan).await,
             (_, true) => writes::compare(&plan).await,
             _ if only_of("--sockets") => sockets::compare(&plan).await,
+            _ if only_of("--scopes") => scopes::compare(&plan, number("--rows", 10_000)).await,
             _ if only_of("--sizes") => {
                 for rows in [10_000, 100_000, 1_000_000] {
                     compare(&Plan { rows, ..plan.clone() }).await;

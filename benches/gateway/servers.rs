@@ -137,7 +137,7 @@ pub(crate) async fn library(rows: usize, folder: &Path) {
     let schema = schema();
     let mut list = Rows::with_layout(std::sync::Arc::clone(schema.layout()));
     for at in 0..rows {
-        list.push_body(id(at).into(), Row::encode(&id(at), &record(at), schema.layout()));
+        list.push_body(&id(at), &Row::encode(&id(at), &record(at), schema.layout()));
     }
     let lens = Lens::new()
         .cache_at(folder.join("library.redb"))

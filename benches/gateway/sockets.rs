@@ -31,9 +31,9 @@ use crate::{Plan, products, ready, text};
 /// Rows that change in turn.
 const ROWS: usize = 1_000;
 /// An event is there by then, or it is not counted.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or_default()
 }
@@ -49,7 +49,7 @@ fn stamped(at: usize) -> Record {
 }
 
 /// Publishes `count` events, `rate` a second whether or not those before are done; all at once if that is 0.
-async fn publish<F>((count, rate): (usize, u64), one: impl Fn(usize) -> F)
+pub(crate) async fn publish<F>((count, rate): (usize, u64), one: impl Fn(usize) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -131,10 +131,10 @@ async fn follow(mut socket: WebSocket, mut events: broadcast::Receiver<Utf8Bytes
 
 /// What sockets have received.
 #[derive(Default)]
-struct Heard {
+pub(crate) struct Heard {
     /// Microseconds from publication.
-    times: Vec<u32>,
-    bytes: u64,
+    pub(crate) times: Vec<u32>,
+    pub(crate) bytes: u64,
 }
 
 /// Prints a line for each case and server.
@@ -159,7 +159,7 @@ pub(crate) async fn compare(plan: &Plan) {
     }
 }
 
-fn fresh(folder: &Path) -> std::path::PathBuf {
+pub(crate) fn fresh(folder: &Path) -> std::path::PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let folder = folder.join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
     std::fs::create_dir(&folder).expect("a folder");
@@ -173,11 +173,11 @@ async fn round(server: &Server, sockets: usize, stalled: usize, (count, rate): (
         if at < stalled { asleep.push(stream) } else { streams.push(stream) }
     }
     let mut readers = JoinSet::new();
-    for stream in streams {
+    for mut stream in streams {
         readers.spawn(async move {
             let mut heard = Heard::default();
             // Whoever has not heard all by then says what it has.
-            let _ = timeout(PATIENCE, read(stream, count, &mut heard)).await;
+            let _ = timeout(PATIENCE, read(&mut stream, count, &mut heard)).await;
             heard
         });
     }
@@ -198,13 +198,20 @@ async fn round(server: &Server, sockets: usize, stalled: usize, (count, rate): (
 }
 
 async fn connect(server: SocketAddr, stalls: bool) -> TcpStream {
+    subscribe(server, "/products/events", "", stalls).await
+}
+
+/// Opens an event socket. `headers` are whole lines.
+pub(crate) async fn subscribe(server: SocketAddr, path: &str, headers: &str, stalls: bool) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     if stalls {
         socket.set_recv_buffer_size(4 << 10).expect("a small buffer");
     }
     let mut stream = socket.connect(server).await.expect("a connection");
-    let head = "GET /products/events?heartbeat=60 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let head = format!(
+        "GET {path}?heartbeat=60 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{headers}\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).await.expect("a request");
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
@@ -215,7 +222,7 @@ async fn connect(server: SocketAddr, stalls: bool) -> TcpStream {
 }
 
 /// Reads until `count` events have come; conflated ones stand for those that they replace.
-async fn read(mut stream: TcpStream, count: usize, heard: &mut Heard) -> std::io::Result<()> {
+pub(crate) async fn read(stream: &mut TcpStream, count: usize, heard: &mut Heard) -> std::io::Result<()> {
     let mut buffer = Vec::with_capacity(16 << 10);
     while heard.times.len() < count {
         if stream.read_buf(&mut buffer).await? == 0 {

@@ -3,6 +3,7 @@
 use diorama::{Column, ColumnType, Record, Schema};
 
 /// The shape of [`record`].
+#[allow(dead_code, reason = "not every benchmark declares it")]
 pub(crate) fn schema() -> Schema {
     let text = |name: &str| Column::new(name, ColumnType::String);
     let number = |name: &str| Column::new(name, ColumnType::Integer);

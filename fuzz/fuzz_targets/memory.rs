@@ -43,7 +43,7 @@ static FILES: LazyLock<(Runtime, TempDir)> = LazyLock::new(|| {
 });
 static HOOKS: LazyLock<Vec<Hook>> = LazyLock::new(|| {
     let presets = PRESETS.iter().map(|name| {
-        let only = (!["airtable", "dropbox", "mailgun", "twilio"].contains(name)).then_some("a");
+        let only = (!["airtable", "dropbox", "mailgun", "row", "twilio"].contains(name)).then_some("a");
         Format::Map(preset(name, only, "", &["map"]).expect("presets load"))
     });
     let formats = [Format::Native, Format::CloudEvents { batches: true }].into_iter().chain(presets);

@@ -67,7 +67,7 @@ static HOOKS: LazyLock<Vec<Hook>> = LazyLock::new(|| {
         Scheme::Graph(Graph::new(["0f6e1f2d-a-secret-that-nobody-guesses"]).expect("a client state")),
     ];
     let presets = PRESETS.iter().map(|name| {
-        let only = (!["airtable", "dropbox", "mailgun", "twilio"].contains(name)).then_some("a");
+        let only = (!["airtable", "dropbox", "mailgun", "row", "twilio"].contains(name)).then_some("a");
         Format::Map(preset(name, only, "", &["map"]).expect("presets load"))
     });
     let formats: Vec<_> = [Format::Native, Format::CloudEvents { batches: true }].into_iter().chain(presets).collect();

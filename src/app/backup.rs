@@ -26,7 +26,12 @@ const BLOCK: u64 = 512;
 pub(super) struct Files {
     pub(super) cache: Option<(PathBuf, RedbCache)>,
     pub(super) journal: Option<(PathBuf, RedbJournal)>,
+    /// Name of the server with the rows, which are not backed up.
+    pub(super) server: Option<String>,
 }
+
+/// File of a backup that says where the rows are, if they are on a server.
+const ELSEWHERE: &str = "rows-are-not-in-this-backup.txt";
 
 impl Files {
     /// Returns a backup provider for these files; `None` if there are none.
@@ -85,6 +90,14 @@ impl Files {
             }
             cache.write(&folder.path().join(&name))?;
             names.push(name);
+        }
+        if let Some(server) = &self.server {
+            let text = format!(
+                "The rows are in the cache at {server}, and not in this backup, which has the journal only.\n\
+                 A server that starts with both continues; without the cache, it reads its sources again.\n"
+            );
+            std::fs::write(folder.path().join(ELSEWHERE), text).map_err(|error| failed(&error))?;
+            names.push(ELSEWHERE.into());
         }
         let size = |name: &String| Ok(std::fs::metadata(folder.path().join(name))?.len());
         let sizes = names.iter().map(size).collect::<io::Result<Vec<u64>>>().map_err(|error| failed(&error))?;

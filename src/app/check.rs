@@ -72,7 +72,7 @@ fn of_dio(hooks: &[HookSpec], dio: &str) -> Vec<HookSpec> {
 fn missing_folders(config: &Config) -> impl Iterator<Item = String> {
     let cache = match &config.lens.cache {
         CacheAt::File(path) => Some(path.clone()),
-        CacheAt::Memory => None,
+        CacheAt::Memory | CacheAt::Server(_) => None,
     };
     [("cache", cache), ("journal", super::journal_path(&config.lens))].into_iter().filter_map(|(key, path)| {
         let path = path?;

@@ -2,10 +2,10 @@
 
 use axum::http::HeaderName;
 
-use crate::config::{AuthScheme, EventsSpec, FeedSpec, HookAuth, HookSpec, InboxSpec, IntakeSpec, Secret};
+use crate::config::{AuthScheme, EventsSpec, FeedSpec, HookAuth, HookSpec, InboxSpec, IntakeSpec, OutboxSpec, Secret};
 use diorama_connect::FeedFormat;
 use diorama_core::dio::Settings;
-use diorama_core::journal::InboxLimits;
+use diorama_core::journal::{InboxLimits, OutboxLimits};
 use diorama_gateway::webhook::{Hook, HookOptions};
 use diorama_inbound::signature::{
     Contentful, Gitlab, Graph, Mailgun, Message, Sns, Standard, TimedHeader, Twilio, UrlToken,
@@ -44,6 +44,16 @@ pub(super) fn inbox(spec: &InboxSpec) -> InboxLimits {
         bytes: spec.bytes.map_or(default.bytes, |bytes| bytes as u64),
         age: spec.age.unwrap_or(default.age),
         claims: spec.claims.unwrap_or(default.claims),
+    }
+}
+
+/// Builds the limits for deliveries to send.
+pub(super) fn outbox(spec: &OutboxSpec) -> OutboxLimits {
+    let default = OutboxLimits::default();
+    OutboxLimits {
+        count: spec.count.unwrap_or(default.count),
+        bytes: spec.bytes.map_or(default.bytes, |bytes| bytes as u64),
+        age: spec.age.unwrap_or(default.age),
     }
 }
 
@@ -216,7 +226,7 @@ mod tests {
     fn every_format_of_the_configuration_is_supported() {
         assert_eq!(FORMATS[3..], PRESETS);
         for format in FORMATS {
-            let without = ["native", "cloudevents", "map", "airtable", "dropbox", "mailgun", "twilio"];
+            let without = ["native", "cloudevents", "map", "airtable", "dropbox", "mailgun", "row", "twilio"];
             let only = if without.contains(&format) { "" } else { "only = \"b\"\n" };
             let map = if format == "map" { "map = { op = \"invalidate\" }\n" } else { "" };
             let config =

@@ -82,14 +82,21 @@ pub(super) async fn open(spec: &DioSpec) -> Result<Vista> {
     spec.source.open(request).await
 }
 
-/// Delivers one write over a route, whose target detects repeated operations by their id. If the target does not have the row,
-/// because it is in the source only, a change is delivered as the whole row; `whole` returns the row after the write.
+/// Delivers one write over a route. A change is delivered as the whole row if the target takes no other, or does not have the row,
+/// because it is in the source only; `whole` returns the row after the write.
 pub(super) async fn deliver(
     target: Arc<Vista>,
     operation: Option<OpId>,
     op: WriteOp,
-    whole: impl FnOnce() -> Option<Record>,
+    whole: impl Fn() -> Option<Record>,
 ) -> Result<()> {
+    let op = match op {
+        WriteOp::Patch { id, .. } if target.shell().takes_whole_rows() => {
+            let record = whole().ok_or_else(|| Error::NotFound { id: id.clone() })?;
+            WriteOp::Replace { id, record }
+        }
+        op => op,
+    };
     match (write(&target, operation, &op).await, op) {
         // The source has the row, and the route has nothing to delete.
         (Err(Error::NotFound { .. }), WriteOp::Delete { .. }) => Ok(()),
@@ -117,7 +124,6 @@ pub(super) fn settings(spec: &DioSpec, config: &Config, settings: &mut Settings)
     settings.drain_timeout = config.server.drain_timeout;
     settings.log_in_memory = spec.log_in_memory;
     settings.routed_ttl = spec.routed_ttl;
-    settings.route_writes_once = spec.write.is_some();
     let or = |own: Option<Duration>, default: &mut Duration| *default = own.unwrap_or(*default);
     or(spec.max_age, &mut settings.retry.max_age);
     or(spec.attempt_timeout, &mut settings.retry.attempt_timeout);
@@ -127,9 +133,11 @@ pub(super) fn settings(spec: &DioSpec, config: &Config, settings: &mut Settings)
     settings.indexes.clone_from(&spec.indexes);
     settings.max_indexes = spec.max_indexes.unwrap_or(settings.max_indexes);
     settings.index_memory = spec.index_memory.unwrap_or(settings.index_memory);
-    settings.write_concurrency = spec.write_concurrency.unwrap_or(settings.write_concurrency);
+    settings.column_memory = spec.column_memory.unwrap_or(settings.column_memory);
+    let lanes = spec.write.as_ref().filter(|_| spec.order_by_row != Some(false)).map(|route| route.concurrency());
+    settings.write_concurrency = spec.write_concurrency.or(lanes).unwrap_or(settings.write_concurrency);
     settings.unknown_columns = unknown_columns(spec);
-    settings.write_order = if spec.order_by_row { WriteOrder::Row } else { WriteOrder::Queue };
+    settings.write_order = if spec.order_by_row == Some(true) { WriteOrder::Row } else { WriteOrder::Queue };
     or(spec.head_patience, &mut settings.head_patience);
     settings.on_unknown = if spec.park_unknown { OnUnknown::Park } else { OnUnknown::Retry };
 }
@@ -176,7 +184,6 @@ mod tests {
             (defaults.refresh_timeout, defaults.read_timeout),
             (Duration::from_secs(300), Duration::from_secs(30))
         );
-        assert!(!defaults.route_writes_once);
         assert_eq!((defaults.write_order, defaults.head_patience), (WriteOrder::Queue, Duration::from_secs(60)));
         let configured = read(
             "write_order = \"row\"\nhead_patience = \"5m\"\nmax_age = \"1h\"\non_unknown = \"park\"\nattempt_timeout = \"3s\"\nwrite_concurrency = 4\n\
@@ -190,7 +197,6 @@ mod tests {
             (configured.refresh_timeout, configured.read_timeout),
             (Duration::from_secs(60), Duration::from_secs(5))
         );
-        assert!(configured.route_writes_once);
     }
     #[cfg(feature = "sqlite")]
     #[tokio::test]
@@ -203,7 +209,8 @@ mod tests {
         database.execute_batch(sql).unwrap();
         let text = "[dio.a]\nsource = { csv = \"a.csv\" }\nwrite = { sqlite = \"shop.db\", table = \"a\" }";
         let config = Config::parse(text, &dir.path().join("diorama.toml"), &|_| None).unwrap();
-        let target = config.dios[0].write.as_ref().unwrap().open("a").await.unwrap();
+        let schema = Arc::new(Schema::new("id", Vec::new()));
+        let target = config.dios[0].write.as_ref().unwrap().open("a", &schema).await.unwrap();
         let tables = "SELECT count(*) FROM sqlite_master WHERE name = '_diorama_ops'";
         let count = |sql: &str| database.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(count(tables), 0, "the table is not created before it is needed");

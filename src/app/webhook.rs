@@ -10,7 +10,6 @@ use jiff::Timestamp;
 
 use super::{Failure, OTHER, hooks, say, source};
 use crate::config::{Config, DioSpec, HookSpec};
-use diorama_core::cache::MemoryCache;
 use diorama_core::dio::{Dio, DioEvent, Settings};
 use diorama_core::journal::DeliveryState;
 use diorama_core::lens::Lens;
@@ -113,7 +112,7 @@ impl Scratch {
     async fn open(config: &Config, spec: &DioSpec) -> Result<Scratch, Failure> {
         let wrong = |error: Error| Failure::config(format!("[dio.{}] {error}", spec.name));
         let vista = source::open(spec).await.map_err(wrong)?;
-        let builder = Lens::new().cache_source(MemoryCache::default()).on_start(super::list).on_refresh(super::list);
+        let builder = Lens::new().no_cache().on_start(super::list).on_refresh(super::list);
         let lens = builder.build().map_err(wrong)?;
         let quiet = |settings: &mut Settings| {
             source::settings(spec, config, settings);

@@ -53,8 +53,8 @@ pub struct DioSpec {
     pub unknown_columns: Option<bool>,
     /// Maximum number of concurrent deliveries to the source.
     pub write_concurrency: Option<usize>,
-    /// True if a failing write delays only the writes of its own row.
-    pub order_by_row: bool,
+    /// True if a failing write delays only the writes of its own row, false if it delays all later ones.
+    pub order_by_row: Option<bool>,
     /// Maximum time for which one write may delay all others while the source answers other requests.
     pub head_patience: Option<Duration>,
     /// Age at which an undeliverable write is parked.
@@ -69,6 +69,8 @@ pub struct DioSpec {
     pub max_indexes: Option<usize>,
     /// Maximum size of all indexes in bytes.
     pub index_memory: Option<usize>,
+    /// Maximum size of all columns that scans keep, in bytes.
+    pub column_memory: Option<usize>,
     /// Timeout of a list of the source.
     pub refresh_timeout: Option<Duration>,
     /// Timeout of any other read of the source.
@@ -121,7 +123,7 @@ impl DioSpec {
             allow_shrink: false,
             unknown_columns: None,
             write_concurrency: None,
-            order_by_row: false,
+            order_by_row: None,
             head_patience: None,
             max_age: None,
             attempt_timeout: None,
@@ -129,6 +131,7 @@ impl DioSpec {
             indexes: Vec::new(),
             max_indexes: None,
             index_memory: None,
+            column_memory: None,
             refresh_timeout: None,
             read_timeout: None,
             reread_rate: None,
@@ -143,7 +146,7 @@ impl DioSpec {
         let source = source(&name, &reader, connections);
         let feed = match reader.is_text("feed") {
             true => source.as_ref().and_then(|source| FeedSpec::of_source(&name, &reader, &**source)),
-            false => reader.table("feed").and_then(|feed| FeedSpec::read(&name, feed)),
+            false => reader.table("feed").and_then(|feed| FeedSpec::read(&name, feed, connections)),
         };
         let ack = reader.word("ack", &["journal", "applied", "memory"]);
         let spec = DioSpec {
@@ -164,7 +167,7 @@ impl DioSpec {
             allow_shrink: reader.flag("allow_shrink").unwrap_or(false),
             unknown_columns: reader.word("unknown_columns", &["keep", "reject"]).map(|word| word == "keep"),
             write_concurrency: reader.number("write_concurrency").and_then(|lanes| usize::try_from(lanes).ok()),
-            order_by_row: reader.word("write_order", &["queue", "row"]) == Some("row"),
+            order_by_row: reader.word("write_order", &["queue", "row"]).map(|order| order == "row"),
             head_patience: reader.duration("head_patience"),
             max_age: reader.duration("max_age"),
             attempt_timeout: reader.duration("attempt_timeout"),
@@ -172,6 +175,7 @@ impl DioSpec {
             indexes: reader.texts("indexes").unwrap_or_default(),
             max_indexes: reader.count("max_indexes", 0..=1_000),
             index_memory: reader.size("index_memory", 0..=1 << 40),
+            column_memory: reader.size("column_memory", 0..=1 << 40),
             refresh_timeout: reader.duration("refresh_timeout"),
             read_timeout: reader.duration("read_timeout"),
             reread_rate: reader.count("reread_rate", 1..=100_000).and_then(|rate| u32::try_from(rate).ok()),
@@ -322,7 +326,7 @@ pub(super) fn build_or_report<T>(
 }
 
 /// Formats alternatives as `a`, `a or b`, `a, b or c`.
-fn alternatives<'f>(forms: impl Iterator<Item = &'f str>) -> String {
+pub(super) fn alternatives<'f>(forms: impl Iterator<Item = &'f str>) -> String {
     let forms: Vec<&str> = forms.collect();
     match forms.split_last() {
         Some((last, [])) => (*last).to_string(),

@@ -6,7 +6,8 @@ use diorama_connect::{Connector, Feed, FollowMode, Source};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::dio::{ChosenConnector, build_or_report, choose_connector};
+use super::connection::{Connected, Connections};
+use super::dio::{ChosenConnector, alternatives, build_or_report, choose_connector};
 use super::value::Reader;
 use super::webhook::HookSpec;
 
@@ -34,23 +35,24 @@ impl FeedSpec {
     }
 
     /// Reads the table; `None` if it has a mistake.
-    pub(super) fn read(dio: &str, reader: Reader<'_>) -> Option<FeedSpec> {
+    pub(super) fn read(dio: &str, reader: Reader<'_>, connections: &Connections<'_>) -> Option<FeedSpec> {
         let registry = reader.context.registry;
-        let feed = match choose_connector(
-            &reader,
-            registry.connectors().filter(|connector| connector.feed_form().is_some()),
-        ) {
-            ChosenConnector::One(connector) => build_or_report(&reader, connector, || connector.feed(&reader)),
+        let connection = connections.of(&reader);
+        let connectors = registry.connectors().filter(|connector| connector.feed_form().is_some());
+        let feed = match choose_connector(connection.unwrap_or(&reader), connectors) {
+            ChosenConnector::One(connector) => build_or_report(&reader, connector, || match connection {
+                Some(connection) => connector.feed(&Connected { own: &reader, connection }),
+                None => connector.feed(&reader),
+            }),
             ChosenConnector::LeftOut => None,
             ChosenConnector::NoneOrSeveral => {
-                let form = registry.connectors().find_map(Connector::feed_form).unwrap_or_default();
-                let form = form.trim_matches(['{', '}', ' ']);
-                reader.problem(reader.at, format!("[dio.{dio}.feed] requires {form}"));
+                let forms = alternatives(registry.connectors().filter_map(Connector::feed_form));
+                reader.problem(reader.at, format!("[dio.{dio}.feed] must be {forms}"));
                 None
             }
         };
-        // The default format is that of another Diorama.
-        let other = reader.position("map").is_some() || reader.value("format").is_some_and(is_other);
+        let is_native = feed.as_ref().is_some_and(|feed| !feed.reads_events());
+        let other = is_native || reader.position("map").is_some() || reader.value("format").is_some_and(is_other);
         let mut format = HookSpec { feed: true, at: reader.at, ..HookSpec::open(dio) };
         if other {
             format.format(&reader);

@@ -15,8 +15,8 @@ use diorama_connect::{Registry, Source};
 use diorama_gateway::RESERVED;
 
 use super::{
-    AuditSpec, Config, ConfigError, DioSpec, HookSpec, JwtSpec, KeySpec, LensSpec, NOBODY, PUBLIC, ServerSpec,
-    WrittenKeys,
+    AuditSpec, Config, ConfigError, DioSpec, HookSpec, JwtSpec, KeySpec, LensSpec, NO_AUTHORITY, NOBODY, NotifySpec,
+    PUBLIC, ServerSpec, WrittenKeys,
 };
 
 pub(super) fn parse(
@@ -74,6 +74,8 @@ pub(super) fn read<'a>(context: &'a Context<'a>, table: &'a DeTable<'a>) -> Conf
     let loopback = server.listen.ip().is_loopback();
     let hooks = root.tables("webhook").into_iter();
     let webhooks = hooks.filter_map(|(name, reader)| HookSpec::read(name, reader, loopback, &names)).collect();
+    let notifications = root.tables("notify").into_iter();
+    let notifications = notifications.filter_map(|(name, reader)| NotifySpec::read(name, reader, &names)).collect();
     let allow = allow::read(&root, &names);
     let mut limits = Vec::new();
     for reader in root.array("limit") {
@@ -82,11 +84,15 @@ pub(super) fn read<'a>(context: &'a Context<'a>, table: &'a DeTable<'a>) -> Conf
     }
     let audit = root.table("audit").map(|reader| AuditSpec::read(reader, &lens)).unwrap_or_default();
     let written = WrittenKeys::of(table);
-    let config = Config { server, keys, jwts, lens, dios, webhooks, allow, limits, audit, written };
+    let config = Config { server, keys, jwts, lens, dios, webhooks, notifications, allow, limits, audit, written };
     if let Some(mistake) = config.access_mistake().filter(|_| complete) {
         let table = root.table("server");
         let at = |key| table.as_ref().and_then(|table| table.position(key));
-        let own = if mistake == NOBODY { at("auth") } else { at("anonymous").or(at("listen")) };
+        let own = match mistake {
+            NOBODY => at("auth"),
+            NO_AUTHORITY => root.position("key"),
+            _ => at("anonymous").or(at("listen")),
+        };
         // A value of `auth` that is not valid is reported already.
         if mistake != PUBLIC || at("auth").is_none() {
             root.problem(own.unwrap_or(0), mistake);

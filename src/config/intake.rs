@@ -56,6 +56,29 @@ impl InboxSpec {
     }
 }
 
+/// Settings of `lens.outbox`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutboxSpec {
+    /// Maximum number of stored deliveries.
+    pub count: Option<usize>,
+    /// Maximum size in bytes.
+    pub bytes: Option<usize>,
+    /// Maximum age of those that are not pending.
+    pub age: Option<Duration>,
+}
+
+impl OutboxSpec {
+    pub(super) fn read(reader: Reader<'_>) -> OutboxSpec {
+        let spec = OutboxSpec {
+            count: reader.count("count", 1..=1_000_000),
+            bytes: reader.size("bytes", 1 << 20..=4 << 30),
+            age: reader.duration("age"),
+        };
+        reader.finish();
+        spec
+    }
+}
+
 /// Settings of `lens.events`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventsSpec {

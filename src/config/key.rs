@@ -8,7 +8,7 @@ use diorama_gateway::auth::{Key, TokenHash};
 
 use super::value::{LEAST_TOKEN, Reader, Secret, nearest};
 
-/// Configuration of a key: tokens of a program, with a role.
+/// Configuration of a key: tokens or client certificates of a program, with a role.
 #[derive(Clone, Debug)]
 pub struct KeySpec {
     /// The name, which the log has.
@@ -17,6 +17,8 @@ pub struct KeySpec {
     pub tokens: Vec<Secret>,
     /// Hashes of further tokens.
     pub hashes: Vec<TokenHash>,
+    /// Names of client certificates.
+    pub certificates: Vec<String>,
     /// Role, which rules name.
     pub role: String,
     /// Claims, which rules compare with cells.
@@ -33,8 +35,11 @@ impl KeySpec {
         let mut tokens: Vec<Secret> = reader.secret_of("token", LEAST_TOKEN).into_iter().collect();
         tokens.extend(reader.secrets("tokens", LEAST_TOKEN).unwrap_or_default());
         let hashes = hashes(&reader);
-        if ["token", "tokens", "token_sha256"].iter().all(|key| reader.position(key).is_none()) {
-            let example = format!("[key.{name}] requires token = \"env:NAME\"; diorama key new {name} generates one");
+        let certificates = certificates(&reader);
+        if ["token", "tokens", "token_sha256", "certificate"].iter().all(|key| reader.position(key).is_none()) {
+            let example = format!(
+                "[key.{name}] requires token = \"env:NAME\" or certificate = \"NAME\"; diorama key new {name} generates a token"
+            );
             reader.problem(reader.at, example);
         }
         let role = reader.required_text("role");
@@ -43,6 +48,7 @@ impl KeySpec {
         let spec = KeySpec {
             tokens,
             hashes,
+            certificates,
             claims,
             verbs: verbs(&reader),
             expires: reader.time("expires"),
@@ -58,6 +64,7 @@ impl KeySpec {
         let key = Key::new(&self.name, &self.role).claims(self.claims.clone()).verbs(self.verbs);
         let key = self.tokens.iter().fold(key, |key, token| key.token(token.reveal()));
         let key = self.hashes.iter().fold(key, |key, hash| key.token_hash(*hash));
+        let key = self.certificates.iter().fold(key, |key, name| key.certificate(name));
         match self.expires {
             Some(at) => key.expires(at),
             None => key,
@@ -81,6 +88,15 @@ fn hashes(reader: &Reader<'_>) -> Vec<TokenHash> {
         reader.problem(at, "token_sha256 must be 64 hexadecimal digits: printf %s TOKEN | sha256sum prints them");
         Vec::new()
     })
+}
+
+fn certificates(reader: &Reader<'_>) -> Vec<String> {
+    let names = reader.text_or_texts("certificate").unwrap_or_default();
+    if names.iter().any(String::is_empty) {
+        let at = reader.position("certificate").unwrap_or(reader.at);
+        reader.problem(at, "certificate is empty: it is the common name of the client certificate");
+    }
+    names
 }
 
 fn verbs(reader: &Reader<'_>) -> Verbs {
@@ -145,6 +161,17 @@ mod tests {
     }
 
     #[test]
+    fn a_key_has_certificates_in_place_of_tokens_or_beside_them() {
+        let tls = "[server.tls]\ncert = \"c.pem\"\nkey = \"k.pem\"\nclient_ca = \"ca.pem\"\n";
+        let keys = "[key.a]\ncertificate = \"robot\"\nrole = \"x\"\n\
+                    [key.b]\ntoken = \"env:TOKEN\"\ncertificate = [\"c\", \"d\"]\nrole = \"x\"";
+        let config = parse(&format!("{tls}{keys}")).unwrap();
+        let own = config.keys.iter().map(|key| (key.tokens.len(), key.certificates.clone()));
+        assert_eq!(own.collect::<Vec<_>>(), [(0, vec!["robot".into()]), (1, vec!["c".into(), "d".into()])]);
+        assert!(config.is_guarded());
+    }
+
+    #[test]
     fn mistakes_in_keys_and_issuers_are_named() {
         let key = "[key.a]\ntoken = \"env:TOKEN\"\nrole = \"x\"\n";
         let jwt = "[jwt.a]\nissuer = \"https://i\"\naudience = \"d\"\n";
@@ -155,6 +182,10 @@ mod tests {
             ("[key.a]\ntoken = \"env:SHORT\"\nrole = \"x\"".into(), "shorter than 16 bytes"),
             ("[key.a]\ntoken = \"hunter2\"\nrole = \"x\"".into(), "secrets do not belong in this file"),
             ("[key.a]\ntoken_sha256 = \"abc\"\nrole = \"x\"".into(), "64 hexadecimal digits"),
+            ("[key.a]\nrole = \"x\"".into(), "or certificate = \"NAME\""),
+            ("[key.a]\ncertificate = \"\"\nrole = \"x\"".into(), "certificate is empty"),
+            ("[key.a]\ncertificate = 7\nrole = \"x\"".into(), "must be a text or an array of texts"),
+            ("[key.a]\ncertificate = \"robot\"\nrole = \"x\"".into(), "requires client_ca in [server.tls]"),
             (format!("{key}can = [\"raed\"]"), "did you mean read?"),
             (format!("{key}expires = 2027-01-01"), "must be a time like 2027-01-01T00:00:00Z"),
             (format!("{key}claims = 7"), "must be a table of values"),

@@ -71,7 +71,7 @@ impl LimitsSpec {
         for (key, limit, range) in sizes {
             *limit = reader.size(key, range).unwrap_or(*limit);
         }
-        let counts: [(&'static str, &mut usize, RangeInclusive<u64>); 10] = [
+        let counts: [(&'static str, &mut usize, RangeInclusive<u64>); 11] = [
             ("depth", &mut spec.gateway.depth, 1..=100),
             ("nodes", &mut spec.gateway.nodes, 1..=100_000_000),
             ("headers", &mut spec.headers, 16..=1_000),
@@ -82,6 +82,7 @@ impl LimitsSpec {
             ("streams", &mut spec.streams, 1..=10_000),
             ("live_queries", &mut spec.gateway.live_queries, 1..=1_000_000),
             ("live_per_address", &mut spec.gateway.live_per_address, 1..=1_000_000),
+            ("event_views", &mut spec.gateway.event_views, 1..=1_000_000),
         ];
         for (key, limit, range) in counts {
             *limit = reader.count(key, range).unwrap_or(*limit);

@@ -13,6 +13,7 @@ mod intake;
 mod jwt;
 mod key;
 mod limits;
+mod notify;
 mod problems;
 mod rates;
 mod server;
@@ -26,13 +27,14 @@ pub use audit::AuditSpec;
 pub use dio::{ColumnSpec, DioSpec};
 pub use feed::FeedSpec;
 pub use file::{File, check_name, resource_name, stem};
-pub use intake::{EventsSpec, InboxSpec, IntakeSpec};
+pub use intake::{EventsSpec, InboxSpec, IntakeSpec, OutboxSpec};
 pub use jwt::{JwtKeys, JwtSpec};
 pub use key::KeySpec;
 pub use limits::LimitsSpec;
+pub use notify::NotifySpec;
 pub use problems::{ConfigError, Problem};
-pub use server::{Access, CacheAt, LensSpec, Page, ServerSpec};
-pub(crate) use server::{NOBODY, PUBLIC};
+pub use server::{Access, CacheAt, CacheServer, LensSpec, Page, ServerSpec};
+pub(crate) use server::{NO_AUTHORITY, NOBODY, PUBLIC};
 pub use tls::{ClientAuth, PrivateKey, TlsSpec};
 pub use value::Secret;
 pub use webhook::{AuthScheme, FORMATS, HookAuth, HookSpec, RawSection, SCHEMES};
@@ -59,6 +61,8 @@ pub struct Config {
     pub dios: Vec<DioSpec>,
     /// `[webhook.NAME]`, in the file's order.
     pub webhooks: Vec<HookSpec>,
+    /// `[notify.NAME]`, in the file's order.
+    pub notifications: Vec<NotifySpec>,
     /// `[[allow]]`, in the file's order.
     pub allow: Vec<Allow>,
     /// `[[limit]]`, in the file's order.
@@ -75,11 +79,19 @@ impl Config {
         matches!(self.server.auth, Some(Access::Tokens(_))) || !self.keys.is_empty() || !self.jwts.is_empty()
     }
 
+    /// Returns true if clients can authenticate themselves by certificates.
+    fn has_client_authority(&self) -> bool {
+        self.server.tls.as_ref().is_some_and(|tls| tls.clients.is_some())
+    }
+
     /// Returns the mistake in the combination of the settings of access, if there is one.
     pub(crate) fn access_mistake(&self) -> Option<&'static str> {
         match self.server.auth {
             Some(Access::Anybody) if self.is_guarded() => Some(NOBODY),
             None if !self.is_guarded() && !self.server.listen.ip().is_loopback() => Some(PUBLIC),
+            _ if !self.has_client_authority() && self.keys.iter().any(|key| !key.certificates.is_empty()) => {
+                Some(NO_AUTHORITY)
+            }
             _ if self.server.anonymous && !self.is_guarded() => {
                 Some("server.anonymous requires [key.NAME], [jwt.NAME] or server.auth = { tokens = [\"env:NAME\"] }")
             }

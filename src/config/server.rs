@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use diorama_connect::{CacheRequest, CacheStore};
 use ipnet::IpNet;
 
-use super::intake::{EventsSpec, InboxSpec};
+use super::intake::{EventsSpec, InboxSpec, OutboxSpec};
 use super::limits::LimitsSpec;
 use super::tls::TlsSpec;
 use super::value::{LEAST_TOKEN, Reader, Secret};
@@ -120,6 +121,9 @@ pub(crate) const PUBLIC: &str = "a public address requires server.auth = { token
 pub(crate) const NOBODY: &str =
     "server.auth = \"none\" cannot be combined with [key.NAME] or [jwt.NAME]: remove one of them";
 
+/// Message for a key with a certificate on a server that asks for none.
+pub(crate) const NO_AUTHORITY: &str = "certificate in [key.NAME] requires client_ca in [server.tls]";
+
 fn trusted_proxies(reader: &Reader<'_>) -> Vec<IpNet> {
     let texts = reader.texts("trusted_proxies").unwrap_or_default();
     let network = |text: &String| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
@@ -160,8 +164,10 @@ pub struct LensSpec {
     pub kept_corrupt_caches: usize,
     /// Default time between two refreshes of a Dio.
     pub refresh_every: Option<Duration>,
-    /// Limits of stored deliveries.
+    /// Limits of received deliveries that are stored.
     pub inbox: InboxSpec,
+    /// Limits of deliveries to send that are stored.
+    pub outbox: OutboxSpec,
     /// Limits of stored events.
     pub events: EventsSpec,
     /// Maximum number of writes of one resource that wait for its source or, parked, for a person (default: 100,000).
@@ -175,7 +181,26 @@ pub enum CacheAt {
     File(PathBuf),
     /// In memory; lost on exit.
     Memory,
+    /// On a server.
+    Server(CacheServer),
 }
+
+/// A server that stores rows.
+#[derive(Clone, Debug)]
+pub struct CacheServer {
+    /// The server.
+    pub store: CacheStore,
+    /// Default path of the journal.
+    pub journal: PathBuf,
+}
+
+impl PartialEq for CacheServer {
+    fn eq(&self, other: &CacheServer) -> bool {
+        (&self.store.name, &self.journal) == (&other.store.name, &other.journal)
+    }
+}
+
+impl Eq for CacheServer {}
 
 impl Default for LensSpec {
     fn default() -> LensSpec {
@@ -185,6 +210,7 @@ impl Default for LensSpec {
             kept_corrupt_caches: 3,
             refresh_every: None,
             inbox: InboxSpec::default(),
+            outbox: OutboxSpec::default(),
             events: EventsSpec::default(),
             write_queue_capacity: 100_000,
         }
@@ -193,12 +219,9 @@ impl Default for LensSpec {
 
 impl LensSpec {
     pub(super) fn read(reader: Reader<'_>) -> LensSpec {
-        let cache = match reader.text("cache").as_deref() {
-            Some("memory") => CacheAt::Memory,
-            Some(path) => CacheAt::File(reader.context.folder.join(path)),
-            None => CacheAt::File(reader.context.folder.join("cache.redb")),
-        };
+        let cache = cache(&reader);
         let inbox = reader.table("inbox").map(InboxSpec::read).unwrap_or_default();
+        let outbox = reader.table("outbox").map(OutboxSpec::read).unwrap_or_default();
         let events = reader.table("events").map(EventsSpec::read).unwrap_or_default();
         let refresh_every = reader.duration("refresh_every");
         let default = LensSpec::default();
@@ -208,6 +231,7 @@ impl LensSpec {
             kept_corrupt_caches: reader.count("kept_corrupt_caches", 1..=1_000).unwrap_or(default.kept_corrupt_caches),
             refresh_every,
             inbox,
+            outbox,
             events,
             write_queue_capacity: reader
                 .count("write_queue_capacity", 1..=10_000_000)
@@ -215,5 +239,33 @@ impl LensSpec {
         };
         reader.finish();
         spec
+    }
+}
+
+/// Reads the storage of rows.
+fn cache(reader: &Reader<'_>) -> CacheAt {
+    let usual = || CacheAt::File(reader.context.folder.join("cache.redb"));
+    let (ca, prefix) = (reader.path("cache_ca"), reader.text("cache_prefix"));
+    let is_name = |prefix: &&String| {
+        let is_valid = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        (1..=40).contains(&prefix.len()) && prefix.chars().all(is_valid)
+    };
+    if prefix.as_ref().is_some_and(|prefix| !is_name(&prefix)) {
+        let at = reader.position("cache_prefix").unwrap_or(reader.at);
+        reader.problem(at, "cache_prefix must be 1 to 40 letters, digits and _");
+    }
+    let Some(cache) = reader.secret_text("cache") else { return usual() };
+    let url = match cache.reveal() {
+        "memory" => return CacheAt::Memory,
+        url if url.contains("://") => url,
+        path => return CacheAt::File(reader.context.folder.join(path)),
+    };
+    let prefix = prefix.unwrap_or_else(|| "diorama_cache".into());
+    match reader.context.registry.cache(CacheRequest { url: url.into(), prefix, ca }) {
+        Ok(store) => CacheAt::Server(CacheServer { store, journal: reader.context.folder.join("cache.journal.redb") }),
+        Err(problem) => {
+            reader.problem(reader.position("cache").unwrap_or(reader.at), format!("lens.cache: {problem}"));
+            usual()
+        }
     }
 }

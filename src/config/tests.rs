@@ -228,7 +228,7 @@ fn limits_are_read_within_their_bounds() {
     let all = "body = \"2MiB\"\nbulk = \"1 GiB\"\nuri = 4096\ndepth = 10\nnodes = 1_000\nheaders = 50\nheader_bytes = \"16KiB\"\n\
          rows = 500\nmax_connections = 100\nper_address = 10\nmax_sockets = 20\nstreams = 8\nheader_timeout = \"2s\"\nbody_timeout = \"1m\"\nwrite_timeout = \"3s\"\nstart_wait = \"5s\"\n\
          query_time = \"1s\"\nquery_memory = \"10MiB\"\nheavy_queries = 3\nbodies = \"2MiB\"\nspooled = \"5MiB\"\ndeliveries = \"6MiB\"\nanswers = \"3MiB\"\n\
-         live_queries = 7\nlive_per_address = 2\npatterns = \"4MiB\"\nauth_failures = 5";
+         live_queries = 7\nlive_per_address = 2\nevent_views = 9\npatterns = \"4MiB\"\nauth_failures = 5";
     let gateway = Limits {
         body: 2 << 20,
         bulk: 1 << 30,
@@ -246,6 +246,7 @@ fn limits_are_read_within_their_bounds() {
         answers: 3 << 20,
         live_queries: 7,
         live_per_address: 2,
+        event_views: 9,
         patterns: 4 << 20,
         auth_failures: 5,
     };

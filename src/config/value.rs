@@ -25,7 +25,7 @@ pub(super) const LEAST_TOKEN: usize = 16;
 const MOST_SECRET: u64 = 64 << 10;
 
 /// A secret from the environment or a file, which is never printed.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl std::fmt::Debug for Secret {
@@ -197,6 +197,14 @@ impl<'a> Reader<'a> {
     pub(super) fn duration(&self, key: &'static str) -> Option<Duration> {
         self.typed(key, r#"a time like "30s", "5m" or "1h""#, |value, at| {
             duration(&self.fill_in(value.as_str()?, at)).filter(|time| !time.is_zero())
+        })
+    }
+
+    /// Reads several times.
+    pub(super) fn durations(&self, key: &'static str) -> Option<Vec<Duration>> {
+        self.typed(key, r#"an array of times like ["5s", "5m"]"#, |value, at| {
+            let times = value.as_array()?.iter();
+            times.map(|time| duration(&self.fill_in(time.get_ref().as_str()?, at))).collect()
         })
     }
 

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { accessible, launch, Server, shot } from "./harness.mjs";
+import { accessible, launch, Server, shot, signIn } from "./harness.mjs";
 
 const TOKEN = "a-token-of-16-bytes";
 // Swagger UI puts a link into the button of each operation.
@@ -32,10 +32,11 @@ test("the viewer lists and tries the operations of this server, and asks no othe
 
   const refused = await page.goto(`${server.url}/docs`);
   assert.equal(refused.status(), 401);
-  await page.getByText("A token is required").waitFor();
-
-  await page.evaluate((token) => sessionStorage.setItem("diorama.token", token), TOKEN);
-  await page.reload();
+  await page.getByText("A key or token is required").waitFor();
+  await page.getByRole("link", { name: "Diorama", exact: true }).click();
+  await signIn(page, TOKEN);
+  await page.getByRole("button", { name: "Sign out" }).waitFor();
+  await page.getByRole("link", { name: "API", exact: true }).click();
   await page.locator("[id^=operations-products-]").first().waitFor();
   const document = await server.send("GET", "/openapi.json", undefined, { Authorization: `Bearer ${TOKEN}` });
   const methods = ["get", "post", "put", "patch", "delete", "head", "options"];

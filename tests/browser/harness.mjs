@@ -112,7 +112,13 @@ print(json.dumps([[exact(v) for v in row] for row in rows]))
   return JSON.parse(done.stdout);
 }
 
-export const launch = () => chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
+export const launch = (...args) => chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", ...args] });
+
+/** Gives a key or token to the dialog of the explorer. */
+export async function signIn(page, token) {
+  await page.getByLabel("Key or token").fill(token);
+  await page.getByRole("dialog").getByRole("button", { name: "Sign in" }).click();
+}
 
 /**
  * A browser and a server for all tests of a file, and a page for each, in which no script fails and no policy is broken. `server` makes the

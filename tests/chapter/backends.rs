@@ -1,77 +1,17 @@
 //! Backends of others: what each has to do, and what a Dio makes of them over restarts.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use diorama::cache::{Bytes, CacheBackend, CacheError, CacheTable, CachedRow, Id, MemoryCache};
-use diorama::{Dio, Lens, LensBuilder, Record};
+use diorama::{Dio, Lens, LensBuilder};
+use diorama_core::cache::contract::{contents as load, keeps_the_contract};
 use tempfile::TempDir;
 
 use crate::harness::*;
 
 // --- the contract ----------------------------------------------------------------------------------------------------------
-
-fn row(id: &str, text: &str) -> CachedRow {
-    let columns = [("id".to_string(), id.into()), ("text".to_string(), text.into())];
-    CachedRow::new(id, Record::from_iter(columns), Some(text.len() as i64))
-}
-
-async fn load(table: &dyn CacheTable) -> (BTreeMap<String, Record>, Option<Bytes>) {
-    let mut rows = BTreeMap::new();
-    let meta = table
-        .load(&mut |batch| {
-            for row in batch {
-                let twice = rows.insert(row.id().to_string(), row.record().unwrap());
-                assert_eq!(twice, None, "{} is given twice", row.id());
-            }
-        })
-        .await
-        .unwrap();
-    (rows, meta)
-}
-
-fn rows<const N: usize>(rows: [(&str, &str); N]) -> BTreeMap<String, Record> {
-    rows.into_iter().map(|(id, text)| (id.to_string(), row(id, text).record().unwrap())).collect()
-}
-
-/// Everything that a Lens asks of a backend.
-async fn keeps_the_contract(cache: &dyn CacheBackend) {
-    let table = cache.open_table("products").await.unwrap();
-    let other = cache.open_table("Orders and \"more\"; --").await.unwrap();
-    assert_eq!(load(&*table).await, (rows([]), None));
-    assert_eq!(table.meta().await.unwrap(), None);
-
-    let puts = vec![row("a", "first"), row("", "the empty id"), row("ä/\u{0}'", "odd")];
-    table.commit(puts, vec![], Some("one".into())).await.unwrap();
-    other.commit(vec![row("a", "other")], vec![], Some("more".into())).await.unwrap();
-    let expected = rows([("a", "first"), ("", "the empty id"), ("ä/\u{0}'", "odd")]);
-    assert_eq!(load(&*table).await, (expected, Some("one".into())));
-    assert_eq!(table.meta().await.unwrap(), Some("one".into()));
-
-    // Known rows are replaced, unknown ones need not be there to be removed, no meta leaves the meta alone.
-    let deletes = vec![Id::from(""), "nothing".into()];
-    table.commit(vec![row("a", "second"), row("b", "new")], deletes, None).await.unwrap();
-    let expected = rows([("a", "second"), ("b", "new"), ("ä/\u{0}'", "odd")]);
-    assert_eq!(load(&*table).await, (expected, Some("one".into())));
-    table.commit(vec![], vec![], Some("two".into())).await.unwrap();
-    assert_eq!(load(&*table).await.1, Some("two".into()));
-
-    // A second handle is the same table; clearing one leaves the others.
-    let again = cache.open_table("products").await.unwrap();
-    again.clear().await.unwrap();
-    assert_eq!(load(&*table).await, (rows([]), None));
-    table.commit(vec![row("c", "third")], vec![], Some("three".into())).await.unwrap();
-    assert_eq!(load(&*again).await, (rows([("c", "third")]), Some("three".into())));
-    assert_eq!(load(&*other).await, (rows([("a", "other")]), Some("more".into())));
-
-    // As many rows as a seed commits at a time.
-    let many = (0..20_000).map(|at| row(&at.to_string(), "many")).collect();
-    table.commit(many, vec!["c".into()], None).await.unwrap();
-    assert_eq!(load(&*table).await.0.len(), 20_000);
-    cache.close().await;
-}
 
 #[tokio::test]
 async fn backends_of_others_keep_the_contract() {
@@ -282,4 +222,23 @@ async fn a_row_that_came_and_went_before_the_first_copy_takes_none_of_its_rows_a
     dio.refresh().await.unwrap();
     end(first, dio).await;
     assert_eq!(second_life(&cache, &dir, &master).await, 7);
+}
+
+/// The first copy and the attempt to store it again fail: the table is cleared by then, and no later change would bring its rows.
+#[tokio::test]
+async fn a_copy_that_could_not_be_filled_again_is_stored_as_a_whole_later() {
+    for failures in [2, 3] {
+        let (dir, cache, master) = (tempfile::tempdir().unwrap(), Arc::new(Flaky::default()), Scripted::bakery());
+        cache.failing.store(failures, Ordering::SeqCst);
+        let (first, dio) = open(seeding(lens(Arc::clone(&cache) as _, &dir, "flaky")), &master).await;
+        let table = cache.map.open_table("products").await.unwrap();
+        let stored = async {
+            while load(&*table).await.0.len() < 7 {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), stored).await.expect("all rows are stored");
+        end(first, dio).await;
+        assert_eq!(second_life(&cache, &dir, &master).await, 7);
+    }
 }

@@ -149,6 +149,55 @@ async fn no_index_is_built_that_does_not_fit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_was_not_built_is_told_by_explain_and_readyz() {
+    let tight = |settings: &mut diorama::dio::Settings| settings.index_memory = 1_000;
+    let app = shop(|lens| lens.settings(tight)).await;
+    assert_eq!(explained(&app, "q=bun%2017&limit=5").await["not_built"], Value::Null);
+    app.dio.indexes_built().await;
+    let told = explained(&app, "q=bun%2017&limit=5").await;
+    assert_eq!((&told["plan"]["wanted"], &told["not_built"][0]["index"]), (&json!(["q"]), &json!("q")), "{told}");
+    assert!(told["not_built"][0]["because"].as_str().unwrap().contains("index_memory"), "{told}");
+    let ready = app.get("/readyz").await;
+    let warnings = ready.json()["dios"]["products"]["warnings"].to_string();
+    assert!(ready.status == 200 && warnings.contains("index q: not built"), "{}", ready.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn indexes_that_queries_had_built_are_there_after_a_restart() {
+    let files = tempfile::tempdir().unwrap();
+    let start = async || {
+        let lens = diorama::Lens::new().cache_at(files.path().join("cache.redb")).on_start(|dio| {
+            let dio = dio.clone();
+            async move { dio.reconcile_master().await.map(drop) }
+        });
+        let lens = lens.build().unwrap();
+        let dio =
+            lens.make_dio(diorama::connect::MemoryTable::vista("products", products(), rows(ROWS))).await.unwrap();
+        (lens, dio)
+    };
+    let names = |dio: &diorama::Dio| -> Vec<String> {
+        dio.state().table().indexes().iter().map(|index| index.spec().to_string()).collect()
+    };
+    let (lens, dio) = start().await;
+    let query = diorama::Query {
+        order: vec![diorama::OrderTerm::new("price", true)],
+        limit: Some(5),
+        ..diorama::Query::default()
+    };
+    dio.vista().shell().list(&query).await.unwrap();
+    dio.indexes_built().await;
+    assert_eq!(names(&dio), ["price.asc"]);
+    dio.close().await;
+    drop(dio);
+    lens.close().await;
+    let (lens, dio) = start().await;
+    dio.indexes_built().await;
+    assert_eq!(names(&dio), ["price.asc"], "no query has asked for it in this process");
+    dio.close().await;
+    lens.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_index_of_words_that_the_table_has_outgrown_is_made_anew() {
     let words = |settings: &mut diorama::dio::Settings| settings.indexes = vec!["q".into()];
     let app = App::with(products(), rows(600), |lens| lens.settings(words), MountOptions::default(), |it| it).await;
@@ -167,4 +216,24 @@ async fn an_index_of_words_that_the_table_has_outgrown_is_made_anew() {
     assert!(!outgrown(&app));
     assert_eq!(app.get("/products?q=bun%201299&limit=5").await.ids(), ["1299"]);
     assert_eq!(app.dio.state().table().indexes().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scans_keep_their_columns_within_column_memory() {
+    let shop = async |memory: usize| {
+        let settings = move |settings: &mut diorama::dio::Settings| settings.column_memory = memory;
+        App::with(products(), rows(5_000), |lens| lens.settings(settings), MountOptions::default(), |gateway| gateway)
+            .await
+    };
+    let path = "/products/_aggregate?select=count(),sum(price)&price=gte.5000";
+    let (app, without) = (shop(1 << 20).await, shop(0).await);
+    let answer = app.get(path).await;
+    assert_eq!((answer.status, answer.text()), (200, without.get(path).await.text()));
+    assert_eq!(answer.json()[0]["count"], 4_501);
+    let columns = explained(&app, "limit=1").await["columns"].clone();
+    assert_eq!(columns[0]["column"], "price", "{columns}");
+    assert!(columns[0]["bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{columns}");
+    assert_eq!(explained(&without, "limit=1").await["columns"], json!([]));
+    assert!(!app.get("/metrics").await.text().contains("diorama_dio_column_bytes{dio=\"products\"} 0\n"));
+    assert!(without.get("/metrics").await.text().contains("diorama_dio_column_bytes{dio=\"products\"} 0\n"));
 }

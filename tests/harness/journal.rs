@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use diorama::journal::{
     AppendError, Delivery, DeliveryId, DeliveryQuery, InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry,
-    LogId, LogState, MemoryJournal, RawRequest, Rewrite, Seq,
+    LogId, LogState, MemoryJournal, OutboxLimits, OutboxUse, RawRequest, Rewrite, Seq,
 };
 use tokio::sync::watch;
 
@@ -97,6 +97,14 @@ impl Journal for GatedJournal {
 
     fn limit_inbox(&self, limits: InboxLimits) {
         self.journal.limit_inbox(limits);
+    }
+
+    fn outbox(&self) -> OutboxUse {
+        self.journal.outbox()
+    }
+
+    fn limit_outbox(&self, limits: OutboxLimits) {
+        self.journal.limit_outbox(limits);
     }
 
     fn heads(&self, log: &str) -> watch::Receiver<Seq> {

@@ -664,6 +664,19 @@ impl TableShell for Scripted {
         }
     }
 
+    /// Compares its rows with the known ones, as a driver does that reads row by row.
+    async fn list_into(&self, query: &Query, rows: Rows) -> Result<Rows> {
+        let listed = self.list(query).await?;
+        if listed.undecodable().is_some() {
+            return Ok(listed);
+        }
+        let mut rows = rows.fit_for(self.schema().layout());
+        for (id, body) in listed.bodies() {
+            rows.push_body(id, body);
+        }
+        Ok(rows)
+    }
+
     async fn get(&self, id: &str) -> Result<Option<Record>> {
         match self.call(|calls| calls.get += 1, Request::Get(id.into())).await? {
             Reply::Row(row) => Ok(row),

@@ -36,28 +36,32 @@ const HARMLESS: &[&str] = &[
     "mismatches",
     "name",
     "oldest",
+    "outbox",
     "position",
     "ready",
     "refresh_if_stale",
+    "refused_indexes",
     "run",
     "schema",
     "source_capabilities",
     "status",
+    "to_string",
     "unknown_columns",
     "work",
     "workers",
     "writes_around",
 ];
 
-/// Calls that are about everybody's rows, with the files that may make them: routes for administrators, deliveries of senders, and
-/// what became of the caller's own write.
+/// Calls that are about everybody's rows, with the files that may make them: routes for administrators, deliveries of senders and to
+/// receivers, and what became of the caller's own write.
 const ADMIN: &[(&str, &[&str])] = &[
     ("deliver", &["webhook/work.rs"]),
-    ("deliveries", &["webhook/deliveries.rs", "webhook/work.rs"]),
-    ("delivery", &["webhook/deliveries.rs", "webhook/work.rs"]),
+    ("deliveries", &["notify/task.rs", "webhook/deliveries.rs", "webhook/work.rs"]),
+    ("delivery", &["notify/routes.rs", "notify/task.rs", "webhook/deliveries.rs", "webhook/work.rs"]),
     ("discard", &["admin/operations.rs"]),
     ("keep_delivery", &["webhook/deliveries.rs", "webhook/receive.rs", "webhook/work.rs", "webhook/raw.rs"]),
     ("keep_delivery_later", &["webhook/work.rs"]),
+    ("log", &["notify/metrics.rs", "notify/routes.rs", "notify/task.rs"]),
     ("operation", &["admin/operations.rs", "rows/write.rs"]),
     ("operations", &["admin/scrape.rs"]),
     ("operations_by", &["admin/operations.rs"]),
@@ -65,9 +69,11 @@ const ADMIN: &[(&str, &[&str])] = &[
     ("refresh", &["admin/refresh.rs"]),
     ("refresh_allowing_shrink", &["admin/refresh.rs"]),
     ("retry", &["admin/operations.rs"]),
-    ("ring", &["admin/scrape.rs"]),
+    ("ring", &["admin/scrape.rs", "state.rs"]),
+    ("sent_mark", &["notify/task.rs"]),
     ("settled", &["admin/operations.rs", "rows/write.rs"]),
     ("state", &["admin/scrape.rs"]),
+    ("store_sent", &["notify/task.rs"]),
 ];
 
 /// The door itself, and what tries a webhook out on a Dio of its own.

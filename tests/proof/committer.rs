@@ -39,9 +39,9 @@ fn foreign(seq: u64) -> bytes::Bytes {
     entry.encode()
 }
 
-/// Lets everything that can run do so.
+/// Lets everything that can run do so. Settlements wait for 2 ms.
 async fn idle() {
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    tokio::time::sleep(Duration::from_millis(3)).await;
 }
 
 async fn write(dio: &Dio, op: WriteOp) -> Result<Ticket, Error> {
@@ -255,6 +255,25 @@ async fn all_who_wait_share_one_append() {
     let sizes = journal.sizes();
     assert_eq!(sizes.iter().sum::<usize>(), 65);
     assert!(sizes.len() <= 12, "{sizes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settlement_shares_the_append_of_the_next_write_unless_somebody_waits_for_it() {
+    let journal = faulty(1);
+    let lens = lens_on(&journal).build().unwrap();
+    let dio = lens.make_dio(Scripted::of_pairs(true, true).vista("d")).await.unwrap();
+    let before = journal.appends();
+    for number in 0..100 {
+        write(&dio, insert(&format!("r{number}"), (number, 0))).await.unwrap();
+        // It has reached the source, and its settlement waits.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let shared = journal.appends() - before;
+    assert!(shared < 120, "{shared} appends of 100 writes");
+    let began = tokio::time::Instant::now();
+    let ticket = write(&dio, insert("last", (1, 0))).await.unwrap();
+    let settled = dio.settled(ticket.operation.unwrap(), Duration::from_secs(9)).await.unwrap();
+    assert_eq!((settled.state, began.elapsed()), (OperationState::Applied, Duration::ZERO), "nobody is kept waiting");
 }
 
 #[tokio::test(start_paused = true)]

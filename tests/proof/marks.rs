@@ -81,6 +81,7 @@ fn batch(changes: Vec<Inbound>, position: i64) -> DeliveryBatch {
         received: 0,
         updated: 0,
         size: 0,
+        outgoing: None,
     };
     let mark = Some(mark(position));
     DeliveryBatch { delivery, raw: None, changes, abort: false, again: false, same: None, mark }

@@ -2,6 +2,7 @@
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
@@ -17,7 +18,7 @@ pub(crate) async fn connect(server: &Server, path: &str) -> Socket {
 }
 
 /// The next frame; a close is its code.
-pub(crate) async fn frame(socket: &mut Socket) -> Value {
+pub(crate) async fn frame<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Value {
     loop {
         match timeout(PATIENCE, socket.next()).await.unwrap() {
             Some(Ok(Message::Text(text))) => return serde_json::from_str(&text).unwrap(),

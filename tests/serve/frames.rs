@@ -1,7 +1,10 @@
 //! A client of HTTP/2 that sends frame by frame, also what a proper client would not.
 
 use std::io::{Read as _, Write as _};
+use std::sync::Arc;
 use std::time::Instant;
+
+use tokio_rustls::rustls::ClientConfig;
 
 use crate::authority::{Authority, Connection, connect};
 use crate::process::{PATIENCE, Server};
@@ -68,7 +71,12 @@ pub(crate) struct Http2 {
 impl Http2 {
     /// Connects with these settings of the client.
     pub(crate) fn open(server: &Server, authority: &Authority, settings: &[(u16, u32)]) -> Http2 {
-        let connection = connect(server, &authority.speaking("h2")).unwrap();
+        Http2::open_as(server, &authority.speaking("h2"), settings)
+    }
+
+    /// Opens a connection of a client with these settings of TLS.
+    pub(crate) fn open_as(server: &Server, client: &Arc<ClientConfig>, settings: &[(u16, u32)]) -> Http2 {
+        let connection = connect(server, client).unwrap();
         assert_eq!(connection.conn.alpn_protocol(), Some(&b"h2"[..]));
         let mut client = Http2 { connection, settings: Vec::new(), pings: 0, answers_pings: true };
         client.connection.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();

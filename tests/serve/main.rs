@@ -8,6 +8,10 @@ mod apis;
 mod audit;
 mod auth;
 mod authority;
+#[cfg(unix)]
+mod cache_stores;
+#[cfg(unix)]
+mod certificates;
 mod checks;
 mod demo;
 mod events;
@@ -29,6 +33,8 @@ mod kill;
 mod limits;
 mod lives;
 mod logs;
+#[cfg(feature = "http")]
+mod notify;
 mod openapi;
 mod ops;
 mod process;
@@ -49,9 +55,11 @@ mod remote_file;
 mod source_files;
 mod stop;
 mod storm;
+mod streams;
 #[cfg(unix)]
 mod surgery;
 mod tls;
+mod topics;
 mod values;
 #[cfg(all(feature = "watch", unix))]
 mod watch;

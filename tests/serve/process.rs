@@ -71,7 +71,7 @@ pub(crate) fn ask(
     body: &str,
 ) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(PATIENCE + asked_wait(headers)))?;
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", address);
     head.push_str(&format!("content-length: {}\r\n", body.len()));
     for (name, value) in headers {
@@ -83,6 +83,13 @@ pub(crate) fn ask(
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
     Ok(Answer { status, head: head.to_ascii_lowercase(), raw: head.to_string(), body: body.to_string() })
+}
+
+/// How long the server may hold the answer back: `Prefer: wait=SECONDS`.
+fn asked_wait(headers: &[(&str, &str)]) -> Duration {
+    let prefer = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("prefer"));
+    let seconds = prefer.and_then(|(_, value)| value.strip_prefix("wait=")).and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(0))
 }
 
 /// A server that runs.

@@ -17,19 +17,19 @@ use crate::frames::{DATA, HEADERS, Http2};
 use crate::process::{Answer, PATIENCE, Server, folder};
 
 /// A server with its log in a file.
-struct Logged {
+pub(crate) struct Logged {
     dir: TempDir,
-    server: Server,
+    pub(crate) server: Server,
 }
 
 impl Logged {
-    fn start(dir: TempDir) -> Logged {
+    pub(crate) fn start(dir: TempDir) -> Logged {
         let mut server = Server::launch_logged(dir.path(), &dir.path().join("log"));
         server.wait_for("ready");
         Logged { dir, server }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -43,7 +43,7 @@ impl Logged {
     }
 
     /// Hangs up and waits for the next line with this text.
-    fn hang_up(&self, text: &str) {
+    pub(crate) fn hang_up(&self, text: &str) {
         let before = self.log().lines().filter(|line| line.contains(text)).count();
         self.server.signal("HUP");
         self.wait(text, before + 1);

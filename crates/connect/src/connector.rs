@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use diorama_core::cache::CacheBackend;
 #[cfg(feature = "feed")]
 use diorama_core::vista::Error;
-use diorama_core::vista::{Column, Result, Vista};
+use diorama_core::vista::{Column, Result, Schema, Vista};
 
 /// Connector for one system: a file format, a database, a broker.
 ///
@@ -58,6 +59,19 @@ pub trait Connector: Send + Sync + 'static {
         None
     }
 
+    /// Returns the schemes of the URLs of its caches: `redis` for `cache = "redis://HOST"`. Empty if it has no cache.
+    fn cache_schemes(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Returns the cache that `request` describes, whose URL has one of [`Connector::cache_schemes`]. Opens nothing.
+    ///
+    /// # Errors
+    /// The mistake in the request, without secrets.
+    fn cache(&self, request: CacheRequest) -> std::result::Result<CacheStore, String> {
+        Err(format!("{} has no cache for {request:?}", self.name()))
+    }
+
     /// Returns the form of a feed in the configuration; `None` if it has none.
     #[cfg(feature = "feed")]
     fn feed_form(&self) -> Option<&'static str> {
@@ -69,6 +83,38 @@ pub trait Connector: Send + Sync + 'static {
     fn feed(&self, settings: &dyn Settings) -> Option<Arc<dyn Feed>> {
         let _ = settings;
         None
+    }
+}
+
+/// Configuration of a cache on a server.
+#[derive(Clone)]
+pub struct CacheRequest {
+    /// The URL, which may contain a password.
+    pub url: String,
+    /// Beginning of the names of everything that the cache stores on its server: letters, digits and `_`.
+    pub prefix: String,
+    /// File with the certificates of the authorities to trust instead of the public ones.
+    pub ca: Option<PathBuf>,
+}
+
+impl Debug for CacheRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CacheRequest").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+/// A cache on a server, which may be away.
+#[derive(Clone)]
+pub struct CacheStore {
+    /// The address for people, without secrets.
+    pub name: String,
+    /// The cache.
+    pub backend: Arc<dyn CacheBackend>,
+}
+
+impl Debug for CacheStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("CacheStore").field(&self.name).finish()
     }
 }
 
@@ -208,12 +254,18 @@ pub trait Source: Debug + Send + Sync {
 /// Destination of writes in place of the source.
 #[async_trait]
 pub trait Route: Debug + Send + Sync {
-    /// Opens the route for writes of the resource `name`. They are made by
+    /// Opens the route for writes of the resource `name`, whose rows have `schema`. They are made by
     /// [`TableShell::write_once`](diorama_core::TableShell::write_once) under the operation's id.
     ///
     /// # Errors
     /// As [`Source::open`].
-    async fn open(&self, name: &str) -> Result<Vista>;
+    async fn open(&self, name: &str, schema: &Arc<Schema>) -> Result<Vista>;
+
+    /// Returns the number of writes that are under way at a time if the configuration does not say it. Above 1, only writes of one
+    /// row are ordered.
+    fn concurrency(&self) -> usize {
+        1
+    }
 }
 
 /// Way in which a database reports its changes.
@@ -261,6 +313,16 @@ pub struct FeedSlot {
     pub retained: u64,
 }
 
+/// Format of a feed's messages.
+#[cfg(feature = "feed")]
+#[derive(Clone, Debug)]
+pub enum FeedFormat {
+    /// Events of another Diorama, which can resend what was missed.
+    Diorama,
+    /// Bodies of a webhook.
+    Inbound(Box<diorama_inbound::Hook>),
+}
+
 /// Origin of change messages, followed for as long as a Dio lives.
 #[cfg(feature = "feed")]
 #[async_trait]
@@ -270,6 +332,11 @@ pub trait Feed: Debug + Send + Sync {
     /// # Errors
     /// [`Error::Config`](diorama_core::Error::Config) names the setting with which [`Feed::start`] cannot succeed.
     fn check(&self) -> Result<()>;
+
+    /// Returns true if its messages may be the events of another Diorama, which then is their default format.
+    fn reads_events(&self) -> bool {
+        false
+    }
 
     /// Notes that the feed will be started. Called before the source is opened, so that the feed can begin where the first list
     /// ends.
@@ -295,7 +362,7 @@ pub trait Feed: Debug + Send + Sync {
     ///
     /// # Errors
     /// As [`Feed::check`].
-    fn start(&self, dio: &diorama_core::Dio, format: crate::FeedFormat) -> Result<()>;
+    fn start(&self, dio: &diorama_core::Dio, format: FeedFormat) -> Result<()>;
 
     /// Returns the SQL of the triggers that report changes of the resource that `request` names. With `outbox`, they write them
     /// into a table, so that none is lost while this program is away.

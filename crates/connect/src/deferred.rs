@@ -74,6 +74,14 @@ impl TableShell for Deferred {
         self.source().await?.list_changed(fingerprint).await
     }
 
+    async fn list_into(&self, query: &Query, rows: Rows) -> Result<Rows> {
+        self.source().await?.list_into(query, rows).await
+    }
+
+    async fn list_changed_into(&self, fingerprint: &str, rows: Rows) -> Result<Option<Rows>> {
+        self.source().await?.list_changed_into(fingerprint, rows).await
+    }
+
     async fn list_since(&self, since: &str) -> Result<Option<Rows>> {
         self.source().await?.list_since(since).await
     }
@@ -92,6 +100,10 @@ impl TableShell for Deferred {
 
     fn withheld(&self) -> Option<String> {
         self.source.get().and_then(|source| source.withheld())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.source.get().map_or(Vec::new(), |source| source.warnings())
     }
 
     fn is_replaced(&self) -> bool {

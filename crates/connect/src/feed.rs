@@ -14,44 +14,39 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{HeaderMap, Method};
-use jiff::Timestamp;
 use tokio::time::{Instant, sleep, sleep_until};
 
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "stream", feature = "surrealdb"))]
 use diorama_core::dio::FeedLag;
 use diorama_core::dio::{Backoff, DeliveryBatch, Dio, FeedMark, FeedMeter, Inbound, WeakDio};
 use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryState};
-use diorama_core::state::Origin;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "surrealdb"))]
+use diorama_core::vista::ChangeEvent;
 use diorama_core::vista::{Error, LogLimit};
-use diorama_inbound::{self as inbound, Request};
 
 mod failures;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod known_rows;
+#[cfg(any(feature = "stream", feature = "ws"))]
+mod message;
 
 use self::failures::Failures;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) use self::known_rows::KnownRows;
+#[cfg(any(feature = "kafka", feature = "nats"))]
+pub(crate) use self::message::LogPlace;
+#[cfg(any(feature = "stream", feature = "ws"))]
+pub(crate) use self::message::Message;
 
 /// Minimum pause between two refreshes caused by gaps.
 const REST: Duration = Duration::from_secs(2);
 /// Pause between two marks that pass no change.
 const MARK_REST: Duration = Duration::from_secs(10);
+/// Maximum number of rows that wait to be read one by one; if there are more, the source is read again.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "surrealdb"))]
+const MAX_READS: usize = 1_000;
 /// Attempts to apply messages, unless the journal fails, in which case there is no limit.
 const ATTEMPTS: u32 = 5;
-/// Default clock of a feed's versions.
-const CLOCK: &str = "feed";
-
-/// Format of a feed's messages.
-#[derive(Clone, Debug)]
-pub enum FeedFormat {
-    /// Events of another Diorama, which can resend what was missed.
-    Diorama,
-    /// Bodies of a webhook.
-    Inbound(Box<inbound::Hook>),
-}
 
 /// A sender of changes: how to connect to it and receive its messages.
 #[async_trait]
@@ -201,26 +196,46 @@ impl Intake {
         self.gap_pending = false;
     }
 
-    /// Returns the confirmed rows as of now; `None` if the Dio has closed.
+    /// Returns the confirmed rows as of now, all of which were removed; `None` if the Dio has closed. A read that is under way may
+    /// show others that were removed, too, so the source is read again after it.
     #[cfg(any(feature = "mysql", feature = "postgres"))]
-    pub(crate) fn known_rows(&self) -> Option<KnownRows> {
-        self.dio.upgrade().map(|dio| KnownRows::new(dio.state()))
+    pub(crate) fn known_rows(&mut self) -> Option<KnownRows> {
+        let dio = self.dio.upgrade()?;
+        self.gap_pending |= self.refreshing.is_some() || dio.rows_in_doubt() > 0;
+        Some(KnownRows::new(dio.state()))
     }
 
-    /// Returns the number of rows that are to be read from the source.
-    #[cfg(feature = "postgres")]
-    pub(crate) fn rows_in_doubt(&self) -> usize {
-        self.dio.upgrade().map_or(0, |dio| dio.rows_in_doubt())
+    /// Leaves changes without a row to a refresh, if reading their rows one by one would take longer.
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "surrealdb"))]
+    pub(crate) fn bounded(&mut self, mut changes: Vec<Inbound>) -> Vec<Inbound> {
+        let has_row = |change: &Inbound| {
+            !matches!(change.event, ChangeEvent::Inserted { new: None, .. } | ChangeEvent::Updated { new: None, .. })
+        };
+        let count = changes.iter().filter(|change| !has_row(change)).count();
+        let in_doubt = self.dio.upgrade().map_or(0, |dio| dio.rows_in_doubt());
+        if count > 0 && count + in_doubt > MAX_READS {
+            self.note_gap();
+            changes.retain(has_row);
+        }
+        changes
     }
 
     /// Notes how far the feed is behind its sender.
-    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "stream", feature = "surrealdb"))]
     pub(crate) fn set_lag(&self, lag: FeedLag) {
         self.meter.set_lag(lag);
     }
 
+    /// Replaces the warnings about the sender, and logs new ones.
+    #[cfg(feature = "stream")]
+    pub(crate) fn set_warnings(&self, warnings: Vec<String>) {
+        for warning in self.meter.set_warnings(warnings) {
+            tracing::warn!(feed = %self.name, "{warning}");
+        }
+    }
+
     /// Counts a row that cannot be decoded and is read from the source instead.
-    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    #[cfg(feature = "postgres")]
     pub(crate) fn count_undecodable(&mut self, error: &str) {
         self.meter.undecodable();
         if let Some(left_out) = self.lines.pass("row") {
@@ -303,7 +318,7 @@ impl Intake {
     }
 
     /// Stores the position that was reached now, because the sender waits for it.
-    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    #[cfg(feature = "postgres")]
     pub(crate) async fn store_position(&mut self) {
         if self.mark_due().is_some() {
             self.store_mark().await;
@@ -312,7 +327,7 @@ impl Intake {
 
     /// Stores that a refresh is owed: a feed that continues from the stored position will begin with one. Returns true if it is
     /// stored, or nothing was.
-    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "surrealdb"))]
     pub(crate) async fn store_gap(&mut self) -> bool {
         self.gap_pending = true;
         self.store_mark().await;
@@ -332,44 +347,6 @@ impl Intake {
             let feed = &self.name;
             tracing::warn!(feed, error, left_out, "a message of a feed cannot be decoded; the source is read again");
         }
-    }
-
-    /// Adds the changes of a message that is the body of a webhook. Returns true if a part of it could not be decoded.
-    ///
-    /// # Errors
-    /// The reason if the whole message could not be decoded.
-    pub(crate) fn read_body(
-        &self,
-        hook: &inbound::Hook,
-        body: &[u8],
-        changes: &mut Vec<Inbound>,
-    ) -> Result<bool, String> {
-        let Some(dio) = self.dio.upgrade() else { return Ok(false) };
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let (path, now) = ("/", Timestamp::now());
-        let request = Request { method: &Method::POST, path, query: None, headers: &headers, body, now };
-        let decoded = hook.decode(&request, &dio.schema()).map_err(|error| error.to_string())?;
-        let several = decoded.changes.len() > 1;
-        let mut gap = false;
-        for (at, change) in decoded.changes.into_iter().enumerate() {
-            let Ok(change) = change else {
-                gap = true;
-                continue;
-            };
-            let all = decoded.delivery.as_ref().map(|key| if several { format!("{key}#{at}") } else { key.clone() });
-            changes.push(Inbound {
-                event: change.event,
-                version: change.version,
-                clock: Some(hook.clock().map_or_else(|| CLOCK.into(), Arc::clone)),
-                partial: change.partial,
-                delivery: change.delivery.or(all),
-                origin: Origin::Feed,
-                coercion: change.coercion,
-                in_order: false,
-            });
-        }
-        Ok(gap)
     }
 
     /// Applies changes, with retries, and stores `position` in the same append; returns `false` if the Dio has closed.
@@ -461,6 +438,7 @@ fn batch(changes: Vec<Inbound>, mark: Option<FeedMark>) -> DeliveryBatch {
         received: 0,
         updated: 0,
         size: 0,
+        outgoing: None,
     };
     DeliveryBatch { delivery, raw: None, changes, abort: false, again: false, same: None, mark }
 }

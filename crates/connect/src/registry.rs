@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::connector::{Connector, Source};
+use crate::connector::{CacheRequest, CacheStore, Connector, Source};
 
 /// Connectors available to a configuration.
 #[derive(Clone, Default)]
@@ -47,6 +47,12 @@ impl Registry {
             "http" => crate::http::DioramaConnector,
             "postgres" => crate::postgres::PostgresConnector,
             "mysql" => crate::mysql::MySqlConnector,
+            "surrealdb" => crate::surrealdb::SurrealConnector,
+            "amqp" => crate::amqp::AmqpConnector,
+            "mqtt" => crate::mqtt::MqttConnector,
+            "kafka" => crate::kafka::KafkaConnector,
+            "nats" => crate::nats::NatsConnector,
+            "redis" => crate::redis::RedisConnector,
             "ws" => crate::ws::WsConnector,
         );
         registry
@@ -69,6 +75,23 @@ impl Registry {
     /// Returns the names of the connectors that this program was built without.
     pub fn left_out(&self) -> &[&'static str] {
         &self.left_out
+    }
+
+    /// Returns the cache on a server, selected by the scheme of its URL.
+    ///
+    /// # Errors
+    /// The mistake in the request, without secrets.
+    pub fn cache(&self, request: CacheRequest) -> Result<CacheStore, String> {
+        let scheme = request.url.split_once("://").map_or("", |(scheme, _)| scheme).to_string();
+        if let Some(found) = self.connectors().find(|connector| connector.cache_schemes().contains(&scheme.as_str())) {
+            return found.cache(request);
+        }
+        let left_out = self.left_out.iter().find(|name| scheme.starts_with(**name));
+        if let Some(name) = left_out {
+            return Err(format!("this program was built without {name}: build it with --features {name}"));
+        }
+        let known: Vec<&str> = self.connectors().flat_map(Connector::cache_schemes).copied().collect();
+        Err(format!("a cache on a server has a URL that begins with one of {}", known.join(", ")))
     }
 
     /// Returns the source of a file, selected by its extension; `None` if no connector serves that extension.

@@ -2,8 +2,16 @@
 
 use std::sync::Arc;
 
-use diorama_core::record::{Body, CborValue, Id, Record, Rows, id_from_value, id_to_value};
-#[cfg(any(feature = "file", feature = "sqlite", feature = "postgres", feature = "mysql"))]
+use diorama_core::record::{BodyRef, CborValue, Record, Rows, id_from_value, id_to_value};
+#[cfg(any(
+    feature = "csv",
+    feature = "json",
+    feature = "parquet",
+    feature = "spreadsheet",
+    feature = "sqlite",
+    feature = "postgres",
+    feature = "mysql"
+))]
 use diorama_core::vista::Column;
 use diorama_core::vista::query::Cursor;
 use diorama_core::vista::{Error, Query, Result, Schema, Token};
@@ -24,10 +32,10 @@ pub(crate) fn count(query: &Query, schema: &Schema, rows: &Rows) -> u64 {
     rows.bodies().filter(|(_, body)| prepared.matches(body)).count() as u64
 }
 
-fn collect<'a>(schema: &Schema, items: impl IntoIterator<Item = (&'a Id, &'a Body)>) -> Rows {
+fn collect<'a>(schema: &Schema, items: impl IntoIterator<Item = (&'a str, BodyRef<'a>)>) -> Rows {
     let mut selection = Rows::with_layout(Arc::clone(schema.layout()));
     for (id, body) in items {
-        selection.push_body(Arc::clone(id), body.clone());
+        selection.push_body(id, body);
     }
     selection
 }
@@ -61,7 +69,7 @@ pub(crate) fn sorted_page(
 }
 
 /// Returns the page of all matching rows, in natural order, that follows the row of `token`.
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "surrealdb"))]
 pub(crate) fn page_after(query: &Query, schema: &Schema, rows: Rows, token: Option<&Token>) -> (Rows, Option<Token>) {
     let all = Query { order: Vec::new(), limit: None, offset: 0, ..query.clone() };
     let rows = apply(&all, schema, rows);
@@ -71,12 +79,12 @@ pub(crate) fn page_after(query: &Query, schema: &Schema, rows: Rows, token: Opti
 }
 
 /// Returns at most `most` rows from `start`, and the id of the last one if there are more.
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "surrealdb"))]
 pub(crate) fn first_rows(schema: &Schema, rows: &Rows, start: usize, most: usize) -> (Rows, Option<Token>) {
     let mut page = Rows::with_layout(Arc::clone(schema.layout()));
     let mut last = None;
     for (id, body) in rows.bodies().skip(start).take(most) {
-        page.push_body(Arc::clone(id), body.clone());
+        page.push_body(id, body);
         last = Some(id.to_string());
     }
     let more = rows.len() > start.saturating_add(page.len());
@@ -114,7 +122,15 @@ pub(crate) fn field_error(column: &str, detail: &str) -> Error {
 ///
 /// # Errors
 /// [`Error::Config`] if a declared column does not exist.
-#[cfg(any(feature = "file", feature = "sqlite", feature = "postgres", feature = "mysql"))]
+#[cfg(any(
+    feature = "csv",
+    feature = "json",
+    feature = "parquet",
+    feature = "spreadsheet",
+    feature = "sqlite",
+    feature = "postgres",
+    feature = "mysql"
+))]
 pub(crate) fn declare(vista: &str, mut found: Vec<Column>, declared: &[Column]) -> Result<Vec<Column>> {
     for column in declared {
         match found.iter_mut().find(|own| own.name == column.name) {

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+#[cfg(feature = "postgres")]
+mod unverified;
 
 /// Check of a server's certificate.
 #[derive(Debug)]
@@ -14,7 +16,15 @@ pub(crate) enum Verification<'a> {
     /// By the authorities whose certificates are in this PEM text.
     Authorities(&'a [u8]),
     /// By the public authorities.
-    #[cfg(any(feature = "http", feature = "postgres"))]
+    #[cfg(any(
+        feature = "amqp",
+        feature = "http",
+        feature = "kafka",
+        feature = "mqtt",
+        feature = "nats",
+        feature = "postgres",
+        feature = "redis"
+    ))]
     Public,
     /// None: the connection is encrypted, but the server may be another one.
     #[cfg(feature = "postgres")]
@@ -32,13 +42,21 @@ pub(crate) fn client(verification: &Verification<'_>) -> Result<Arc<ClientConfig
         .map_err(|error| error.to_string())?;
     let builder = match verification {
         Verification::Authorities(pem) => builder.with_root_certificates(authorities(pem)?),
-        #[cfg(any(feature = "http", feature = "postgres"))]
+        #[cfg(any(
+            feature = "amqp",
+            feature = "http",
+            feature = "kafka",
+            feature = "mqtt",
+            feature = "nats",
+            feature = "postgres",
+            feature = "redis"
+        ))]
         Verification::Public => {
             builder.with_root_certificates(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
         }
         #[cfg(feature = "postgres")]
         Verification::None => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(Arc::clone(&provider))))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(unverified::AcceptAny(Arc::clone(&provider))))
         }
     };
     Ok(Arc::new(builder.with_no_client_auth()))
@@ -54,45 +72,4 @@ fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
         return Err("the file contains no certificate: PEM begins with -----BEGIN CERTIFICATE-----".into());
     }
     Ok(roots)
-}
-
-/// Verifier that accepts every certificate, as clients of PostgreSQL do by default.
-#[cfg(feature = "postgres")]
-#[derive(Debug)]
-struct AcceptAny(Arc<CryptoProvider>);
-
-#[cfg(feature = "postgres")]
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

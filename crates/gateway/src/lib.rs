@@ -4,7 +4,7 @@
 //! origin, authentication, panics). Every refusal is an [`ApiError`] and is sent as problem+json (`http/problem.rs`).
 //!
 //! Folders import in one direction: `access` imports no other folder, `http` and `metrics` only `access`, `auth` these and `http`, `rows` is built on them, `events` on `rows`;
-//! `webhook`, `admin`, `pages` and `openapi` come next. `state.rs` holds the state that all handlers share. It names types of every
+//! `webhook`, `notify`, `admin`, `pages` and `openapi` come next. `state.rs` holds the state that all handlers share. It names types of every
 //! folder, from files that do not import it. `audit` is built on `http`, and imported by the folders that change the server.
 
 pub mod access;
@@ -14,6 +14,7 @@ pub mod auth;
 mod events;
 mod http;
 mod metrics;
+pub mod notify;
 mod openapi;
 mod options;
 mod pages;
@@ -118,6 +119,19 @@ impl Gateway {
         match self.gateway.hooks.insert(hook.name.as_str().into(), Arc::new(hook)) {
             None => Ok(self),
             Some(hook) => Err(Error::Config(format!("two webhooks are named {:?}: rename one of them", hook.name))),
+        }
+    }
+
+    /// Sends events of a mounted Dio to a receiver.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is already a notification of that name, its Dio is not mounted yet, or its filter does not fit the Dio.
+    pub fn try_notify(mut self, notification: notify::Notification) -> Result<Gateway> {
+        let names: Vec<_> = self.gateway.dios.keys().map(|name| &**name).collect();
+        notify::check(&notification, self.gateway.dios.get(notification.dio.as_str()), &names.join(", "))?;
+        match self.gateway.notifications.insert(notification.name.as_str().into(), Arc::new(notification)) {
+            None => Ok(self),
+            Some(own) => Err(Error::Config(format!("two notifications are named {:?}: rename one of them", own.name))),
         }
     }
 
@@ -272,6 +286,7 @@ impl Default for GatewayState {
         GatewayState {
             dios: IndexMap::new(),
             hooks: IndexMap::new(),
+            notifications: IndexMap::new(),
             base_path: String::new(),
             auth: auth::CurrentAuth::default(),
             tickets: auth::tickets::Tickets::default(),

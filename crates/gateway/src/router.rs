@@ -16,11 +16,12 @@ use utoipa::ToSchema;
 
 use crate::access::Principal;
 use crate::admin::{backup, health, operations, purge, refresh, scrape};
-use crate::auth::routes;
+use crate::auth::{rights, routes};
 use crate::http::extract::{Segment, segments};
 use crate::http::problem::{ApiError, Code};
 use crate::http::response;
 use crate::http::route::Route;
+use crate::notify::routes as notifications;
 use crate::pages::{assets, index};
 use crate::rows::{delete, insert, list, patch, query, record, replace, schema, write};
 use crate::scope::Scope;
@@ -55,12 +56,19 @@ pub(crate) fn dispatch(route: Route, request: Request, gateway: Arc<GatewayState
         (Route::Ticket, "POST") => routes::ticket.call(request, gateway),
         (Route::Session, "POST") => routes::begin_session.call(request, gateway),
         (Route::Session, "DELETE") => routes::end_session.call(request, gateway),
+        (Route::Access, "GET") => rights::rights.call(request, gateway),
         (Route::Hook, "POST") => webhook::receive.call(request, gateway),
         (Route::Hook, "GET") => webhook::challenge.call(request, gateway),
         (Route::Hook, "OPTIONS") => webhook::options.call(request, gateway),
         (Route::Deliveries, "GET") => webhook::list.call(request, gateway),
         (Route::Delivery, "GET") => webhook::delivery.call(request, gateway),
         (Route::Replay, "POST") => webhook::replay.call(request, gateway),
+        (Route::Notifications, "GET") => notifications::notifications.call(request, gateway),
+        (Route::Notification, "GET") => notifications::notification.call(request, gateway),
+        (Route::EnableNotification, "POST") => notifications::enable.call(request, gateway),
+        (Route::Notices, "GET") => notifications::list.call(request, gateway),
+        (Route::Notice, "GET") => notifications::delivery.call(request, gateway),
+        (Route::ReplayNotice, "POST") => notifications::replay.call(request, gateway),
         (Route::Rows, "GET") => list::list.call(request, gateway),
         (Route::Rows, "POST") => insert::insert.call(request, gateway),
         (Route::Rows, "PATCH") => patch::patch_many.call(request, gateway),
@@ -107,7 +115,9 @@ fn wrong_method(route: Route, method: &str, request: &Request, gateway: &Gateway
         | Route::Query
         | Route::Refresh
         | Route::Purge
-        | Route::Replay => HeaderValue::from_static("POST"),
+        | Route::Replay
+        | Route::EnableNotification
+        | Route::ReplayNotice => HeaderValue::from_static("POST"),
         Route::Session => HeaderValue::from_static("POST, DELETE"),
         Route::Hook => HeaderValue::from_static("POST, OPTIONS"),
         Route::Operation => HeaderValue::from_static("GET, HEAD, DELETE"),

@@ -19,7 +19,7 @@ use crate::http::route::Route;
 use crate::metrics::Metrics;
 use crate::pipeline::pipeline;
 use crate::state::GatewayState;
-use crate::webhook;
+use crate::{notify, webhook};
 
 /// Gateway as a service without a router, for a server that serves nothing else. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -37,6 +37,7 @@ impl GatewayService {
         gateway.failures = Failures::new(gateway.limits.auth_failures);
         let gateway = Arc::new(gateway);
         webhook::recover(&gateway);
+        notify::start(&gateway);
         let entry = |outside| Entry { gateway: Arc::clone(&gateway), outside };
         let nested = match gateway.base_path.as_str() {
             "" => None,

@@ -20,6 +20,7 @@ use crate::audit::AuditLog;
 use crate::auth::CurrentAuth;
 use crate::auth::sessions::Sessions;
 use crate::auth::tickets::Tickets;
+use crate::events::dispatch::Dispatch;
 use crate::events::live::LiveQueries;
 use crate::events::sockets::Sockets;
 use crate::events::view::EventViews;
@@ -33,6 +34,7 @@ use crate::http::rates::RateLimit;
 use crate::http::response;
 use crate::http::route::Route;
 use crate::metrics::{Metrics, SocketCounts};
+use crate::notify::Notification;
 use crate::openapi::catalog::Documents;
 use crate::openapi::document::Document;
 use crate::options::MountOptions;
@@ -50,6 +52,8 @@ pub struct GatewayState {
     pub dios: IndexMap<Arc<str>, Arc<Resource>>,
     /// Webhooks by name.
     pub hooks: IndexMap<Arc<str>, Arc<Hook>>,
+    /// Notifications by name.
+    pub(crate) notifications: IndexMap<Arc<str>, Arc<Notification>>,
     /// Base path: empty, or a path that begins with `/` and does not end with it.
     pub base_path: String,
     /// Authentication of callers.
@@ -133,6 +137,7 @@ impl GatewayState {
     /// Replaces the access rules by compiled ones. Sockets that the old ones have admitted end.
     pub(crate) fn replace_policy(&self, policy: Policy) {
         self.policy.swap(Arc::new(policy)).retire();
+        self.dios.values().for_each(|resource| resource.dispatch.check_rules());
     }
 
     /// Compiles access rules for the resources.
@@ -191,6 +196,8 @@ pub struct Resource {
     pub sockets: Arc<SocketCounts>,
     /// Views of their subscribers.
     pub(crate) views: EventViews,
+    /// Dispatch of events to subscribers.
+    pub(crate) dispatch: Arc<Dispatch>,
     /// Live queries that have subscribers.
     pub(crate) live_queries: LiveQueries,
     /// Headers of the last answers to reads, kept while the State stays the same.
@@ -242,8 +249,10 @@ impl Resource {
     }
 
     pub(crate) fn new(dio: Dio, options: MountOptions) -> Resource {
+        let schema = dio.schema();
         Resource {
-            schema: dio.schema(),
+            dispatch: Dispatch::new(dio.ring(), &schema),
+            schema,
             dio,
             options,
             sockets: Arc::default(),

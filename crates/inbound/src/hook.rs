@@ -165,6 +165,11 @@ impl Hook {
         matches!(self.format, Format::Native)
     }
 
+    /// Returns true if deliveries are CloudEvents.
+    pub fn is_cloudevents(&self) -> bool {
+        matches!(self.format, Format::CloudEvents { .. })
+    }
+
     /// Returns true if one change that cannot be decoded or applied makes the whole delivery an error.
     pub fn aborts_on_item_error(&self) -> bool {
         self.abort

@@ -4,7 +4,7 @@ use super::map::{Map, Problem};
 
 /// Names and texts of the presets. In a text, `{only}` is replaced by the sender's name of the hook's rows; see [`Table`] for the
 /// placeholders of presets for database tables.
-const TEXTS: [(&str, &str); 21] = [
+const TEXTS: [(&str, &str); 22] = [
     ("airtable", include_str!("presets/airtable.toml")),
     ("asana", include_str!("presets/asana.toml")),
     ("contentful", include_str!("presets/contentful.toml")),
@@ -18,6 +18,7 @@ const TEXTS: [(&str, &str); 21] = [
     ("mailgun", include_str!("presets/mailgun.toml")),
     ("meta", include_str!("presets/meta.toml")),
     ("postgres", include_str!("presets/postgres.toml")),
+    ("row", include_str!("presets/row.toml")),
     ("sanity", include_str!("presets/sanity.toml")),
     ("shopify", include_str!("presets/shopify.toml")),
     ("strapi", include_str!("presets/strapi.toml")),

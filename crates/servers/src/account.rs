@@ -27,6 +27,11 @@ impl Account {
         Account { uid, other: Some(gid) }
     }
 
+    /// The test's own account, also if that is root.
+    pub(crate) fn of_test() -> Account {
+        Account { uid: rustix::process::geteuid().as_raw(), other: None }
+    }
+
     /// Makes `command` run as this account.
     pub(crate) fn run(self, command: &mut Command) {
         if let Some(gid) = self.other {

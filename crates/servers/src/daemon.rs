@@ -14,8 +14,8 @@ use crate::keeper::Keeper;
 use crate::port::free_port;
 use crate::processes::{children, eventually, send, wait_for_end};
 
-/// Text in the log of a server whose port somebody else has.
-const PORT_TAKEN: &str = "Address already in use";
+/// Texts in the log of a server whose port somebody else has.
+const PORT_TAKEN: [&str; 2] = ["Address already in use", "eaddrinuse"];
 
 /// Process and folder of a server. Dropping it kills the process and removes the folder.
 #[derive(Debug)]
@@ -67,7 +67,11 @@ impl Daemon {
             }
             self.kill();
             let log = fs::read_to_string(self.file("log")).unwrap_or_default();
-            assert!(log.contains(PORT_TAKEN), "the server in {:?} does not start:\n{log}", self.folder);
+            assert!(
+                PORT_TAKEN.iter().any(|text| log.contains(text)),
+                "the server in {:?} does not start:\n{log}",
+                self.folder
+            );
             if may_move {
                 self.port = free_port();
             } else {

@@ -18,20 +18,32 @@ mod account;
 pub mod apis;
 mod client;
 mod daemon;
+mod kafka;
 mod keeper;
 mod mariadb;
+mod mqtt;
+mod nats;
 mod port;
 mod postgres;
 mod processes;
 mod programs;
 mod proxy;
+mod rabbitmq;
+mod redis;
 mod skip;
+mod surreal;
 mod template;
 
+pub use kafka::{KafkaMessage, KafkaRecord, KafkaServer};
 pub use mariadb::MariaDbServer;
+pub use mqtt::{MqttMessage, MqttRecord, MqttServer};
+pub use nats::NatsServer;
 pub use postgres::PostgresServer;
 pub use proxy::CutProxy;
+pub use rabbitmq::{RabbitMessage, RabbitServer, publish as publish_to_rabbit};
+pub use redis::{RedisEntry, RedisServer};
 pub use skip::skip_or_fail;
+pub use surreal::SurrealServer;
 
 /// Password of the superuser of every server.
 pub const PASSWORD: &str = "diorama";

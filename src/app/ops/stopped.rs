@@ -27,6 +27,8 @@ use diorama_gateway::operation_json;
 pub(super) struct StoppedServer {
     journal: Arc<RedbJournal>,
     cache: Option<PathBuf>,
+    /// Name of the server with the rows, if they are not in a file.
+    server: Option<String>,
     logs: Vec<(Arc<str>, State)>,
     /// The Dio of the last repaired operation.
     repair: Option<(Lens, Dio)>,
@@ -40,11 +42,12 @@ impl StoppedServer {
             let state = dio::at_rest(&journal, &log).await.map_err(Failure::config)?;
             logs.push((log, state));
         }
-        let cache = match lens.cache {
-            CacheAt::File(path) => Some(path),
-            CacheAt::Memory => None,
+        let (cache, server) = match lens.cache {
+            CacheAt::File(path) => (Some(path), None),
+            CacheAt::Server(server) => (None, Some(server.store.name)),
+            CacheAt::Memory => (None, None),
         };
-        Ok(StoppedServer { journal: Arc::new(journal), cache, logs, repair: None })
+        Ok(StoppedServer { journal: Arc::new(journal), cache, server, logs, repair: None })
     }
 
     pub(super) fn list(&self, filter: &ListFilter) -> Result<Vec<Value>, Failure> {
@@ -112,6 +115,11 @@ impl StoppedServer {
             return Ok((dio.clone(), op));
         }
         self.end_repair().await;
+        if let Some(server) = &self.server {
+            return Err(config(format!(
+                "{log}: its rows are in the cache at {server}, which this command does not read: start the server and use --url"
+            )));
+        }
         let path = self.cache.as_ref().filter(|path| path.exists());
         let missing = || config(format!("{log}: there is no cache file with its rows: start the server and use --url"));
         let cache = RedbCache::open(path.ok_or_else(missing)?)?;

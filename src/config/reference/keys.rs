@@ -21,11 +21,15 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     ),
     (
         "key.*",
-        "A key: tokens of a program, with a role. `diorama key new NAME` generates one. See [Authentication](authentication.md).",
+        "A key: tokens or client certificates of a program, with a role. `diorama key new NAME` generates one. See [Authentication](authentication.md).",
     ),
     ("jwt.*", "An issuer whose tokens (JWT) are accepted. See [Authentication](authentication.md)."),
     ("lens", "Storage of copies, writes and events."),
     ("lens.inbox", "Retention of webhook deliveries; applied ones are removed first."),
+    (
+        "lens.outbox",
+        "Retention of deliveries to send; delivered ones are removed first, then failed ones, pending ones never.",
+    ),
     ("lens.events", "Retention of the events of each resource, for subscribers that reconnect."),
     (
         "audit",
@@ -74,6 +78,11 @@ pub(super) const TABLES: &[(&str, &str)] = &[
         "A WebSocket that sends changes, in addition to webhooks. For the changes of the source itself see `feed` above.",
     ),
     ("webhook.*", "A webhook that receives changes at `POST /webhooks/NAME`."),
+    (
+        "notify.*",
+        "A notification, which sends the events of a resource to a URL, as Standard Webhooks: see [notifications](notifications.md).",
+    ),
+    ("notify.*.headers", "Additional headers of messages by name. Values may be `env:NAME` or `file:PATH`."),
     ("webhook.*.auth", "Authentication of senders. The available keys depend on the scheme."),
 ];
 
@@ -140,7 +149,7 @@ pub(super) const KEYS: &[KeyText] = &[
     ("server.drain_timeout", "\"20s\"", "Maximum duration of a shutdown. Remaining writes stay in the journal."),
     (
         "key.*.token",
-        "required, or one of the next two",
+        "required, or one of the next three",
         "The token, of at least 16 bytes, for `Authorization: Bearer ...`.",
     ),
     ("key.*.tokens", "", "Several tokens, which count at the same time, so that one can be replaced by another."),
@@ -148,6 +157,12 @@ pub(super) const KEYS: &[KeyText] = &[
         "key.*.token_sha256",
         "",
         "SHA-256 hash of the token as hexadecimal digits, or several hashes, so that the configuration needs no secret.",
+    ),
+    (
+        "key.*.certificate",
+        "",
+        "Common name of a client certificate, or several; without a common name, the first alternative name that is a text. Requires \
+         `server.tls.client_ca`.",
     ),
     ("key.*.role", REQUIRED, "Role of the key. No access rule restricts `admin`."),
     ("key.*.claims", "{}", "Claims of the key, such as `{ org_id = 7 }`."),
@@ -305,6 +320,12 @@ pub(super) const KEYS: &[KeyText] = &[
         "Maximum number of distinct live queries and subscriber filters of one address; beyond it, 429.",
     ),
     (
+        "server.limits.event_views",
+        "10_000",
+        "Maximum number of distinct scopes and filters of one resource's subscribers that compare a column with a value (`org_id=eq.5`); beyond it, 503 \
+         `too-many-views`. Of other filters there are at most 1,000.",
+    ),
+    (
         "server.limits.patterns",
         "\"64MiB\"",
         "Maximum size of the compiled patterns of subscriber filters, a quarter of it for one address; beyond it, 503 `busy` or 429.",
@@ -314,7 +335,18 @@ pub(super) const KEYS: &[KeyText] = &[
         "10",
         "Maximum rate of requests without a valid token or signature per second and address; beyond it, 429 in place of 401. Valid requests always pass.",
     ),
-    ("lens.cache", "\"cache.redb\"", "File for the copies, or `\"memory\"`; `--cache` overrides it."),
+    (
+        "lens.cache",
+        "\"cache.redb\"",
+        "File for the copies, or `\"memory\"`, or a server: `redis://HOST/DATABASE` or `postgres://USER@HOST/DATABASE` ([cache stores](connect/cache-stores.md)). \
+         May be `env:NAME` or `file:PATH`. `--cache` overrides it.",
+    ),
+    ("lens.cache_ca", "public authorities", "PEM file with the authorities to trust for a cache on a server."),
+    (
+        "lens.cache_prefix",
+        "\"diorama_cache\"",
+        "Beginning of the names of what a cache on a server stores there. Each Diorama needs its own, or its own database.",
+    ),
     (
         "lens.journal",
         "next to the cache",
@@ -340,6 +372,10 @@ pub(super) const KEYS: &[KeyText] = &[
         "5_000_000",
         "Maximum number of idempotency keys (kept for one day) and delivery ids (kept for seven days); beyond it, requests with new ones get 503 `busy`.",
     ),
+    ("lens.outbox", "{}", "See `[lens.outbox]`."),
+    ("lens.outbox.count", "10_000", "Maximum number of deliveries."),
+    ("lens.outbox.bytes", "\"64MiB\"", "Maximum size of all deliveries."),
+    ("lens.outbox.age", "\"7d\"", "Maximum age of a delivery that is not pending."),
     ("lens.events", "{}", "See `[lens.events]`."),
     ("lens.events.count", "100_000", "Maximum number of events."),
     ("lens.events.bytes", "\"256MiB\"", "Maximum size of all events."),
@@ -425,10 +461,41 @@ pub(super) const KEYS: &[KeyText] = &[
     ),
     ("dio.*.max_indexes", "16", "Maximum number of indexes; the least used are removed first."),
     ("dio.*.index_memory", "\"512MiB\"", "Maximum size of all indexes."),
+    (
+        "dio.*.column_memory",
+        "\"256MiB\"",
+        "Maximum size of the columns and groups that scans keep; the least recently used are dropped. 0 keeps none.",
+    ),
     ("dio.*.default_limit", "100", "Default number of rows of a list."),
     ("dio.*.max_limit", "`limits.rows`", "Maximum number of rows of a list."),
     ("dio.*.max_affected", "1_000", "Maximum number of rows changed by a write by filter."),
     ("dio.*.max_live", "500", "Maximum number of distinct live queries."),
+    ("notify.*.dio", "NAME", "The resource whose events it sends."),
+    ("notify.*.url", REQUIRED, "URL of the receiver, `http://` or `https://`; may be `env:NAME` or `file:PATH`."),
+    (
+        "notify.*.secrets",
+        REQUIRED,
+        "Secrets with which messages are signed, newest first, up to five for a rotation: `whsec_` and 24 to 64 bytes in base64, or the \
+         private key `whsk_`.",
+    ),
+    ("notify.*.where", "all rows", "Filter of the rows, as in query strings: `\"status=paid&total=gte.100\"`."),
+    ("notify.*.select", "all columns", "Columns of the rows in messages."),
+    (
+        "notify.*.events",
+        "`inserted`, `changed`, `removed`, `invalidated`",
+        "Events to send: these, `write_committed`, `write_failed`. A notice of missed events is always sent.",
+    ),
+    (
+        "notify.*.retry",
+        "`[\"5s\", \"5m\", \"30m\", \"2h\", \"5h\", \"10h\", \"10h\"]`",
+        "Delays before the second and later attempts, with jitter.",
+    ),
+    ("notify.*.headers", "{}", "See `[notify.NAME.headers]`."),
+    ("notify.*.concurrency", "8", "Maximum number of messages under way, of different rows."),
+    ("notify.*.timeout", "\"15s\"", "Time within which the receiver must answer."),
+    ("notify.*.ca", "the public authorities", "PEM file with the certificates of the authorities to trust."),
+    ("notify.*.addresses", "\"any\"", "`public` refuses private and local addresses."),
+    ("notify.*.from", "\"now\"", "Where a new notification begins: with the next event, or the `earliest` stored one."),
     ("webhook.*.dio", "NAME", "The resource whose rows it changes."),
     ("webhook.*.auth", REQUIRED, "See `[webhook.NAME.auth]`."),
     ("webhook.*.format", "\"native\", or \"map\" with a map", "Format of deliveries."),

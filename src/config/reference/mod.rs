@@ -36,6 +36,7 @@ const SAMPLES: [&str; 7] = [
         secret = "env:TOKEN"
         [lens]
         inbox = {}
+        outbox = {}
         events = {}
         [audit]
         [[limit]]
@@ -44,6 +45,10 @@ const SAMPLES: [&str; 7] = [
         write = { sqlite = "a.db", table = "a" }
         columns.c = { type = "string" }
         feed = { ws = "ws://h", headers = {}, format = "cloudevents" }
+        [notify.a]
+        url = "http://h/"
+        secrets = ["env:TOKEN"]
+        headers = {}
         [webhook.a]
         auth = { scheme = "hmac", secrets = ["env:TOKEN"], header = "h", algorithm = "sha1", allow_sha1 = true }
         [webhook.b]
@@ -218,7 +223,8 @@ fn requested_keys() -> Vec<Key> {
 
 /// Returns true for a table that the reference describes as a whole. The keys of a connection are those of sources and routes.
 fn is_outer(path: &str) -> bool {
-    ["server", "key", "jwt", "lens", "allow", "audit", "limit", "dio", "webhook", "connection"].contains(&path)
+    ["server", "key", "jwt", "lens", "allow", "audit", "limit", "dio", "notify", "webhook", "connection"]
+        .contains(&path)
         || path.starts_with("connection.")
 }
 
@@ -226,7 +232,7 @@ fn is_outer(path: &str) -> bool {
 fn names_starred(table: &str) -> String {
     let mut before = "";
     let starred = table.split('.').map(|part| {
-        let part = if ["key", "jwt", "dio", "webhook", "columns"].contains(&before) { "*" } else { part };
+        let part = if ["key", "jwt", "dio", "notify", "webhook", "columns"].contains(&before) { "*" } else { part };
         before = part;
         part
     });
@@ -278,6 +284,10 @@ fn type_of(expected: &str) -> Value {
         }
         COUNT_RATE => json!({"type": "string", "pattern": r"^[0-9]+ */ *(s|min|h)$|\$\{"}),
         SIZE_RATE => json!({"type": "string", "pattern": r"^[0-9]+ *(B|KiB|MiB|GiB)? */ *(s|min|h)$|\$\{"}),
+        r#"an array of times like ["5s", "5m"]"# => {
+            let time = json!({"type": "string", "pattern": r"^([0-9]+ ?(ms|s|m|h|d) ?)+$|\$\{"});
+            json!({"type": "array", "items": time})
+        }
         "an array of texts" => json!({"type": "array", "items": {"type": "string"}}),
         "a text or a table" => json!({"anyOf": [{"type": "string"}, {"type": "object"}]}),
         "a text or an array of texts" => {
@@ -313,6 +323,7 @@ fn schema() -> String {
             "limit": {"type": "array", "items": table("limit")},
             "connection": {"type": "object", "additionalProperties": {"type": "object"}},
             "dio": dios,
+            "notify": many("notify.*"),
             "webhook": many("webhook.*"),
         },
         "additionalProperties": false,
@@ -326,6 +337,7 @@ fn type_words(expected: &str) -> String {
     match expected {
         r#"a time like "30s", "5m" or "1h""# => "time".into(),
         r#"an array like ["env:NAME"]"# => "secrets".into(),
+        r#"an array of times like ["5s", "5m"]"# => "times".into(),
         "an array of texts" => "texts".into(),
         COUNT_RATE => "rate".into(),
         SIZE_RATE => "rate of bytes".into(),

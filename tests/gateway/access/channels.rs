@@ -561,3 +561,27 @@ async fn a_spelling_of_an_id_does_not_tell_that_there_is_a_row() {
     let clash = world.json("member", "PUT", &format!("/orders/{upper}"), r#"{"owner":"ann"}"#).await;
     assert_eq!(clash.status, 409, "there are not two rows with one UUID: {clash:?}");
 }
+
+#[tokio::test]
+async fn rights_name_what_the_caller_may_use_and_nothing_else() {
+    let world = World::usual().await;
+    let own = json!(["id", "owner", "status", "total"]);
+    for (caller, resources) in [
+        ("", json!({})),
+        ("stranger", json!({})),
+        (READER, json!({"orders": {"can": ["read"], "columns": {"read": own}}})),
+        (
+            "writer",
+            json!({"orders": {"can": ["insert", "update", "delete"], "columns": {"insert": own, "update": own}}}),
+        ),
+        ("operator", json!({"orders": {"can": ["refresh", "operations"], "columns": {}}})),
+    ] {
+        let rights = world.get(caller, "/_access").await.json();
+        assert_eq!((&rights["resources"], &rights["everywhere"]), (&resources, &json!([])), "{caller}");
+    }
+    let boss = world.get("boss", "/_access").await.json();
+    assert_eq!(boss["everywhere"], json!(["admin"]));
+    let root = world.get("root", "/_access").await.json();
+    assert_eq!(root["everywhere"].as_array().map(Vec::len), Some(9));
+    assert_eq!((&root["name"], &root["resources"]["vault"]["columns"]), (&json!("key:root"), &json!({})));
+}

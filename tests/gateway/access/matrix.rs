@@ -41,9 +41,16 @@ DELETE /operations/{id}                      N      N      FNN    FNN    FNN    
 POST /operations/{id}/retry                  N      N      FNN    FNN    FNN    FNN    CCN    FNN    FNN    CCN
 POST /_backup                                F      F      F      F      F      F      F      F      N      N
 GET /_audit                                  F      F      F      F      F      F      F      F      N      N
+GET /_access                                 A      A      A      A      A      A      A      A      A      A
 GET /webhooks/{hook}/deliveries              N      N      F      F      F      F      F      A      F      A
 GET /webhooks/{hook}/deliveries/{id}         N      N      F      F      F      F      F      A      F      A
 POST /webhooks/{hook}/deliveries/{id}/replay N      N      F      F      F      F      F      A      F      A
+GET /_notify                                 A      A      A      A      A      A      A      A      A      A
+GET /_notify/{notification}                  N      N      F      F      F      F      F      A      F      A
+POST /_notify/{notification}/enable          N      N      F      F      F      F      F      A      F      A
+GET /_notify/{notification}/deliveries       N      N      F      F      F      F      F      A      F      A
+GET /_notify/{notification}/deliveries/{id}  N      N      F      F      F      F      F      A      F      A
+POST /_notify/{notification}/deliveries/{id}/replay N N    F      F      F      F      F      A      F      A
 GET /events                                  B      B      B      B      B      B      B      B      B      B
 GET /orders                                  G      G      A      A      F      F      F      F      F      A
 HEAD /orders                                 n      n      A      A      f      f      f      f      f      A
@@ -135,8 +142,8 @@ fn requests(line: &Line<'_>, operations: &[String; 3], delivery: &str) -> Vec<(S
     let whole = |id: &str| format!(r#"{{"id":"{id}","owner":"ann","status":"new","total":1}}"#);
     let targets: [(String, String); 3] = std::array::from_fn(|at| {
         let id = if line.path.starts_with("/operations") { &operations[at] } else { ROWS[at] };
-        let path = match line.path.starts_with("/webhooks") {
-            true => line.path.replace("{hook}", "shop").replace("{id}", delivery),
+        let path = match line.path.starts_with("/webhooks") || line.path.starts_with("/_notify") {
+            true => line.path.replace("{hook}", "shop").replace("{notification}", "shop").replace("{id}", delivery),
             false => line.path.replace("{id}", id),
         };
         let (path, body) = match (line.method, line.path) {
@@ -197,6 +204,11 @@ async fn used_world(caller: &str) -> (World, [String; 3], String) {
 async fn world_of(line: &Line<'_>, caller: &str) -> (World, [String; 3], String) {
     match line.path.starts_with("/operations") || line.path.starts_with("/webhooks") {
         true => used_world(caller).await,
+        false if line.path.contains("/deliveries") => {
+            let (world, operations, _) = used_world(caller).await;
+            let notice = world.notice().await;
+            (world, operations, notice)
+        }
         false => (World::usual().await, Default::default(), String::new()),
     }
 }

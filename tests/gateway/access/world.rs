@@ -1,6 +1,7 @@
 //! A gateway with access rules, in process, and callers of it.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -10,8 +11,10 @@ use axum::http::{HeaderMap, Request};
 use axum::middleware::{Next, from_fn};
 use diorama::connect::MemoryTable;
 use diorama::gateway::access::{Allow, Identity, Principal, Verb, Verbs};
+use diorama::gateway::notify::{Notification, Posted, Receiver};
 use diorama::gateway::webhook::Hook;
 use diorama::gateway::{Gateway, MountOptions};
+use diorama::inbound::signature::Signer;
 use diorama::inbound::{self, Key, Scheme};
 use diorama::{CborValue, Column, ColumnType, Dio, Lens, Record, Schema};
 use futures_util::StreamExt as _;
@@ -53,6 +56,20 @@ async fn authenticate(mut request: Request<Body>, next: Next) -> axum::response:
         request.extensions_mut().insert(Principal::from(identity(&caller)));
     }
     next.run(request).await
+}
+
+/// A receiver of notifications that takes everything.
+#[derive(Debug)]
+struct Accepting;
+
+impl Receiver for Accepting {
+    fn url(&self) -> &'static str {
+        "http://receiver/"
+    }
+
+    fn post(&self, _: Vec<(&'static str, String)>, _: Bytes) -> Pin<Box<dyn Future<Output = Posted> + Send + '_>> {
+        Box::pin(std::future::ready(Posted::Answered { status: 204, retry_after: None, body: String::new() }))
+    }
 }
 
 /// A rule for `role` on the resource `dio`.
@@ -146,11 +163,31 @@ impl World {
         let gateway = Gateway::new().try_mount(orders.clone(), options.clone()).unwrap();
         let gateway = gateway.try_mount(vault, options).unwrap();
         let gateway = gateway.try_hook(hook("shop", "orders")).unwrap().try_hook(hook("safe", "vault")).unwrap();
+        let notify = |name: &str, dio: &str| {
+            let signer = Signer::new(["whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="]).unwrap();
+            Notification::new(name, dio, Arc::new(Accepting), signer)
+        };
+        let gateway =
+            gateway.try_notify(notify("shop", "orders")).unwrap().try_notify(notify("safe", "vault")).unwrap();
         let router = gateway.try_allow(rules).unwrap().into_router().layer(from_fn(authenticate));
         World { router, orders, _lens: lens }
     }
 
     /// Answer to a request of `caller`; an empty name is an anonymous one. Of a stream, the first 300 ms are read.
+    /// Waits until a notification has delivered something about the orders, and returns the delivery's id.
+    pub(super) async fn notice(&self) -> String {
+        let listed = async {
+            loop {
+                let listed = self.get("root", "/_notify/shop/deliveries?state=delivered").await.json();
+                if let Some(id) = listed[0]["id"].as_str() {
+                    return id.to_string();
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), listed).await.expect("a delivery")
+    }
+
     pub(super) async fn send(
         &self,
         caller: &str,

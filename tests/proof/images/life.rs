@@ -9,7 +9,7 @@ use bytes::Bytes;
 use diorama::cache::RedbCache;
 use diorama::journal::{
     AppendError, Delivery, DeliveryId, DeliveryQuery, InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry,
-    LogId, LogState, RawRequest, RedbJournal, Seq,
+    LogId, LogState, OutboxLimits, OutboxUse, RawRequest, RedbJournal, Seq,
 };
 use diorama::{ChangeEvent, DioEvent, Error, Lens, WriteOp};
 use diorama_core::dio::{CursorRead, Dio, IdempotencyKey, Inbound, RingLimits, WriteOptions};
@@ -170,6 +170,14 @@ impl Journal for Witness {
 
     fn limit_inbox(&self, limits: InboxLimits) {
         self.journal.limit_inbox(limits);
+    }
+
+    fn outbox(&self) -> OutboxUse {
+        self.journal.outbox()
+    }
+
+    fn limit_outbox(&self, limits: OutboxLimits) {
+        self.journal.limit_outbox(limits);
     }
 
     fn heads(&self, log: &str) -> watch::Receiver<Seq> {

@@ -1,4 +1,4 @@
-//! A storm over the feed of a PostgreSQL database: random transactions on the server, writes through the API, and subscribers,
+//! A storm over the feed of a database, PostgreSQL or MariaDB: random transactions on the server, writes through the API, and subscribers,
 //! while Diorama and the server are killed and connections are cut. Rows never go back, no event is told twice, and at rest
 //! everybody has the rows of the server.
 //!
@@ -7,6 +7,7 @@
 
 mod client;
 mod restart;
+mod system;
 mod table;
 mod watcher;
 mod world;
@@ -17,12 +18,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use diorama_servers::{CutProxy, PostgresServer};
+use diorama_servers::CutProxy;
 use serde_json::Value;
 
 use crate::harness::Random;
 use crate::process::Server;
 use client::{Client, check_own};
+use system::Database;
 use table::{TABLES, Table};
 use watcher::{Watcher, difference};
 use world::{World, pause};
@@ -36,18 +38,16 @@ const REST: Duration = Duration::from_secs(100);
 const LONGEST_REST: Duration = Duration::from_secs(400);
 /// Longest time of a start, which reads up to 100,000 events of each table: a debug build takes up to 55 s on a busy machine.
 const START: Duration = Duration::from_secs(240);
-/// Log that the server may keep for an idle slot, in bytes.
-const RETAINED: u64 = 64 << 20;
 
 /// Configuration of a Diorama that follows the tables, or of one that only reads them.
-fn config(url: &str, follows: bool) -> String {
+fn config(key: &str, url: &str, follows: bool) -> String {
     let mut text = match follows {
         true => "[lens]\ncache = \"cache.redb\"\n".to_string(),
         false => "[lens]\ncache = \"memory\"\n".to_string(),
     };
     for table in TABLES.map(Table::name) {
         text += &format!(
-            "[dio.{table}]\nsource = {{ postgres = \"{url}\", table = \"{table}\" }}\nmax_limit = 1_000_000\nallow_shrink = true\n{}",
+            "[dio.{table}]\nsource = {{ {key} = \"{url}\", table = \"{table}\" }}\nmax_limit = 1_000_000\nallow_shrink = true\n{}",
             if follows { "feed = \"replication\"\n" } else { "" }
         );
     }
@@ -60,7 +60,7 @@ fn number(name: &str) -> Option<u64> {
 
 /// The processes of a storm.
 struct Storm<'w> {
-    postgres: PostgresServer,
+    database: Box<dyn Database>,
     proxy: CutProxy,
     diorama: Server,
     dir: PathBuf,
@@ -92,13 +92,13 @@ impl Storm<'_> {
     /// One trouble at a random moment.
     fn trouble(&mut self) {
         let moment = 100 + self.random.below(900);
-        match self.random.below(10) {
+        match self.random.below(11) {
             0..=2 => self.restart(moment),
             3 => {
                 self.world.count("kills of the server", 1);
-                self.postgres.kill();
+                self.database.kill();
                 pause(moment);
-                self.postgres.restart();
+                self.database.restart();
             }
             4 | 5 => {
                 self.world.count("connections cut at a byte", 1);
@@ -122,6 +122,10 @@ impl Storm<'_> {
                 pause(moment);
                 self.proxy.refuse(false);
             }
+            8 => {
+                self.world.count("rotations of the log", 1);
+                self.database.rotate();
+            }
             _ => {
                 self.world.count("cuts", 1);
                 self.proxy.cut_all();
@@ -129,21 +133,16 @@ impl Storm<'_> {
         }
     }
 
-    /// Kills Diorama and starts it again, sometimes without its replication slots.
+    /// Kills Diorama and starts it again, sometimes after its positions have become useless.
     fn restart(&mut self, moment: u64) {
         self.world.count("kills of diorama", 1);
         self.world.count("refreshes", self.refreshes());
         self.diorama.kill();
         if self.random.below(3) == 0 {
-            self.world.count("slots dropped", 1);
+            self.world.count("positions lost", 1);
             pause(200);
-            let table = Table::random(&mut self.random).name();
-            self.postgres.psql(&format!(
-                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
-                    WHERE slot_name = 'diorama_{table}' AND active;
-                 SELECT pg_sleep(0.3);
-                 SELECT pg_drop_replication_slot('diorama_{table}')"
-            ));
+            let table = Table::random(&mut self.random);
+            self.database.lose_position(table, &mut self.random);
         } else if self.random.below(2) == 0 {
             pause(moment);
         }
@@ -162,7 +161,7 @@ impl Storm<'_> {
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 
-    /// Everybody stops; then all have the rows of the server, and the slots keep little if this `is_last`.
+    /// Everybody stops; then all have the rows of the server, which keeps little for its feeds if this `is_last`.
     fn rest(&mut self, watchers: &[Watcher<'_>], is_last: bool) {
         let world = self.world;
         let _resting = world.rest.write();
@@ -201,11 +200,12 @@ impl Storm<'_> {
     /// The rows as a Diorama without a past reads them.
     fn expected(&self) -> HashMap<Table, HashMap<String, Value>> {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("diorama.toml"), config(&self.postgres.url("postgres"), false)).unwrap();
+        std::fs::write(dir.path().join("diorama.toml"), config(self.world.dialect.key(), &self.database.url(), false))
+            .unwrap();
         let reader = Server::start(dir.path(), &["--log", "warn"]);
         let rows: HashMap<_, _> = TABLES.into_iter().map(|table| (table, list(&reader, table))).collect();
         for table in TABLES {
-            let sums = self.postgres.psql(&format!("SELECT count(*), coalesce(sum(n), 0) FROM {}", table.name()));
+            let sums = self.database.run(&format!("SELECT count(*), coalesce(sum(n), 0) FROM {}", table.name()));
             let n = rows[&table].values().filter_map(|row| row["n"].as_u64()).sum::<u64>();
             assert_eq!(format!("{}|{n}", rows[&table].len()), sums, "{}", table.name());
         }
@@ -234,21 +234,9 @@ impl Storm<'_> {
         }
     }
 
-    /// Waits until the slots of an idle Diorama keep little of the server's log.
+    /// Waits until the server keeps little for an idle Diorama.
     fn idle(&self) {
-        self.until("the slots keep little of the log", || {
-            let kept = self.postgres.psql(
-                "CHECKPOINT;
-                 SELECT slot_name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn),
-                    pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) FROM pg_replication_slots",
-            );
-            let sizes = || kept.split(['\n', '|']).filter_map(|text| text.parse::<u64>().ok());
-            // One changed row of an idle server is behind; the rest is acknowledged.
-            match sizes().count() == 2 * TABLES.len() && sizes().all(|size| size < RETAINED.min(1 << 20)) {
-                true => Ok(()),
-                false => Err(kept.clone()),
-            }
-        });
+        self.until("the server keeps little of its log", || self.database.check_kept());
     }
 }
 
@@ -264,27 +252,35 @@ fn list(server: &Server, table: Table) -> HashMap<String, Value> {
 }
 
 #[test]
-fn never_back_a_feed_of_a_database_in_a_storm() {
+fn never_back_a_feed_of_postgresql_in_a_storm() {
+    storm(system::postgres);
+}
+
+#[test]
+fn never_back_a_feed_of_mariadb_in_a_storm() {
+    storm(system::mariadb);
+}
+
+fn storm(start: fn() -> Option<Box<dyn Database>>) {
     let seconds = number("DIORAMA_FEED_SECONDS").unwrap_or(SECONDS);
     let is_long = seconds >= 60;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed = number("DIORAMA_FEED_SEED").unwrap_or(now);
     eprintln!("DIORAMA_FEED_SEED={seed}");
     let mut random = Random(seed);
-    let Some(postgres) = PostgresServer::start() else { return };
-    postgres.psql(table::SQL);
-    let proxy = CutProxy::start(postgres.port());
+    let Some(database) = start() else { return };
+    let proxy = CutProxy::start(database.port());
     let dir = tempfile::tempdir().unwrap();
-    let url = postgres.url("postgres").replace(&format!(":{}/", postgres.port()), &format!(":{}/", proxy.port()));
-    std::fs::write(dir.path().join("diorama.toml"), config(&url, true)).unwrap();
-    let world = World::new(postgres.url("postgres"), if is_long { 100_000 } else { 20_000 });
+    let url = database.url().replace(&format!(":{}/", database.port()), &format!(":{}/", proxy.port()));
+    std::fs::write(dir.path().join("diorama.toml"), config(database.dialect().key(), &url, true)).unwrap();
+    let world = World::new(&*database, if is_long { 100_000 } else { 20_000 });
     let world = &world;
     let mut fork = || Random(random.below(usize::MAX));
     let (mut clients, writers) = (Vec::new(), [0, 1].map(|number| Writer::new(number, fork(), world)));
     clients.extend(TABLES.map(|table| Client::new(table, fork(), world)));
     let diorama = Storm::start(dir.path(), world);
     *world.address.lock() = diorama.address.clone();
-    let mut storm = Storm { postgres, proxy, diorama, dir: dir.path().into(), world, random: fork() };
+    let mut storm = Storm { database, proxy, diorama, dir: dir.path().into(), world, random: fork() };
     let watchers = TABLES.map(|table| Watcher::new(table, world));
     std::thread::scope(|scope| {
         for watcher in &watchers {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::system::{Dialect, OnConflict};
 use crate::harness::Random;
 
 /// Keys of one writer on the server, in each table.
@@ -11,24 +12,15 @@ const OWN: usize = 12;
 /// Ids of the rows of large transactions begin here; only `goods` has them.
 pub(super) const LARGE: u64 = 100_000;
 
-/// Statements that make the tables. `n` of a row of the writers only ever grows, also over its deletion.
-pub(super) const SQL: &str = "
-    CREATE TABLE goods (id INTEGER PRIMARY KEY, n BIGINT, own TEXT, d NUMERIC, at TIMESTAMPTZ, j JSONB);
-    CREATE TABLE lines (place TEXT, name TEXT, n BIGINT, own TEXT, j JSONB, PRIMARY KEY (place, name));
-    CREATE TABLE notes (id TEXT PRIMARY KEY, n BIGINT, own TEXT, large TEXT, more TEXT);
-    CREATE TABLE pages (id TEXT PRIMARY KEY, n BIGINT, own TEXT, large TEXT, more TEXT);
-    ALTER TABLE notes ALTER large SET STORAGE EXTERNAL, ALTER more SET STORAGE EXTERNAL;
-    ALTER TABLE pages ALTER large SET STORAGE EXTERNAL, ALTER more SET STORAGE EXTERNAL, REPLICA IDENTITY FULL;";
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Table {
     Goods,
-    Lines,
+    Shelves,
     Notes,
     Pages,
 }
 
-pub(super) const TABLES: [Table; 4] = [Table::Goods, Table::Lines, Table::Notes, Table::Pages];
+pub(super) const TABLES: [Table; 4] = [Table::Goods, Table::Shelves, Table::Notes, Table::Pages];
 
 /// Owner of a key: the writer of this number, or the client of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +41,7 @@ impl Table {
     pub(super) fn name(self) -> &'static str {
         match self {
             Table::Goods => "goods",
-            Table::Lines => "lines",
+            Table::Shelves => "shelves",
             Table::Notes => "notes",
             Table::Pages => "pages",
         }
@@ -61,7 +53,7 @@ impl Table {
 
     /// True if a writer may empty it. The rows of the client in the others are only the client's.
     pub(super) fn is_truncated(self) -> bool {
-        matches!(self, Table::Goods | Table::Lines)
+        matches!(self, Table::Goods | Table::Shelves)
     }
 
     pub(super) fn key(self, owner: Owner, random: &mut Random) -> Key {
@@ -76,20 +68,20 @@ impl Table {
                 let first = Key { table: self, owner, number: 0 }.integer();
                 format!("id >= {first} AND id < {first} + 1000")
             }
-            Table::Lines => format!("place = '{}'", Key { table: self, owner, number: 0 }.place()),
+            Table::Shelves => format!("place = '{}'", Key { table: self, owner, number: 0 }.place()),
             Table::Notes | Table::Pages => format!("id LIKE '{}-%'", Key { table: self, owner, number: 0 }.place()),
         }
     }
 
     /// An assignment to a random column that is neither `n` nor `own`.
-    pub(super) fn assignment(self, random: &mut Random) -> String {
-        let column = self.values(random);
+    pub(super) fn assignment(self, dialect: &dyn Dialect, random: &mut Random) -> String {
+        let column = self.values(dialect, random);
         let at = random.below(column.len()) as usize;
         format!("{} = {}", column[at].0, column[at].1)
     }
 
     /// Random values of the columns that are neither key nor `n` nor `own`.
-    pub(super) fn values(self, random: &mut Random) -> Vec<(&'static str, String)> {
+    pub(super) fn values(self, dialect: &dyn Dialect, random: &mut Random) -> Vec<(&'static str, String)> {
         let number = random.below(1_000_000);
         let object = format!("'{{\"a\": {number}, \"ü\": [1.50, null, \"{number}\"]}}'");
         let text = |random: &mut Random| match random.below(4) {
@@ -99,12 +91,12 @@ impl Table {
         };
         match self {
             Table::Goods => {
-                let d = ["NULL", "'NaN'", "12.3400", "-0.00001", "1e25"][random.below(5) as usize];
+                let d = ["NULL", dialect.odd_decimal(), "12.3400", "-0.00001", "1e25"][random.below(5) as usize];
                 let d = if random.below(2) == 0 { d.to_string() } else { format!("{number}.50") };
-                let at = format!("timestamptz '2026-01-01 00:00:00.123+00' + interval '{number} seconds'");
+                let at = format!("TIMESTAMP '2026-01-01 00:00:00.123' + INTERVAL '{number}' SECOND");
                 vec![("d", d), ("at", at), ("j", object)]
             }
-            Table::Lines => vec![("j", object)],
+            Table::Shelves => vec![("j", object)],
             Table::Notes | Table::Pages => vec![("large", text(random)), ("more", text(random))],
         }
     }
@@ -114,10 +106,14 @@ impl Table {
         let text = |name: &str| row[name].as_str().unwrap_or_else(|| panic!("{row}"));
         match self {
             Table::Goods => row["id"].to_string(),
-            Table::Lines => join(text("place"), text("name")),
+            Table::Shelves => join(text("place"), text("name")),
             Table::Notes | Table::Pages => text("id").to_string(),
         }
     }
+}
+
+fn names(columns: &[(&'static str, String)]) -> String {
+    columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
 fn join(place: &str, name: &str) -> String {
@@ -147,7 +143,7 @@ impl Key {
     fn columns(&self) -> Vec<(&'static str, String)> {
         match self.table {
             Table::Goods => vec![("id", self.integer().to_string())],
-            Table::Lines => vec![("place", format!("'{}'", self.place())), ("name", format!("'{}'", self.name()))],
+            Table::Shelves => vec![("place", format!("'{}'", self.place())), ("name", format!("'{}'", self.name()))],
             Table::Notes | Table::Pages => vec![("id", format!("'{}'", self.id()))],
         }
     }
@@ -162,23 +158,21 @@ impl Key {
         self.columns().iter().map(|(name, value)| format!("{name} = {value}")).collect::<Vec<_>>().join(", ")
     }
 
-    /// An INSERT of this row, without a rule for conflicts.
-    pub(super) fn insert(&self, n: u64, random: &mut Random) -> String {
+    /// An INSERT of this row.
+    pub(super) fn insert(&self, n: u64, conflict: OnConflict, dialect: &dyn Dialect, random: &mut Random) -> String {
         let mut columns = self.columns();
-        let key: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-        let key = key.join(", ");
+        let key = names(&columns);
         columns.push(("n", n.to_string()));
-        columns.extend(self.table.values(random));
-        let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+        columns.extend(self.table.values(dialect, random));
         let values: Vec<&str> = columns.iter().map(|(_, value)| value.as_str()).collect();
-        let (names, values) = (names.join(", "), values.join(", "));
-        format!("INSERT INTO {} ({names}) VALUES ({values}) ON CONFLICT ({key})", self.table.name())
+        let into = format!("{} ({})", self.table.name(), names(&columns));
+        dialect.insert(&into, &format!("VALUES ({})", values.join(", ")), &key, conflict)
     }
 
     pub(super) fn id(&self) -> String {
         match self.table {
             Table::Goods => self.integer().to_string(),
-            Table::Lines => join(&self.place(), &self.name()),
+            Table::Shelves => join(&self.place(), &self.name()),
             Table::Notes | Table::Pages => format!("{}-{}", self.place(), self.number),
         }
     }
@@ -198,7 +192,7 @@ impl Key {
     pub(super) fn body(&self) -> Value {
         match self.table {
             Table::Goods => json!({ "id": self.integer() }),
-            Table::Lines => json!({ "place": self.place(), "name": self.name() }),
+            Table::Shelves => json!({ "place": self.place(), "name": self.name() }),
             Table::Notes | Table::Pages => json!({ "id": self.id() }),
         }
     }

@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
+use super::system::{Database, Dialect};
+
 pub(super) struct World {
     /// Address of the API, which changes with every life.
     pub(super) address: Mutex<String>,
     /// URL of the database, not through the proxy.
     pub(super) database: String,
+    /// SQL of the database.
+    pub(super) dialect: &'static dyn Dialect,
     /// Number of rows of a large transaction.
     pub(super) large: u64,
     /// Number of large transactions so far.
@@ -24,10 +28,11 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(database: String, large: u64) -> World {
+    pub(super) fn new(database: &dyn Database, large: u64) -> World {
         World {
             address: Mutex::default(),
-            database,
+            database: database.url(),
+            dialect: database.dialect(),
             large,
             large_transactions: AtomicU64::new(0),
             rest: RwLock::new(()),

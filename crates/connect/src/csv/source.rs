@@ -104,14 +104,22 @@ impl TableShell for Csv {
     }
 
     async fn list(&self, query: &Query) -> Result<Rows> {
-        let inner = Arc::clone(&self.0);
-        let rows = self.0.file.list(move |content| inner.read(content)).await?;
+        self.list_into(query, Rows::with_layout(Arc::clone(self.0.schema.layout()))).await
+    }
+
+    async fn list_into(&self, query: &Query, rows: Rows) -> Result<Rows> {
+        let (inner, empty) = (Arc::clone(&self.0), rows.fit_for(self.0.schema.layout()));
+        let rows = self.0.file.list(move |content| inner.read(content, &empty)).await?;
         Ok(apply(query, &self.0.schema, rows))
     }
 
     async fn list_changed(&self, fingerprint: &str) -> Result<Option<Rows>> {
-        let inner = Arc::clone(&self.0);
-        self.0.file.list_changed(fingerprint, move |content| inner.read(content)).await
+        self.list_changed_into(fingerprint, Rows::with_layout(Arc::clone(self.0.schema.layout()))).await
+    }
+
+    async fn list_changed_into(&self, fingerprint: &str, rows: Rows) -> Result<Option<Rows>> {
+        let (inner, empty) = (Arc::clone(&self.0), rows.fit_for(self.0.schema.layout()));
+        self.0.file.list_changed(fingerprint, move |content| inner.read(content, &empty)).await
     }
 
     fn withheld(&self) -> Option<String> {
@@ -270,15 +278,15 @@ struct CellSource<'a> {
 }
 
 impl Inner {
-    fn read(&self, content: &mut Content) -> Result<Rows> {
-        reader::read(self.file.path(), content, &self.options, |reader| self.rows(reader))
+    /// Reads the file into a copy of `empty`.
+    fn read(&self, content: &mut Content, empty: &Rows) -> Result<Rows> {
+        reader::read(self.file.path(), content, &self.options, |reader| self.rows(reader, empty.clone()))
     }
 
-    fn rows(&self, reader: &mut Reader<'_>) -> Result<Rows> {
+    fn rows(&self, reader: &mut Reader<'_>, mut rows: Rows) -> Result<Rows> {
         let header = reader.header()?;
         let sources = self.sources(&header)?;
         let mut writer = RowWriter::new(sources.iter().map(|source| source.name));
-        let mut rows = Rows::with_layout(Arc::clone(self.schema.layout()));
         let (mut misfits, mut decoded, mut count) = (Misfits::default(), DecodedRows::default(), 0_u64);
         while reader.advance()? {
             count += 1;
@@ -310,7 +318,7 @@ impl Inner {
                 Some(body) => body,
                 None => self.encode(&sources, reader, text, &id)?,
             };
-            if !rows.push_body(Arc::clone(&id), body) {
+            if !rows.push_body(&id, &body) {
                 return Err(self.duplicate(reader, &id));
             }
         }

@@ -13,20 +13,25 @@ const KEY: &str = "test:1";
 struct Files {
     cache: Arc<MemoryCache>,
     journal: Arc<MemoryJournal>,
+    /// Held while a list that was read is not applied.
+    applying: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Files {
     /// A Dio of one row, whose first copy is made once, and the intake of its feed.
     async fn open(&self) -> (Lens, Dio, Intake) {
-        let list = |dio: &Dio| {
-            let dio = dio.clone();
+        let applying = Arc::clone(&self.applying);
+        let list = move |dio: &Dio| {
+            let (dio, applying) = (dio.clone(), Arc::clone(&applying));
             async move {
                 let rows = dio.master().list_values().await?;
+                let _applying = applying.lock().await;
                 dio.reconcile(rows).await.map(drop)
             }
         };
+        let first = list.clone();
         let copy = move |dio: &Dio| {
-            let (copied, listing) = (dio.status().complete, list(dio));
+            let (copied, listing) = (dio.status().complete, first(dio));
             async move { if copied { Ok(()) } else { listing.await } }
         };
         let lens = Lens::new()
@@ -49,7 +54,7 @@ impl Files {
 
 fn gone(id: &str) -> Vec<Inbound> {
     let event = ChangeEvent::Deleted { id: id.into() };
-    vec![Inbound { version: Some(1.into()), clock: Some(CLOCK.into()), ..Inbound::from(event) }]
+    vec![Inbound { version: Some(1.into()), clock: Some("feed".into()), ..Inbound::from(event) }]
 }
 
 async fn close((lens, dio, intake): (Lens, Dio, Intake)) {
@@ -168,7 +173,7 @@ async fn a_feed_that_has_applied_something_connects_again_at_once() {
 #[tokio::test]
 async fn known_rows_are_returned_once_and_in_parts() {
     let files = Files::default();
-    let (lens, dio, intake) = files.open().await;
+    let (lens, dio, mut intake) = files.open().await;
     for n in 0..25 {
         let id = n.to_string();
         dio.patched(id.as_str(), Record::from_iter([("id".to_string(), id.as_str().into())])).await.unwrap();
@@ -181,5 +186,39 @@ async fn known_rows_are_returned_once_and_in_parts() {
     assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 6]);
     let ids: std::collections::HashSet<String> = parts.into_iter().flatten().collect();
     assert_eq!(ids.len(), 26, "and the row of the first copy");
+    close((lens, dio, intake)).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(start_paused = true)]
+async fn rows_of_a_list_under_way_do_not_outlive_the_removal_of_all() {
+    let files = Files::default();
+    let (lens, dio, mut intake) = files.open().await;
+    let row = |id: &str| Record::from_iter([("id".to_string(), id.into())]);
+    let applying = files.applying.lock().await;
+    dio.master().insert("b", &row("b")).await.unwrap();
+    assert!(intake.begin_refresh());
+    // The list is read, with a row that the Dio does not know.
+    for _ in 0..100 {
+        assert!(intake.refreshed().now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    for id in ["a", "b"] {
+        dio.master().delete(id).await.unwrap();
+    }
+    dio.master().insert("c", &row("c")).await.unwrap();
+    let mut events: Vec<ChangeEvent> = Vec::new();
+    let mut known = intake.known_rows().unwrap();
+    events.extend(known.next(10).into_iter().map(|id| ChangeEvent::Deleted { id }));
+    events.push(ChangeEvent::Inserted { id: "c".into(), new: Some(row("c")) });
+    let changes = events.into_iter().map(|event| Inbound { in_order: true, ..Inbound::from(event) });
+    assert!(intake.apply(changes.collect(), None).await);
+    drop(applying);
+    while intake.owes_refresh() {
+        assert!(intake.begin_refresh());
+        intake.refreshed().await;
+    }
+    let ids: Vec<String> = dio.state().table().natural(0).map(|row| row.id().to_string()).collect();
+    assert_eq!(ids, ["c"]);
     close((lens, dio, intake)).await;
 }

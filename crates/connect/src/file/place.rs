@@ -7,7 +7,7 @@ use std::sync::Arc;
 #[cfg(feature = "http")]
 use super::remote::{Download, RemoteFile};
 use crate::connector::Settings;
-#[cfg(feature = "csv")]
+#[cfg(all(feature = "csv", feature = "http"))]
 use diorama_core::vista::Error;
 use diorama_core::vista::Result;
 

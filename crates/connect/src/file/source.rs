@@ -14,8 +14,9 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use super::identity::Identity;
 use super::place::{LocalFile, SourcePlace};
-use super::regular::{Identity, check_regular};
+use super::regular::check_regular;
 use crate::blocking::blocking;
 use diorama_core::record::Rows;
 use diorama_core::vista::{Error, Result};

@@ -16,7 +16,7 @@ use notify::{EventHandler, EventKind, RecommendedWatcher, RecursiveMode, Watcher
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::regular::Identity;
+use super::identity::Identity;
 use crate::blocking::blocking;
 use diorama_core::dio::{Dio, WeakDio};
 use diorama_core::vista::Result;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use reqwest::RequestBuilder;
 use serde::Deserialize;
@@ -60,6 +61,8 @@ impl fmt::Debug for HttpAuth {
 const EARLY: Duration = Duration::from_secs(30);
 /// Validity of a token whose server states none.
 const DEFAULT_VALIDITY: Duration = Duration::from_secs(300);
+/// Longest time for which a token is used, whatever its server states.
+const LONGEST_VALIDITY: Duration = Duration::from_secs(86_400);
 /// Time within which the token endpoint must answer.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Maximum size of a token endpoint's answer in bytes.
@@ -67,7 +70,7 @@ const MOST_TOKEN: u64 = 256 << 10;
 
 /// A fetched token.
 #[derive(Clone)]
-struct Token {
+pub(super) struct Token {
     header: HeaderValue,
     renew_at: Instant,
 }
@@ -164,14 +167,21 @@ impl Authenticator {
         let status = answer.status();
         let body = super::client::read_limited(answer, MOST_TOKEN).await;
         let body = body.map_err(|error| format!("no token from {token_url}: {error}"))?;
+        Token::of(status, &body, asked).map_err(|problem| format!("{token_url} gave no token: {problem}"))
+    }
+}
+
+impl Token {
+    /// Reads the answer of the token endpoint to a request that was sent at `asked`.
+    pub(super) fn of(status: StatusCode, body: &[u8], asked: Instant) -> Result<Token, String> {
         if !status.is_success() {
-            let detail = super::errors::detail_of(&body);
-            return Err(format!("{token_url} gave no token: {status}{detail}; check client_id and client_secret"));
+            let detail = super::errors::detail_of(body);
+            return Err(format!("{status}{detail}; check client_id and client_secret"));
         }
-        let answer: TokenAnswer = serde_json::from_slice(&body)
-            .map_err(|_| format!("{token_url} gave no token: the answer has no access_token"))?;
+        let answer: TokenAnswer =
+            serde_json::from_slice(body).map_err(|_| "the answer has no access_token".to_string())?;
         let validity = answer.expires_in.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let validity = validity.unwrap_or(DEFAULT_VALIDITY);
+        let validity = validity.unwrap_or(DEFAULT_VALIDITY).min(LONGEST_VALIDITY);
         // Of a token with a short validity, half is used.
         let renew_at = asked + validity.saturating_sub(EARLY).max(validity / 2);
         Ok(Token { header: secret(&format!("Bearer {}", answer.access_token))?, renew_at })
@@ -187,4 +197,28 @@ fn secret(value: &str) -> Result<HeaderValue, String> {
     let mut header = HeaderValue::from_str(value).map_err(|_| "the credentials are not a valid header value")?;
     header.set_sensitive(true);
     Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_renewed_before_its_end_and_once_a_day() {
+        let asked = Instant::now();
+        let renewed = |members: &str| {
+            let body = format!(r#"{{"access_token":"t"{members}}}"#);
+            Token::of(StatusCode::OK, body.as_bytes(), asked).map(|token| token.renew_at - asked)
+        };
+        assert_eq!(renewed(r#","expires_in":600"#), Ok(Duration::from_secs(570)));
+        assert_eq!(renewed(r#","expires_in":40"#), Ok(Duration::from_secs(20)));
+        assert_eq!(renewed(""), Ok(Duration::from_secs(270)));
+        for long in ["1e9", "1e19", "1.8e19", "1e300"] {
+            let renewed = renewed(&format!(r#","expires_in":{long}"#)).unwrap();
+            assert!(renewed <= LONGEST_VALIDITY, "{long}: {renewed:?}");
+        }
+        assert!(Token::of(StatusCode::OK, b"{}", asked).is_err());
+        let refused = Token::of(StatusCode::BAD_REQUEST, br#"{"error":"invalid_client"}"#, asked);
+        assert!(refused.err().unwrap().contains("invalid_client"));
+    }
 }

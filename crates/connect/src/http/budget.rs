@@ -196,7 +196,7 @@ impl Budget {
     }
 
     /// Time until a request may be sent, as far as it is known.
-    fn wait(&self) -> Duration {
+    pub(super) fn wait(&self) -> Duration {
         let now = Instant::now();
         match self.spent.lock().next(now) {
             Slot::At(at) => at - now,

@@ -1,6 +1,7 @@
 //! Requests to one API: credentials, rate limit, limits on time and size, and the meaning of answers.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,33 +93,40 @@ pub(crate) fn shown(url: &Url) -> String {
     format!("{}{}", url.origin().ascii_serialization(), url.path())
 }
 
+/// Returns an HTTP client that follows no redirects, and connects to no private addresses if `public_only` is set. `ca` is a PEM file with
+/// the authorities to trust instead of the public ones.
+///
+/// # Errors
+/// [`Error::Config`] if the certificates of the authorities cannot be read.
+pub(super) fn new_client(ca: Option<&Path>, timeout: Duration, public_only: bool) -> Result<reqwest::Client> {
+    let read =
+        |path: &Path| std::fs::read(path).map_err(|error| Error::Config(format!("ca: {}: {error}", path.display())));
+    let pem = ca.map(read).transpose()?;
+    let verification = pem.as_deref().map_or(Verification::Public, Verification::Authorities);
+    let tls = tls::client(&verification).map_err(|error| Error::Config(format!("ca: {error}")))?;
+    let mut builder = reqwest::Client::builder()
+        .tls_backend_preconfigured((*tls).clone())
+        .user_agent(concat!("diorama/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT)
+        .timeout(timeout)
+        .redirect(reqwest::redirect::Policy::none());
+    if public_only {
+        builder = builder.dns_resolver(Arc::new(PublicOnly));
+    }
+    builder.build().map_err(|error| Error::Config(format!("no HTTP client: {}", plain(error))))
+}
+
 impl Client {
     /// # Errors
     /// [`Error::Config`] if the certificates of the authorities cannot be read.
     pub(crate) fn new(base: Url, options: &HttpOptions, budget: Arc<Budget>) -> Result<Client> {
-        let pem = options
-            .ca
-            .as_ref()
-            .map(|path| std::fs::read(path).map_err(|error| Error::Config(format!("ca: {}: {error}", path.display()))));
-        let pem = pem.transpose()?;
-        let verification = pem.as_deref().map_or(Verification::Public, Verification::Authorities);
-        let tls = tls::client(&verification).map_err(|error| Error::Config(format!("ca: {error}")))?;
         if let HttpAuth::ClientCredentials { token_url, .. } = &options.auth
             && options.public_only
         {
             check_public(token_url).map_err(|problem| Error::Config(format!("auth: {problem} (addresses)")))?;
         }
-        let mut builder = reqwest::Client::builder()
-            .tls_backend_preconfigured((*tls).clone())
-            .user_agent(concat!("diorama/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT)
-            .timeout(options.timeout)
-            .redirect(reqwest::redirect::Policy::none());
-        if options.public_only {
-            builder = builder.dns_resolver(Arc::new(PublicOnly));
-        }
         Ok(Client {
-            client: builder.build().map_err(|error| Error::Config(format!("no HTTP client: {}", plain(error))))?,
+            client: new_client(options.ca.as_deref(), options.timeout, options.public_only)?,
             auth: Authenticator::new(options.auth.clone()),
             budget,
             headers: options.headers.clone(),
@@ -162,7 +170,7 @@ impl Client {
     }
 
     /// Returns the URL on the same origin to which an answer redirects. Credentials are sent with it.
-    fn redirect(&self, from: &Url, status: StatusCode, headers: &HeaderMap) -> Option<Url> {
+    pub(super) fn redirect(&self, from: &Url, status: StatusCode, headers: &HeaderMap) -> Option<Url> {
         let is_redirect = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
         let to = headers.get(http::header::LOCATION).filter(|_| is_redirect)?.to_str().ok()?;
         from.join(to).ok().filter(|to| to.origin() == self.base.origin())
@@ -197,7 +205,7 @@ impl Client {
     }
 
     /// Pauses if the answer says that no request is left.
-    fn obey(&self, headers: &HeaderMap) {
+    pub(super) fn obey(&self, headers: &HeaderMap) {
         let text = |name: &Option<String>| headers.get(name.as_deref()?)?.to_str().ok();
         let left = text(&self.remaining).and_then(|left| left.trim().parse::<f64>().ok());
         if left.is_some_and(|left| left < 1.0)

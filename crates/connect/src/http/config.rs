@@ -152,14 +152,33 @@ pub(crate) fn header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue
 }
 
 fn json_pointer(settings: &dyn Settings, key: &'static str) -> Option<String> {
-    let text = settings.text(key)?;
-    match pointer::check(&text) {
-        Ok(()) => Some(text),
-        Err(problem) => {
-            settings.wrong(key, format!("{key}: {problem}"));
-            None
-        }
+    settings.text(key).filter(|text| is_pointer(settings, key, text))
+}
+
+/// Returns true if `text` is a JSON Pointer, and reports it otherwise.
+fn is_pointer(settings: &dyn Settings, key: &'static str, text: &str) -> bool {
+    let checked = pointer::check(text);
+    if let Err(problem) = &checked {
+        settings.wrong(key, format!("{key}: {problem}"));
     }
+    checked.is_ok()
+}
+
+/// Reads the place of a parameter in a request.
+fn parameter(settings: &dyn Settings, key: &'static str) -> Option<PageParameter> {
+    let parameter = settings.text(key).map(|text| PageParameter::of(&text))?;
+    let fits = match &parameter {
+        PageParameter::Query(_) => true,
+        PageParameter::Body(at) => is_pointer(settings, key, at),
+    };
+    fits.then_some(parameter)
+}
+
+/// Reads a body of writes: a JSON Pointer, or a document.
+fn body(settings: &dyn Settings, key: &'static str) -> Option<BodyTemplate> {
+    let body = settings.json(key)?;
+    let fits = body.as_str().is_none_or(|at| is_pointer(settings, key, at));
+    fits.then(|| to_cbor(&body).map(BodyTemplate::of)).flatten()
 }
 
 fn to_cbor(value: &serde_json::Value) -> Option<CborValue> {
@@ -171,7 +190,7 @@ const PAGINGS: [&str; 7] = ["header_link", "json_link", "cursor", "header_cursor
 
 fn pages(settings: &dyn Settings) -> HttpPages {
     let text = |key| settings.text(key);
-    let parameter = |key| settings.text(key).map(|text| PageParameter::of(&text));
+    let parameter = |key| parameter(settings, key);
     let selected: Vec<&str> = PAGINGS.into_iter().filter(|key| settings.has(key)).collect();
     let (header_link, json_link, none) =
         (text("header_link"), json_pointer(settings, "json_link"), settings.flag("none"));
@@ -212,9 +231,9 @@ fn pages(settings: &dyn Settings) -> HttpPages {
             None
         }
     };
-    let total = text("total").map(|text| match text.strip_prefix("header:") {
-        Some(header) => StatedTotal::Header(header.to_string()),
-        None => StatedTotal::Body(text),
+    let total = text("total").and_then(|text| match text.strip_prefix("header:") {
+        Some(header) => Some(StatedTotal::Header(header.to_string())),
+        None => is_pointer(settings, "total", &text).then_some(StatedTotal::Body(text)),
     });
     HttpPages {
         paging: paging.unwrap_or_default(),
@@ -297,17 +316,13 @@ fn rate(settings: &dyn Settings) -> HttpRate {
 }
 
 fn since(settings: &dyn Settings) -> Option<HttpSince> {
-    let required = |key| {
-        let text = settings.text(key);
-        if !settings.has(key) {
-            settings.wrong(key, format!("since requires {key}"));
-        }
-        text
-    };
-    let (parameter, column) = (required("param"), required("column"));
+    for key in ["param", "column"].into_iter().filter(|key| !settings.has(key)) {
+        settings.wrong(key, format!("since requires {key}"));
+    }
+    let (parameter, column) = (parameter(settings, "param"), settings.text("column"));
     let (lookback, full_every) = (settings.duration("lookback"), settings.duration("full_every"));
     Some(HttpSince {
-        parameter: PageParameter::of(&parameter?),
+        parameter: parameter?,
         column: column?,
         lookback: lookback.unwrap_or(LOOKBACK),
         full_every: full_every.unwrap_or(FULL_EVERY),
@@ -347,10 +362,8 @@ fn writes(settings: &dyn Settings) -> Option<HttpWrites> {
             Err(_) => settings.wrong("idempotency", format!("{header:?} is not a valid header name")),
         }
     }
-    if let Some(body) = settings.json("body").and_then(|body| to_cbor(&body)) {
-        writes = writes.with_body(body);
-    }
-    writes.create_body = settings.json("create_body").and_then(|body| to_cbor(&body)).map(BodyTemplate::of);
+    writes.body = body(settings, "body");
+    writes.create_body = body(settings, "create_body");
     match settings.word("if_match", &["read", "*"]) {
         Some("read") => writes = writes.with_if_match(HttpIfMatch::Read),
         Some(_) => writes = writes.with_if_match(HttpIfMatch::Any),

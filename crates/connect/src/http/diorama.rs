@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::{HeaderName, HeaderValue, Method};
+#[cfg(feature = "ws")]
+use http::HeaderValue;
+use http::{HeaderName, Method};
 use serde::Deserialize;
 use url::Url;
 
@@ -17,9 +19,7 @@ use super::source::{Http, PATIENCE, parse_url};
 use super::write::HttpWrites;
 use crate::connector::{Connector, Key, Settings, Source, SourceRequest};
 #[cfg(feature = "ws")]
-use crate::connector::{Feed, FollowMode};
-#[cfg(feature = "ws")]
-use crate::feed::FeedFormat;
+use crate::connector::{Feed, FeedFormat, FollowMode};
 #[cfg(feature = "ws")]
 use crate::ws::WsFeed;
 use diorama_core::vista::{Column, ColumnType, Error, Flag, Result, Vista};
@@ -95,6 +95,21 @@ struct DescribedLimits {
     max_limit: u64,
 }
 
+/// Reads the description of a resource.
+fn parse(body: &[u8]) -> Result<Description, serde_json::Error> {
+    serde_json::from_slice(body)
+}
+
+/// Makes options of the description of a resource.
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn describe(body: &[u8]) {
+    let url: Option<Url> = "https://diorama.example/rows".parse().ok();
+    if let (Some(url), Ok(description)) = (url, parse(body)) {
+        let options = OtherDiorama { url, options: HttpOptions::default() }.options(description);
+        drop(options.check_pointers());
+    }
+}
+
 impl OtherDiorama {
     /// Reads the description of the resource.
     async fn describe(&self, budget: Arc<Budget>) -> Result<Description> {
@@ -102,7 +117,7 @@ impl OtherDiorama {
         let mut url = self.url.clone();
         url.set_path(&format!("{}/_schema", self.url.path().trim_end_matches('/')));
         let reply = client.send(&Call::new(Method::GET, url, PATIENCE)).await.map_err(Failure::of_read)?;
-        serde_json::from_slice(&reply.body)
+        parse(&reply.body)
             .map_err(|error| Error::Config(format!("{} is not a resource of a Diorama: {error}", shown(&self.url))))
     }
 
@@ -210,3 +225,7 @@ const KEYS: &[Key] = &[
     Key::new("source.token", "none", "`diorama`: a token of the other server."),
     Key::new("source.ca", "public authorities", "`diorama`: the same."),
 ];
+
+#[cfg(test)]
+#[cfg(feature = "ws")]
+mod tests;

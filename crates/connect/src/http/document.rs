@@ -72,7 +72,7 @@ impl Documents {
 }
 
 /// Returns the time of `max-age`, unless the document must not be kept at all.
-fn max_age(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn max_age(headers: &HeaderMap) -> Option<Duration> {
     let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
     let directives: Vec<String> =
         values.flat_map(|value| value.split(',')).map(|one| one.trim().to_ascii_lowercase()).collect();

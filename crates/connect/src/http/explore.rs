@@ -168,7 +168,8 @@ impl Explorer {
     async fn one(&mut self) {
         let Some(record) = self.proposal.rows.first() else { return };
         let Ok(id) = id_of(record, self.inner.schema.id_column()) else { return };
-        let url = self.inner.below(&template::path("/{id}", &id));
+        let Ok(path) = template::path("/{id}", &id) else { return };
+        let url = self.inner.below(&path);
         self.proposal.requests += 1;
         let reply = self.inner.client.send(&Call::new(Method::GET, url, PATIENCE)).await;
         let row = reply.ok().and_then(|reply| {
@@ -209,7 +210,7 @@ impl Explorer {
 }
 
 /// Returns a JSON Pointer to the columns of rows that are envelopes: JSON:API, Airtable, HubSpot, Notion.
-fn envelope(items: &[CborValue]) -> Option<&'static str> {
+pub(super) fn envelope(items: &[CborValue]) -> Option<&'static str> {
     let has = |item: &CborValue, name: &str| pointer::get(item, name).is_some_and(CborValue::is_map);
     let all = |name: &str| !items.is_empty() && items.iter().all(|item| has(item, name));
     let is_small = items.first().and_then(CborValue::as_map).is_some_and(|members| members.len() <= 8);

@@ -12,17 +12,16 @@ use http::header::{ETAG, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MAT
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 use url::Url;
-use xxhash_rust::xxh3::Xxh3;
 
 use super::client::{Call, Reply, shown};
 use super::errors::Failure;
-use super::pager::{Page, PageError, PageRequest, Pager, text};
+use super::pager::{PageRequest, text};
 use super::paging::{PageParameter, Paging};
+use super::pass::{ArrivingList, Pass, PassError};
 use super::pointer;
-use super::row::{document, encode, id_of, rows_at};
+use super::row::id_of;
 use super::since::ChangeTime;
 use super::source::Inner;
-use crate::file::source::DecodedRows;
 use diorama_core::dio::Backoff;
 use diorama_core::record::{CborValue, Rows, value_to_json};
 use diorama_core::vista::{Error, Result};
@@ -38,19 +37,6 @@ pub(super) const BACKOFF: (Duration, Duration) = match cfg!(test) {
 };
 /// Attempts to read a list whose rows move meanwhile.
 const PASSES: usize = 5;
-
-/// A whole list.
-pub(super) struct Pass {
-    pub(super) rows: Rows,
-    /// Number of pages.
-    pages: usize,
-    /// Hash of the ids in their order.
-    ids: u128,
-    /// Validators of the first page.
-    validators: Vec<(HeaderName, HeaderValue)>,
-    /// Newest time of a change, if changes are listed by time.
-    newest: Option<ChangeTime>,
-}
 
 /// Additions to the configured request for the first page.
 #[derive(Default)]
@@ -144,10 +130,7 @@ impl Inner {
     }
 
     async fn try_pass(&self, start: &PageStart<'_>) -> Result<Option<Pass>, PassError> {
-        let place = shown(&self.url);
-        let mut pager = Pager::new(&self.options.pages, start.since.is_some());
-        let mut rows = Rows::with_layout(self.schema.layout().clone());
-        let (mut decoded, mut validators, mut newest) = (DecodedRows::default(), Vec::new(), None);
+        let mut arriving = ArrivingList::new(self, start.since.is_some());
         let mut next = Some(PageRequest::First);
         while let Some(request) = next {
             let is_first = request == PageRequest::First;
@@ -156,38 +139,9 @@ impl Inner {
             if reply.status == StatusCode::NOT_MODIFIED {
                 return Ok(None);
             }
-            if is_first {
-                validators = validators_of(&reply.headers);
-            }
-            if reply.is_nothing {
-                break;
-            }
-            let document = document(&reply.body, &place)?;
-            let items = rows_at(&document, &self.rows_at, &place)?;
-            let ends = self.ends(items);
-            let page = Page { headers: &reply.headers, document: &document, rows: items.len(), ends };
-            next = pager.next(&page).map_err(|error| PassError::of(error, &place))?;
-            let items = pointer::take(document, &self.rows_at).and_then(|items| items.into_array().ok());
-            let items = items.unwrap_or_default();
-            newest = newest.max(self.newest(&items));
-            self.add(&mut rows, items, &mut decoded, &place)?;
+            next = arriving.add_page(&reply)?;
         }
-        decoded.check()?;
-        if let Some(total) = pager
-            .total()
-            .filter(|total| start.since.is_none() && (rows.len() as u64) < *total && rows.undecodable().is_none())
-        {
-            let count = rows.len();
-            return Err(
-                Error::transient(format!("{place} has listed {count} rows, but says that there are {total}")).into()
-            );
-        }
-        let mut ids = Xxh3::new();
-        for id in rows.ids() {
-            ids.update(id.as_bytes());
-            ids.update(&[0]);
-        }
-        Ok(Some(Pass { pages: pager.count(), ids: ids.digest128(), rows, validators, newest }))
+        arriving.finish().map(Some)
     }
 
     /// Returns the request for a page.
@@ -277,57 +231,10 @@ impl Inner {
     }
 
     /// Newest time of a change among items.
-    fn newest(&self, items: &[CborValue]) -> Option<ChangeTime> {
+    pub(super) fn newest(&self, items: &[CborValue]) -> Option<ChangeTime> {
         let column = &self.options.since.as_ref()?.column;
         let time = |item: &CborValue| ChangeTime::of(self.row_shape.record(item.clone()).ok()?.get(column)?);
         items.iter().filter_map(time).max()
-    }
-
-    fn add(&self, rows: &mut Rows, items: Vec<CborValue>, decoded: &mut DecodedRows, place: &str) -> Result<()> {
-        let mut page = std::collections::HashSet::with_capacity(items.len());
-        for (at, item) in items.into_iter().enumerate() {
-            match self.row_shape.record(item).and_then(|record| encode(&record, &self.schema)) {
-                Ok((id, body)) => {
-                    decoded.good();
-                    if !page.insert(id.clone()) {
-                        return Err(Error::permanent(format!(
-                            "{place} has id {id:?} twice on one page: set id in source"
-                        )));
-                    }
-                    rows.push_body(id, body);
-                }
-                Err(problem) => {
-                    let problem = format!("row {at} of a page of {place} {problem}");
-                    rows.skip(problem.as_str());
-                    decoded.bad(Error::permanent(problem));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-enum PassError {
-    /// The rows have moved while they were read.
-    Moved,
-    /// A page was the one before again.
-    Repeated(String),
-    Failed(Error),
-}
-
-impl PassError {
-    fn of(error: PageError, place: &str) -> PassError {
-        match error {
-            PageError::Moved => PassError::Moved,
-            PageError::Repeated(detail) => PassError::Repeated(detail),
-            PageError::Wrong(detail) => PassError::Failed(Error::permanent(format!("{place}: {detail}"))),
-        }
-    }
-}
-
-impl From<Error> for PassError {
-    fn from(error: Error) -> PassError {
-        PassError::Failed(error)
     }
 }
 

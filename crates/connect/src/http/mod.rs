@@ -15,13 +15,17 @@ pub(crate) mod list;
 mod options;
 mod pager;
 mod paging;
+mod pass;
 mod pointer;
+mod receiver;
 mod row;
 mod rules;
 mod signs;
 mod since;
 pub(crate) mod source;
 mod template;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod write;
 
 pub use self::auth::HttpAuth;
@@ -32,6 +36,7 @@ pub use self::document::{Document, Documents};
 pub use self::explore::{HttpProposal, explore};
 pub use self::options::{HttpOptions, HttpSince};
 pub use self::paging::{HttpPages, PageParameter, Paging, StatedTotal};
+pub use self::receiver::{HttpAnswer, HttpReceiver, HttpReceiverOptions};
 pub use self::rules::{HttpAction, HttpRule};
 pub use self::source::Http;
 pub use self::write::{HttpIfMatch, HttpWrites};

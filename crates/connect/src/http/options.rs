@@ -8,6 +8,7 @@ use http::{HeaderMap, Method};
 use super::auth::HttpAuth;
 use super::budget::HttpRate;
 use super::paging::{HttpPages, PageParameter};
+use super::pointer;
 use super::rules::HttpRule;
 use super::write::HttpWrites;
 use diorama_core::record::CborValue;
@@ -71,6 +72,25 @@ pub struct HttpSince {
     pub lookback: Duration,
     /// Time after which the whole list is read, which shows deleted rows.
     pub full_every: Duration,
+}
+
+impl HttpOptions {
+    /// Checks the form of all JSON Pointers.
+    ///
+    /// # Errors
+    /// The one that is not valid.
+    pub(super) fn check_pointers(&self) -> Result<(), String> {
+        let since = self.since.as_ref().map(|since| &since.parameter);
+        let parameters = self.pages.parameters().chain(since).filter_map(|parameter| match parameter {
+            PageParameter::Body(at) => Some(at),
+            PageParameter::Query(_) => None,
+        });
+        let of_rules = self.rules.iter().filter_map(|rule| rule.path.as_ref());
+        let of_writes = self.writes.iter().flat_map(HttpWrites::pointers);
+        let own = [self.rows.as_ref(), self.cells.as_ref(), Some(&self.row)].into_iter().flatten();
+        let mut all = own.chain(self.pages.pointers()).chain(parameters).chain(of_rules).chain(of_writes);
+        all.try_for_each(|at| pointer::check(at))
+    }
 }
 
 impl Default for HttpOptions {

@@ -111,6 +111,32 @@ impl Default for HttpPages {
 }
 
 impl HttpPages {
+    /// JSON Pointers into answers.
+    pub(super) fn pointers(&self) -> impl Iterator<Item = &String> {
+        let (at, more) = match &self.paging {
+            Paging::JsonLink(at) | Paging::PageNumber { pages: Some(at), .. } => (Some(at), None),
+            Paging::Cursor { at, more, .. } => (Some(at), more.as_ref()),
+            _ => (None, None),
+        };
+        let total = match &self.total {
+            Some(StatedTotal::Body(at)) => Some(at),
+            Some(StatedTotal::Header(_)) | None => None,
+        };
+        [at, more, total].into_iter().flatten()
+    }
+
+    /// Parameters of requests for pages.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = &PageParameter> {
+        let own = match &self.paging {
+            Paging::Cursor { parameter, .. }
+            | Paging::HeaderCursor { parameter, .. }
+            | Paging::PageNumber { parameter, .. }
+            | Paging::Offset { parameter, .. } => Some(parameter),
+            Paging::Detected | Paging::None | Paging::HeaderLink(_) | Paging::JsonLink(_) => None,
+        };
+        own.into_iter().chain(self.size.as_ref().map(|(parameter, _)| parameter))
+    }
+
     /// Returns true if a row that is deleted while the list is read can hide another one.
     pub(super) fn is_checked(&self) -> bool {
         let by_default = match &self.paging {

@@ -2,11 +2,17 @@
 
 use diorama_core::record::CborValue;
 
+/// Maximum number of names and indexes of a pointer. Documents that are nested more deeply are refused.
+const MOST_STEPS: usize = 64;
+
 /// Checks the form of a pointer. `/` is the whole document, as an empty pointer is.
 pub(super) fn check(pointer: &str) -> Result<(), String> {
-    match pointer.is_empty() || pointer.starts_with('/') {
-        true => Ok(()),
-        false => Err(format!("{pointer:?} is not a JSON Pointer: it must begin with /")),
+    if !pointer.is_empty() && !pointer.starts_with('/') {
+        return Err(format!("{pointer:?} is not a JSON Pointer: it must begin with /"));
+    }
+    match steps(pointer).nth(MOST_STEPS) {
+        None => Ok(()),
+        Some(_) => Err(format!("the JSON Pointer has more than {MOST_STEPS} steps")),
     }
 }
 
@@ -92,6 +98,16 @@ mod tests {
         assert_eq!((get(&value, ""), get(&value, "/")), (Some(&value), Some(&value)));
         assert_eq!(get(&value, "/data/x"), None);
         assert_eq!(take(value, "/data/-1/id"), Some(2.into()));
+    }
+
+    #[test]
+    fn a_pointer_begins_with_a_slash_and_is_not_deeper_than_documents_are() {
+        for fits in ["", "/", "/a", "/a//b", &"/x".repeat(MOST_STEPS)] {
+            assert_eq!(check(fits), Ok(()), "{fits}");
+        }
+        for wrong in ["a", "a/b", &"/x".repeat(MOST_STEPS + 1), &"/".repeat(60_000)] {
+            assert!(check(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

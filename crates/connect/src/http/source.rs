@@ -44,7 +44,7 @@ pub(super) struct Inner {
     pub(super) rows_at: String,
     pub(super) row_shape: RowShape,
     pub(super) last: Mutex<LastList>,
-    inferred: Vec<Inferred>,
+    pub(super) inferred: Vec<Inferred>,
 }
 
 impl Http {
@@ -156,6 +156,7 @@ impl TableShell for Http {
 impl Inner {
     /// Without columns, until a page is described.
     pub(super) fn new(url: Url, options: HttpOptions, budget: Arc<Budget>) -> Result<Inner> {
+        options.check_pointers().map_err(Error::Config)?;
         let client = Client::new(url.clone(), &options, budget)?;
         let row_shape = RowShape { cells: options.cells.clone() };
         let schema = Arc::new(Schema::new(options.id.as_deref().unwrap_or("id"), Vec::new()));
@@ -205,8 +206,15 @@ impl Inner {
     }
 
     async fn read_one(&self, path: &str, id: &str) -> Result<Option<Record>> {
-        let Some(reply) = self.get_one(path, id).await? else { return Ok(None) };
-        let record = self.record_of(&reply)?;
+        match self.get_one(path, id).await? {
+            Some(reply) => self.row_of(&reply, id),
+            None => Ok(None),
+        }
+    }
+
+    /// Returns the row `id` in an answer about it; `None` if the answer is about a row of another id that equals it as a number.
+    pub(super) fn row_of(&self, reply: &Reply, id: &str) -> Result<Option<Record>> {
+        let record = self.record_of(reply)?;
         let found = id_of(&record, self.schema.id_column());
         match found {
             Ok(found) if self.schema.is_same_id(&found, id) => Ok(Some(record)),
@@ -219,7 +227,7 @@ impl Inner {
 
     /// Requests one row; `None` if it does not exist.
     pub(super) async fn get_one(&self, path: &str, id: &str) -> Result<Option<Reply>> {
-        let mut url = self.below(&template::path(path, id));
+        let mut url = self.below(&template::path(path, id).map_err(Error::permanent)?);
         if url.query().is_none() {
             let own = self.options.query.iter().filter(|(name, _)| self.is_for_one(name));
             let pairs: Vec<&(String, String)> = own.collect();

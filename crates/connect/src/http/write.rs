@@ -113,6 +113,14 @@ impl HttpWrites {
         self
     }
 
+    /// JSON Pointers into bodies.
+    pub(super) fn pointers(&self) -> impl Iterator<Item = &String> {
+        [&self.body, &self.create_body].into_iter().flatten().filter_map(|body| match body {
+            BodyTemplate::At(at) => Some(at),
+            BodyTemplate::Json(_) => None,
+        })
+    }
+
     /// Returns whether rows can be inserted, updated and deleted.
     pub(super) fn capabilities(&self) -> (bool, bool, bool) {
         let can_update = self.replace.is_some() || self.patch.is_some();
@@ -210,8 +218,8 @@ impl Inner {
         if let Some(id) = id.filter(|_| writes.sends_id) {
             cells.insert(self.schema.id_column(), id_to_value(id, self.schema.layout()));
         }
-        let path = template::path(&create.path, id.unwrap_or_default());
-        let call = self.call(writes, create, &path, operation, id, Some(&cells), Vec::new());
+        let path = template::path(&create.path, id.unwrap_or_default()).map_err(Error::invalid)?;
+        let call = self.call(writes, create, &path, operation, id, Some(&cells), Vec::new())?;
         let failed = |failure| match failure {
             // There is no row yet: the path of new rows does not exist.
             Failure::Refused { status, message } if matches!(status.as_u16(), 404 | 410) => Error::permanent(message),
@@ -260,8 +268,8 @@ impl Inner {
                     true
                 }
             };
-            let path = template::path(&request.path, id);
-            let call = self.call(writes, request, &path, operation, Some(id), record, headers);
+            let path = template::path(&request.path, id).map_err(Error::invalid)?;
+            let call = self.call(writes, request, &path, operation, Some(id), record, headers)?;
             match self.client.send(&call).await {
                 Err(Failure::Refused { status: StatusCode::PRECONDITION_FAILED, .. })
                     if versioned && attempt < VERSIONS => {}
@@ -288,7 +296,7 @@ impl Inner {
     }
 
     #[allow(clippy::too_many_arguments, reason = "the parts of one request")]
-    fn call(
+    pub(super) fn call(
         &self,
         writes: &HttpWrites,
         request: &Request,
@@ -297,7 +305,7 @@ impl Inner {
         id: Option<&str>,
         record: Option<&Record>,
         headers: Vec<(HeaderName, HeaderValue)>,
-    ) -> Call {
+    ) -> Result<Call> {
         let mut call = Call::new(request.method.clone(), self.below(path), PATIENCE);
         call.headers = headers;
         if let (Some(header), Some(operation)) = (&writes.idempotency, operation)
@@ -309,7 +317,7 @@ impl Inner {
             call.content_type = content_type.clone();
         }
         if let Some(body) = writes.delete_body.as_ref().filter(|_| record.is_none()) {
-            call.body = Some(Bytes::from(template::encode(body, &call.content_type)));
+            call.body = Some(Bytes::from(template::encode(body, &call.content_type).map_err(Error::invalid)?));
         }
         if let Some(record) = record {
             // The id of a new row is the API's choice, unless it is sent on purpose.
@@ -321,9 +329,9 @@ impl Inner {
                 Some(template) => template.fill(id.as_ref(), cells),
                 None => cells,
             };
-            call.body = Some(Bytes::from(template::encode(&body, &call.content_type)));
+            call.body = Some(Bytes::from(template::encode(&body, &call.content_type).map_err(Error::invalid)?));
         }
-        call
+        Ok(call)
     }
 
     /// Returns the columns of a record that are sent.
@@ -362,7 +370,7 @@ impl Inner {
     }
 
     /// Returns what an answer to a write says about the row: its new state, if the body has it, and the id that the API chose.
-    fn written(&self, requested: Option<&str>, reply: &Reply) -> Result<Written> {
+    pub(super) fn written(&self, requested: Option<&str>, reply: &Reply) -> Result<Written> {
         let record = if reply.body.is_empty() { None } else { self.record_of(reply).ok() };
         let record = record.and_then(|record| id_of(&record, self.schema.id_column()).ok().map(|id| (id, record)));
         let (id, record) = match record {

@@ -86,14 +86,22 @@ impl TableShell for Json {
     }
 
     async fn list(&self, query: &Query) -> Result<Rows> {
-        let inner = Arc::clone(&self.0);
-        let rows = self.0.file.list(move |content| inner.read(content)).await?;
+        self.list_into(query, Rows::with_layout(Arc::clone(self.0.schema.layout()))).await
+    }
+
+    async fn list_into(&self, query: &Query, rows: Rows) -> Result<Rows> {
+        let (inner, empty) = (Arc::clone(&self.0), rows.fit_for(self.0.schema.layout()));
+        let rows = self.0.file.list(move |content| inner.read(content, &empty)).await?;
         Ok(apply(query, &self.0.schema, rows))
     }
 
     async fn list_changed(&self, fingerprint: &str) -> Result<Option<Rows>> {
-        let inner = Arc::clone(&self.0);
-        self.0.file.list_changed(fingerprint, move |content| inner.read(content)).await
+        self.list_changed_into(fingerprint, Rows::with_layout(Arc::clone(self.0.schema.layout()))).await
+    }
+
+    async fn list_changed_into(&self, fingerprint: &str, rows: Rows) -> Result<Option<Rows>> {
+        let (inner, empty) = (Arc::clone(&self.0), rows.fit_for(self.0.schema.layout()));
+        self.0.file.list_changed(fingerprint, move |content| inner.read(content, &empty)).await
     }
 
     fn withheld(&self) -> Option<String> {
@@ -170,8 +178,9 @@ fn infer(vista: &str, file: &Arc<SourceFile>, content: &mut Content, options: &J
 }
 
 impl Inner {
-    fn read(&self, content: &mut Content) -> Result<Rows> {
-        let mut rows = Rows::with_layout(Arc::clone(self.schema.layout()));
+    /// Reads the file into a copy of `empty`.
+    fn read(&self, content: &mut Content, empty: &Rows) -> Result<Rows> {
+        let mut rows = empty.clone();
         let (mut positions, mut decoded, mut count) = (Vec::new(), DecodedRows::default(), 0);
         each_row(self.file.path(), content, &self.options, self.key.as_deref(), &mut |position, record| {
             count += 1;
@@ -184,7 +193,7 @@ impl Inner {
                 }
             };
             decoded.good();
-            if !rows.push_body(Arc::clone(&id), body) {
+            if !rows.push_body(&id, &body) {
                 let first = rows.ids().position(|own| *own == *id).map_or(position, |at| positions[at]);
                 return Err(self.error(position, &format!("has id {id:?}, which {first} already has. {ANOTHER_ID}")));
             }

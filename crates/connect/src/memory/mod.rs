@@ -74,12 +74,17 @@ impl MemoryTable {
     }
 
     fn rows_after(&self, number: Option<u64>) -> (Rows, Vec<u64>) {
+        self.rows_into(Rows::new(), number)
+    }
+
+    /// Adds the rows after `number` to `rows`, an empty set. Returns them with their numbers.
+    fn rows_into(&self, rows: Rows, number: Option<u64>) -> (Rows, Vec<u64>) {
         let start = number.map_or(Bound::Unbounded, Bound::Excluded);
         let store = self.store.lock();
-        let mut rows = Rows::with_layout(Arc::clone(self.schema.layout()));
+        let mut rows = rows.fit_for(self.schema.layout());
         let mut numbers = Vec::new();
         for (number, (id, body)) in store.rows.range((start, Bound::Unbounded)) {
-            rows.push_body(Arc::clone(id), body.clone());
+            rows.push_body(id, body);
             numbers.push(*number);
         }
         (rows, numbers)
@@ -186,6 +191,10 @@ impl TableShell for MemoryTable {
 
     async fn list(&self, query: &Query) -> Result<Rows> {
         Ok(apply(query, &self.schema, self.rows_after(None).0))
+    }
+
+    async fn list_into(&self, query: &Query, rows: Rows) -> Result<Rows> {
+        Ok(apply(query, &self.schema, self.rows_into(rows, None).0))
     }
 
     async fn get(&self, id: &str) -> Result<Option<Record>> {

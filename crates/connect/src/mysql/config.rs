@@ -11,7 +11,7 @@ use super::shared::Shared;
 use super::source::MySql;
 use super::table::MySqlRelation;
 use crate::connector::{Connector, Feed, FollowMode, Key, Route, Settings, Source, SourceRequest};
-use diorama_core::vista::{Result, Vista};
+use diorama_core::vista::{Result, Schema, Vista};
 
 /// Connector for MariaDB and MySQL databases.
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +110,7 @@ impl Source for MySqlSource {
 
 #[async_trait]
 impl Route for MySqlSource {
-    async fn open(&self, name: &str) -> Result<Vista> {
+    async fn open(&self, name: &str, _: &Arc<Schema>) -> Result<Vista> {
         self.open_with(name, MySqlOptions::default()).await
     }
 }
@@ -126,7 +126,7 @@ const KEYS: &[Key] = &[
     Key::new("source.tls", "\"prefer\"", "`mysql`: the same."),
     Key::new("source.ca", "public authorities", "`mysql`: the same."),
     Key::new("write.mysql", "", "URL of a MariaDB or MySQL database."),
-    Key::new("write.table", "required", "The table."),
+    Key::new("write.table", "required by databases", "The table."),
     Key::new("write.tls", "\"prefer\"", "`mysql`: the same."),
     Key::new("write.ca", "public authorities", "`mysql`: the same."),
 ];

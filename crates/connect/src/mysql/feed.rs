@@ -249,7 +249,7 @@ impl Replication {
             }
             self.position = Some(batch.position());
             if batch.committed.is_none() {
-                intake.set_lag(FeedLag::default());
+                intake.set_lag(FeedLag { bytes: Some(0), ..FeedLag::default() });
             } else if Instant::now() >= next_look {
                 let lag = lag(&mut stream.control, &batch).await?;
                 intake.set_lag(lag);
@@ -276,5 +276,5 @@ async fn lag(control: &mut Session, batch: &Batch) -> Result<FeedLag, String> {
     let committed = batch.committed.map(i64::from).unwrap_or_default();
     let seconds = (Timestamp::now().as_second() - committed).max(0).unsigned_abs();
     let time = if bytes == 0 { Duration::ZERO } else { Duration::from_secs(seconds) };
-    Ok(FeedLag { time, bytes })
+    Ok(FeedLag { time, bytes: Some(bytes), ..FeedLag::default() })
 }

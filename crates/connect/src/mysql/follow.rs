@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::feed::{Replication, Stream};
 use super::shared::Shared;
-use crate::connector::{Feed, FollowMode};
-use crate::feed::{Channel, FeedFormat, Intake, follow};
+use crate::connector::{Feed, FeedFormat, FollowMode};
+use crate::feed::{Channel, Intake, follow};
 use diorama_core::Dio;
 use diorama_core::vista::{Error, Result};
 

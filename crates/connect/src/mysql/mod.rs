@@ -2,6 +2,7 @@
 
 mod address;
 mod batch;
+mod changes;
 mod charset;
 mod config;
 mod describe;

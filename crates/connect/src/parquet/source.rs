@@ -236,7 +236,7 @@ impl Inner {
             size += body.size();
             if size > MAX_ROWS_SIZE {
                 refused = Some(Error::permanent(format!("the rows of {} are larger than 4 GiB", self.path())));
-            } else if !rows.push_body(Arc::clone(&id), body) {
+            } else if !rows.push_body(&id, &body) {
                 let detail = format!("has id {id:?}, which another row already has. {ANOTHER_ID}");
                 refused = Some(self.error(number, &detail));
             }

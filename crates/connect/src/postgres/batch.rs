@@ -336,7 +336,7 @@ impl Batch {
     pub(super) async fn apply(&mut self, intake: &mut Intake, progress: &Progress) -> bool {
         let position = Bytes::from(self.position().to_string());
         progress.note_applied(self.transactions.drain(..));
-        let changes = std::mem::take(&mut self.changes);
+        let changes = intake.bounded(std::mem::take(&mut self.changes));
         self.bytes = 0;
         if !intake.apply(changes, Some(position)).await {
             return false;
@@ -359,7 +359,7 @@ impl Batch {
         let now = Timestamp::now().as_microsecond() - EPOCH_2000;
         let micros = self.committed.map_or(0, |committed| now.saturating_sub(committed).max(0));
         let bytes = self.server.0.saturating_sub(self.base.applied.0);
-        FeedLag { time: Duration::from_micros(micros.unsigned_abs()), bytes }
+        FeedLag { time: Duration::from_micros(micros.unsigned_abs()), bytes: Some(bytes), ..FeedLag::default() }
     }
 }
 

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::address::{Address, PostgresTls};
+use super::cache::PostgresCache;
 use super::follow::PostgresFeed;
 use super::options::PostgresOptions;
 use super::shared::Shared;
 use super::slot::name_of;
 use super::source::Postgres;
 use super::table::PostgresRelation;
-use crate::connector::{Connector, Feed, FollowMode, Key, Route, Settings, Source, SourceRequest};
-use diorama_core::vista::{Result, Vista};
+use crate::connector::{
+    CacheRequest, CacheStore, Connector, Feed, FollowMode, Key, Route, Settings, Source, SourceRequest,
+};
+use diorama_core::vista::{Result, Schema, Vista};
 
 /// Connector for PostgreSQL databases.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +52,16 @@ impl Connector for PostgresConnector {
         };
         let slot = settings.text("slot");
         Some(Arc::new(PostgresSource { slot, ..PostgresSource::read(settings, relation)? }))
+    }
+
+    fn cache_schemes(&self) -> &'static [&'static str] {
+        &["postgres", "postgresql"]
+    }
+
+    fn cache(&self, request: CacheRequest) -> std::result::Result<CacheStore, String> {
+        let address = Address::parse(&request.url, None, request.ca)?;
+        let name = address.to_string();
+        Ok(CacheStore { name, backend: Arc::new(PostgresCache::new(address, &request.prefix)) })
     }
 
     fn route_form(&self) -> Option<&'static str> {
@@ -116,7 +129,7 @@ impl Source for PostgresSource {
 
 #[async_trait]
 impl Route for PostgresSource {
-    async fn open(&self, name: &str) -> Result<Vista> {
+    async fn open(&self, name: &str, _: &Arc<Schema>) -> Result<Vista> {
         self.open_with(name, PostgresOptions::default()).await
     }
 }

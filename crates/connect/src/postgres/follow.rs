@@ -14,8 +14,8 @@ use super::options::PostgresOptions;
 use super::shared::Shared;
 use super::table::Table;
 use super::{outbox, slot, trigger};
-use crate::connector::{Feed, FeedSlot, FollowMode, SourceRequest};
-use crate::feed::{Channel, FeedFormat, Intake, follow};
+use crate::connector::{Feed, FeedFormat, FeedSlot, FollowMode, SourceRequest};
+use crate::feed::{Channel, Intake, follow};
 use diorama_core::Dio;
 use diorama_core::vista::{Error, Result};
 

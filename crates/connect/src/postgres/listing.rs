@@ -185,7 +185,7 @@ impl<'t> RowReader<'t> {
                 return Ok(());
             }
         };
-        match self.rows.push_body(Arc::clone(&id), body) {
+        match self.rows.push_body(&id, &body) {
             true => Ok(()),
             false => Err(Error::permanent(format!("{} has more than one row with id {id:?}", self.table.name))),
         }

@@ -1,9 +1,10 @@
-//! PostgreSQL: tables, views and queries as sources, and tables as destinations of writes.
+//! PostgreSQL: tables, views and queries as sources, tables as destinations of writes, and a cache.
 
 mod address;
 mod array;
 mod batch;
 mod bridge;
+mod cache;
 mod config;
 mod describe;
 mod dialect;

@@ -31,8 +31,6 @@ const WAITING: usize = 1_024;
 const ARRIVAL: Duration = Duration::from_secs(5);
 /// Pause between two tests of the connection.
 const QUIET: Duration = Duration::from_secs(30);
-/// Maximum number of rows that wait to be read one by one; if there are more, the source is read again.
-const MAX_READS: usize = 1_000;
 /// Payload by which the feed tests its connection; the triggers send arrays.
 const TEST: &str = "diorama";
 
@@ -121,7 +119,7 @@ impl Notifications {
         let mut changes = Vec::new();
         rows.ids.iter().for_each(|ids| read(ids, shared, intake, &mut changes));
         let position = Bytes::from(outbox.position_after(&rows));
-        let changes = bounded(changes, intake);
+        let changes = intake.bounded(changes);
         if !intake.apply(changes, Some(position.clone())).await {
             return Ok(false);
         }
@@ -203,7 +201,7 @@ impl Notifications {
                         self.take(&payload, shared, intake, &mut changes)?;
                         next = self.payloads.try_recv().ok();
                     }
-                    let changes = bounded(changes, intake);
+                    let changes = intake.bounded(changes);
                     if !intake.apply(changes, None).await {
                         return Ok(());
                     }
@@ -216,15 +214,6 @@ impl Notifications {
             }
         }
     }
-}
-
-/// Leaves changes to a refresh if reading their rows one by one would take longer.
-fn bounded(changes: Vec<Inbound>, intake: &mut Intake) -> Vec<Inbound> {
-    if changes.len() + intake.rows_in_doubt() <= MAX_READS {
-        return changes;
-    }
-    intake.note_gap();
-    Vec::new()
 }
 
 /// Reads the ids of a notification.

@@ -374,7 +374,7 @@ impl Inner {
                     let detail = format!("has id {id:?}, which row {} already has. {ANOTHER_ID}", first + 1);
                     return Err(self.error(row.at, &detail));
                 }
-                rows.push_body(id, body);
+                rows.push_body(&id, &body);
                 Ok(())
             })
         })?;

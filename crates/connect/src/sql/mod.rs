@@ -3,8 +3,10 @@
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) mod key;
 pub(crate) mod operations;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod plan;
 
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub(crate) use plan::{Dialect, Plan};
 
 /// Quotes any name as an identifier of standard SQL.

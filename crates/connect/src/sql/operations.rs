@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "surrealdb"))]
 use diorama_core::vista::{Error, Result, Written};
 
 /// Name of the table. Other programs may read it but should not change it.
@@ -29,7 +29,7 @@ pub(crate) fn now_millis() -> i64 {
 /// Marks written rows that the feed of the source's changes has passed, as [`Written::reported`]: true if the Dio then has everything
 /// before them, false if a refresh is owed, `None` if the feed has not passed them in time. Then the writes are to be repeated, which
 /// does not write them again.
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "surrealdb"))]
 pub(crate) fn settle_reported(results: &mut Vec<Result<Written>>, passed: Option<bool>) {
     let Some(first) = results.iter().position(Result::is_ok) else { return };
     match passed {

@@ -9,7 +9,7 @@ use super::options::{JournalMode, SqliteOptions};
 use super::source::Sqlite;
 use crate::connector::{Connector, Key, Route, Settings, Source, SourceRequest};
 use crate::file;
-use diorama_core::vista::{Result, Vista};
+use diorama_core::vista::{Result, Schema, Vista};
 
 /// Connector for SQLite databases.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +94,7 @@ impl Source for SqliteTable {
 
 #[async_trait]
 impl Route for SqliteTable {
-    async fn open(&self, name: &str) -> Result<Vista> {
+    async fn open(&self, name: &str, _: &Arc<Schema>) -> Result<Vista> {
         self.open_with(name, SqliteOptions::default()).await
     }
 }
@@ -108,6 +108,6 @@ const KEYS: &[Key] = &[
         "`sqlite`: the journal mode to switch the database to. With `wal`, reads and writes do not wait for each other.",
     ),
     Key::new("write.sqlite", "", "A SQLite database."),
-    Key::new("write.table", "required", "The table."),
+    Key::new("write.table", "required by databases", "The table."),
     Key::new("write.journal_mode", "unchanged", "`sqlite`: the journal mode to switch the database to."),
 ];

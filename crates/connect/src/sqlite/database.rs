@@ -14,7 +14,8 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rusqlite::Connection;
 
-use crate::file::regular::{Identity, check_regular};
+use crate::file::identity::Identity;
+use crate::file::regular::check_regular;
 use diorama_core::vista::{Error, Result};
 
 /// Maximum wait for another program that keeps the log of a replaced file from being emptied.

@@ -260,16 +260,20 @@ impl TableShell for Sqlite {
     }
 
     async fn list(&self, query: &Query) -> Result<Rows> {
+        self.list_into(query, Rows::with_layout(Arc::clone(self.0.table.schema.layout()))).await
+    }
+
+    async fn list_into(&self, query: &Query, empty: Rows) -> Result<Rows> {
         let (query, whole) = (query.clone(), *query == Query::default());
         let connections = Arc::clone(&self.0.connections);
         self.read(move |table, connection| {
             // The flag is cleared before reading, so that a replacement in between is noticed.
             let was_replaced = whole && connections.replaced.swap(false, Ordering::AcqRel);
             let plan = Plan::new(table, &query);
-            let rows = select(table, connection, &plan.select(&table.selected, &table.quoted), plan.params())
-                .inspect_err(|_| {
-                    connections.replaced.fetch_or(was_replaced, Ordering::AcqRel);
-                })?;
+            let sql = plan.select(&table.selected, &table.quoted);
+            let rows = select_into(empty, table, connection, &sql, plan.params()).inspect_err(|_| {
+                connections.replaced.fetch_or(was_replaced, Ordering::AcqRel);
+            })?;
             Ok(if plan.is_exact { rows } else { apply(&query, &table.schema, rows) })
         })
         .await
@@ -378,9 +382,14 @@ impl TableShell for Sqlite {
 
 /// Returns all rows that `sql` selects.
 fn select(table: &Table, connection: &Connection, sql: &str, params: Vec<Value>) -> Result<Rows> {
+    select_into(Rows::new(), table, connection, sql, params)
+}
+
+/// Adds all rows that `sql` selects to `rows`, an empty set.
+fn select_into(rows: Rows, table: &Table, connection: &Connection, sql: &str, params: Vec<Value>) -> Result<Rows> {
+    let mut rows = rows.fit_for(table.schema.layout());
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     let mut found = statement.query(params_from_iter(params)).map_err(failed)?;
-    let mut rows = Rows::with_layout(Arc::clone(table.schema.layout()));
     while let Some(row) = found.next().map_err(failed)? {
         let (id, record) = match table.row(row) {
             Ok(row) => row,

@@ -7,8 +7,7 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 
 use super::feed::WsFeed;
-use crate::connector::{Connector, Feed, Key, Settings};
-use crate::feed::FeedFormat;
+use crate::connector::{Connector, Feed, FeedFormat, Key, Settings};
 use diorama_core::Dio;
 use diorama_core::vista::{Error, Result};
 
@@ -97,13 +96,17 @@ impl Feed for WsSettings {
         self.feed(FeedFormat::Diorama).map(drop)
     }
 
+    fn reads_events(&self) -> bool {
+        true
+    }
+
     fn start(&self, dio: &Dio, format: FeedFormat) -> Result<()> {
         self.feed(format)?.start(dio)
     }
 }
 
 const KEYS: &[Key] = &[
-    Key::new("feed.ws", "required", "`ws://...` or `wss://...`"),
+    Key::new("feed.ws", "", "`ws://...` or `wss://...`"),
     Key::new("feed.headers", "{}", "Headers of the request: `{ authorization = \"Bearer env:TOKEN\" }`."),
     Key::new(
         "feed.ca",

@@ -18,7 +18,8 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_asyn
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::frames::{self, FeedPosition};
-use crate::feed::{Channel, FeedFormat, Intake, follow};
+use crate::connector::FeedFormat;
+use crate::feed::{Channel, Intake, Message as FeedMessage, follow};
 use crate::tls::{self, Verification};
 use diorama_core::dio::{Dio, Inbound};
 use diorama_core::state::Origin;
@@ -233,7 +234,7 @@ impl Listener {
         intake.count_message();
         let read = match &self.feed.format {
             FeedFormat::Diorama => read_frame(&mut self.position, message, changes),
-            FeedFormat::Inbound(hook) => intake.read_body(hook, message, changes),
+            FeedFormat::Inbound(hook) => intake.read_message(hook, &FeedMessage::of_value(message), changes),
         };
         match read {
             Ok(true) => intake.note_gap(),

@@ -1,6 +1,8 @@
 //! WebSocket feeds: another Diorama, or any sender whose messages can be mapped.
 
 mod config;
+#[cfg(test)]
+pub(crate) mod double;
 mod feed;
 mod frames;
 

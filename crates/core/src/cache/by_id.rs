@@ -141,6 +141,10 @@ impl RowTable for Table {
         Ok(())
     }
 
+    fn trouble(&self) -> Option<String> {
+        self.table.trouble()
+    }
+
     async fn clear(&self) -> Result<(), CacheError> {
         let mut known = self.known.lock().await;
         self.table.clear().await?;

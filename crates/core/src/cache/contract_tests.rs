@@ -1,4 +1,4 @@
-//! Contract of every row store, run on the redb file and on a backend of records. `tests/chapter/backends.rs` has the contract
+//! Contract of every row store, run on the redb file and on a backend of records. `contract.rs` has the contract
 //! of backends.
 
 use super::{

@@ -3,14 +3,19 @@
 //! A [`CacheBackend`] provides one [`CacheTable`] per Dio. Its content is disposable: the journal and the master can rebuild
 //! it. It is read once, at start. After that only the Dio's cache writer uses it, in the background.
 //!
-//! [`MemoryCache`] is a backend. The crate's own file, [`RedbCache`], stores rows by the slots of the in-memory table instead
-//! (`slots.rs`), which is the interface of Dios. `by_id.rs` adapts any backend to it.
+//! [`MemoryCache`] is a backend, whose rows outlive a Lens; a Lens that needs none has the one in `none.rs`. The crate's own file,
+//! [`RedbCache`], stores rows by the slots of the in-memory table instead (`slots.rs`), which is the interface of Dios. `by_id.rs`
+//! adapts any backend to it.
 
 mod by_id;
+#[cfg(any(test, feature = "testing"))]
+pub mod contract;
 #[cfg(test)]
 mod contract_tests;
 mod memory;
+mod none;
 mod redb;
+mod remote;
 mod row;
 mod slots;
 
@@ -21,6 +26,8 @@ pub(crate) use by_id::ById;
 #[cfg(any(test, feature = "testing"))]
 pub use by_id::decode_stored_meta;
 pub use memory::MemoryCache;
+pub(crate) use none::NoCache;
+pub use remote::RemoteCache;
 pub use row::CachedRow;
 pub use slots::{CacheBatch, CacheMeta, LoadReport, RowStore, RowTable, StoredRow};
 
@@ -147,5 +154,10 @@ pub trait CacheTable: Send + Sync + 'static {
     /// As [`CacheTable::load`].
     async fn meta(&self) -> Result<Option<Bytes>, CacheError> {
         self.load(&mut |_| {}).await
+    }
+
+    /// Returns why the table is behind its Dio, for people; `None` if it is not. Must not do I/O. The default returns `None`.
+    fn trouble(&self) -> Option<String> {
+        None
     }
 }

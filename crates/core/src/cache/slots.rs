@@ -55,6 +55,16 @@ pub trait RowTable: Send + Sync + 'static {
     /// [`CacheError`]; the stored content is then unspecified until the next success.
     async fn clear(&self) -> Result<(), CacheError>;
 
+    /// Returns why the table is behind its Dio, for people; `None` if it is not. Must not do I/O. The default returns `None`.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
+    /// Returns false if the store keeps nothing, so that rows need not be copied for it. The default returns true.
+    fn keeps_rows(&self) -> bool {
+        true
+    }
+
     /// Notes that the next commit erases rows. Remnants of their bytes in the storage are removed the next time it is opened.
     /// The default does nothing, for stores without remnants.
     ///
@@ -97,6 +107,9 @@ pub struct CacheMeta {
     /// Shape of the source when the rows were read.
     #[serde(default)]
     pub source: Option<SourceShape>,
+    /// Indexes that queries had built, for the next start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub indexes: Vec<String>,
 }
 
 /// Result of [`RowTable::load`].

@@ -43,7 +43,7 @@ pub use events::log::EventLog;
 #[doc(hidden)]
 pub use events::log::PastEvents;
 #[doc(hidden)]
-pub use events::ring::{CursorRead, Ring, RingItem, RowBefore};
+pub use events::ring::{CursorRead, Ring, RingItem, RingObserver, RingPlace, RowBefore};
 pub use events::ring::{EventReceiver, RingLimits};
 pub use handle::Dio;
 pub(crate) use handle::Handle;

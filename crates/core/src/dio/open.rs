@@ -71,13 +71,15 @@ pub(crate) struct StartingDio {
     pub(crate) dio: Dio,
     /// True if the rows may differ from the log.
     doubted: bool,
+    /// Indexes that queries had built before the last stop.
+    indexes: Vec<String>,
     begun: bool,
 }
 
 impl StartingDio {
     /// Runs `on_start`.
     pub(crate) async fn begin(mut self) -> Result<Dio> {
-        let begun = begin(&self.dio, self.doubted).await;
+        let begun = begin(&self.dio, self.doubted, &self.indexes).await;
         if begun.is_err() {
             // The name is free only once the Dio has closed.
             Arc::clone(&self.dio.0.core).finish().await;
@@ -116,6 +118,7 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<StartingD
     let opened_whole = recovered.meta.complete_at.is_some() && doubt.is_none();
     let last_list = LastList { complete: recovered.meta.complete_at.is_some(), ..LastList::default() };
     let committer = around.committer.handle(&around.journal);
+    let indexes = recovered.meta.indexes.clone();
     let store = Store::new(table, CacheMeta { source: Some(source), ..recovered.meta });
     store.add(recovered.behind, recovered.state.seq());
     let core = Arc::new(Core::new(Parts {
@@ -142,7 +145,7 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<StartingD
     mark_unknown(&core, recovered.carried_ops);
     let dio = Dio(Arc::new(Handle::new(Arc::clone(&core))));
     start_tasks(&dio);
-    Ok(StartingDio { dio, doubted: doubt.is_some(), begun: false })
+    Ok(StartingDio { dio, doubted: doubt.is_some(), indexes, begun: false })
 }
 
 /// Publishes `Invalidated` if the rows are in doubt, or if the earlier process has not announced changes without row events. It is
@@ -221,7 +224,7 @@ fn unsettled(state: &State) -> usize {
 }
 
 /// Runs `on_start`, and refreshes if rows in doubt were not read again by it.
-async fn begin(dio: &Dio, doubted: bool) -> Result<()> {
+async fn begin(dio: &Dio, doubted: bool, indexes: &[String]) -> Result<()> {
     let core = &dio.0.core;
     if let Err(error) = core.finish_purges().await {
         tracing::warn!(dio = %core.name, %error, "a purge is not finished yet: the next purge or the next start continues it");
@@ -229,6 +232,9 @@ async fn begin(dio: &Dio, doubted: bool) -> Result<()> {
     // Indexes of cached rows are built before these are served. If the rows have to be listed first, `on_start` builds
     // the indexes after that.
     core.build_configured().await?;
+    if !core.settings.offline {
+        core.build_remembered(indexes);
+    }
     start::run(dio).await?;
     if doubted && core.callbacks.on_refresh.is_some() && core.sync.last_list.lock().at.is_none() {
         let (core, handle) = (Arc::clone(core), Arc::downgrade(&dio.0));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::events::ring::RingLimits;
 use super::read::workers::Workers;
-use crate::journal::InboxLimits;
+use crate::journal::{InboxLimits, OutboxLimits};
 use crate::vista::{UnknownColumns, Vista};
 
 /// Settings of the Dios of a Lens. The builder of the Lens has a setter for each.
@@ -66,6 +66,8 @@ pub struct Settings {
     pub reread_rate: u32,
     /// Bounds of the webhook deliveries that the journal keeps, for all Dios of the Lens.
     pub inbox: InboxLimits,
+    /// Limits of stored deliveries to send.
+    pub outbox: OutboxLimits,
     /// If true, the Dio's log is in memory, separate from the journal of the Lens (default: false).
     ///
     /// Accepted writes then do not wait for a disk, and are lost on exit unless the master has them by then.
@@ -78,13 +80,14 @@ pub struct Settings {
     pub routed_ttl: Option<Duration>,
     /// If true, the `on_write` guarantees by the operation's id that nothing takes effect twice (default: false).
     pub route_writes_once: bool,
-    /// Destination of the `on_write`, if it can be read (default: none). It is read to find the outcome of operations that
-    /// an older journal brings back.
+    /// Destination of the `on_write` (default: none). If it reads single rows, it is read to find the outcome of operations that an
+    /// older journal brings back.
     pub route: Option<Vista>,
     /// Column with the version of a row (default: none).
     pub version: Option<Arc<str>>,
     /// If true, full rows of unversioned upstream events are applied, provided that no write, read or doubt of the row is
-    /// open (default: true). Otherwise the row is read from the master.
+    /// open (default: true). Otherwise the row is read from the master, as is always so for a known row if there is a version
+    /// column.
     pub trust_payload: bool,
     /// Policy for columns that the schema does not declare, in rows of users and of the program (default: they are kept).
     ///
@@ -103,6 +106,8 @@ pub struct Settings {
     pub max_indexes: usize,
     /// Maximum bytes of all indexes (default: 512 MiB).
     pub index_memory: usize,
+    /// Maximum bytes of the columns and groups that scans keep (default: 256 MiB). 0 keeps none.
+    pub column_memory: usize,
     /// Time for which a used index is kept when there is no room for another (default: 60 s).
     pub index_rest: Duration,
     /// Threads for queries over many rows, shared by all Dios of a Lens (default: the number of cores less one).
@@ -138,6 +143,7 @@ impl Default for Settings {
             read_timeout: Duration::from_secs(30),
             reread_rate: 100,
             inbox: InboxLimits::default(),
+            outbox: OutboxLimits::default(),
             log_in_memory: false,
             write_route: WriteRoute::Around,
             routed_ttl: None,
@@ -151,6 +157,7 @@ impl Default for Settings {
             indexes: Vec::new(),
             max_indexes: 16,
             index_memory: 512 << 20,
+            column_memory: 256 << 20,
             index_rest: Duration::from_secs(60),
             workers: Arc::default(),
             offline: false,

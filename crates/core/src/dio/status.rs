@@ -1,7 +1,9 @@
 //! [`Status`] of a Dio.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::core::Core;
 use super::handle::Dio;
 use super::{FeedStatus, OpId, Reachability};
 
@@ -53,6 +55,11 @@ pub struct Status {
     pub route: Option<Reachability>,
     /// Status of each feed.
     pub feeds: Vec<FeedStatus>,
+    /// True while the indexes that queries had built before the start are built again.
+    pub restoring: bool,
+    /// Warnings about the systems that the Dio uses, for example that one may lose what it has accepted, and about indexes that were
+    /// not built. Nothing fails because of it.
+    pub warnings: Vec<String>,
 }
 
 impl Dio {
@@ -61,8 +68,11 @@ impl Dio {
         let core = &self.0.core;
         let state = core.state();
         let freshness = core.sync.last_list.lock().clone();
+        let feeds: Vec<FeedStatus> = core.sync.feeds.lock().iter().map(|feed| feed.status()).collect();
         Status {
+            warnings: core.warnings(&feeds),
             ready: !core.is_loading(),
+            restoring: core.indexer.restoring.load(Ordering::Acquire),
             rows: state.table().len() as u64,
             complete: core.is_complete() && freshness.complete && state.dirty().next().is_none(),
             age: freshness.at.map(|at| at.elapsed()),
@@ -77,7 +87,23 @@ impl Dio {
             undecodable: freshness.undecodable.map_or(0, |bad| bad.count),
             source: core.deliver.source.reach(),
             route: core.callbacks.on_write.is_some().then(|| core.deliver.route_breaker.reach()),
-            feeds: core.sync.feeds.lock().iter().map(|feed| feed.status()).collect(),
+            feeds,
         }
+    }
+}
+
+impl Core {
+    /// Warnings about source, write route, feeds, cache and indexes.
+    fn warnings(&self, feeds: &[FeedStatus]) -> Vec<String> {
+        let of =
+            |what: &'static str, warnings: Vec<String>| warnings.into_iter().map(move |text| format!("{what}: {text}"));
+        let route = self.settings.route.as_ref().map(|route| route.shell().warnings()).unwrap_or_default();
+        let feeds = feeds.iter().flat_map(|feed| of("feed", feed.warnings.clone()));
+        let cache = of("cache", self.store.trouble().into_iter().collect());
+        let index =
+            |(spec, because): (String, String)| format!("index {spec}: not built, queries look at all rows: {because}");
+        let indexes = self.indexer.refused().into_iter().map(index);
+        let source = of("source", self.vista.shell().warnings());
+        source.chain(of("write route", route)).chain(feeds).chain(cache).chain(indexes).collect()
     }
 }

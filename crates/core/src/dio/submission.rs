@@ -10,9 +10,10 @@ use super::commit::capacity::QueuePermit;
 use super::commit::journal_failure::JournalFailure;
 use super::commit::mark::FeedMark;
 use super::core::Core;
+use super::sync::outbox::SendProgress;
 use crate::journal::{Claim, JournalError, LogBatch, Seq, StoredDelivery};
 use crate::record::Id;
-use crate::state::{Command, Outcome};
+use crate::state::{Answer, Command, OpId, Outcome};
 use crate::vista::{Error, Result};
 
 /// Sender of a submission's answer.
@@ -34,11 +35,15 @@ pub(crate) struct Submission {
     pub(super) work: SubmittedWork,
     /// True if it is decided before the others of its turn, and answered before the append: it has nothing for the journal.
     pub(super) comes_first: bool,
+    /// True if it may wait a moment for another submission to share an append with, because nobody waits for it.
+    pub(super) is_patient: bool,
     pub(crate) claims: Vec<Claim>,
     /// Delivery to store in the same append as its changes.
     pub(crate) keep: Option<StoredDelivery>,
     /// Mark to store in the same append as the changes.
     pub(crate) mark: Option<FeedMark>,
+    /// Progress of a notification to store.
+    pub(crate) sending: Option<SendProgress>,
     /// Place of an operation in the queue.
     pub(crate) place: QueuePermit,
     /// Place of any other command in the inbox.
@@ -73,15 +78,22 @@ impl Submission {
         Submission { comes_first: true, ..Submission::all(core, open) }
     }
 
+    /// Submission that settles an operation. A patient one may share an append with a later command.
+    pub(super) fn settlement(core: &Arc<Core>, op: OpId, mark: u64, answer: Answer, is_patient: bool) -> Submission {
+        Submission { is_patient, ..Submission::new(core, Command::Settle { op, mark, answer }) }
+    }
+
     fn of(core: &Arc<Core>, work: SubmittedWork) -> Submission {
         let core = Arc::clone(core);
         Submission {
             core,
             work,
             comes_first: false,
+            is_patient: false,
             claims: Vec::new(),
             keep: None,
             mark: None,
+            sending: None,
             place: QueuePermit::default(),
             inbox: None,
             reply: None,

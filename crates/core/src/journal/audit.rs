@@ -50,8 +50,10 @@ actions! {
     Retry = "retry";
     /// A parked write is discarded.
     Discard = "discard";
-    /// A webhook delivery is applied again.
+    /// A webhook delivery is applied or sent again.
     Replay = "replay";
+    /// A notification whose receiver was gone is sent again.
+    EnableNotification = "enable-notification";
     /// Keys, rules, limits or certificates were read again and are in effect.
     PolicyReloaded = "policy-reloaded";
     /// A changed configuration was refused, and the earlier one stays in effect.

@@ -9,7 +9,7 @@ use super::memory::unix_ms;
 use super::{
     AppendError, AuditAction, AuditEntry, AuditLimits, Changes, Claim, Delivery, DeliveryId, DeliveryQuery,
     DeliveryState, Fence, InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry, Mark, MemoryJournal,
-    RawRequest, RedbJournal, Rewrite, Seq, StoredDelivery,
+    OutboxLimits, OutboxUse, Outgoing, RawRequest, RedbJournal, Rewrite, Seq, StoredDelivery,
 };
 
 const NEVER: u64 = u64::MAX;
@@ -206,6 +206,7 @@ fn delivery(id: u128, state: DeliveryState) -> StoredDelivery {
         received: unix_ms(),
         updated: 0,
         size: 100,
+        outgoing: None,
     };
     let headers = vec![("content-type".to_string(), "application/json".to_string())];
     let raw = RawRequest { uri: "/webhooks/odd?a=b".into(), headers, body: id.to_string().into() };
@@ -290,6 +291,45 @@ async fn finished_deliveries_are_dropped_first_and_waiting_ones_never(journal: &
     store(journal, "inbox", [delivery(21, Applied), delivery(21, Received)]).await;
     assert_eq!(stored_ids(journal, &[Received]).await, [0; 0], "a late state in the same append is ignored, too");
     journal.limit_inbox(InboxLimits::default());
+}
+
+async fn deliveries_to_send_have_a_list_and_limits_of_their_own(journal: &dyn Journal) {
+    use DeliveryState::{Applied, Delivered, Failed, Pending, Received};
+    let sent = |id, state| {
+        let StoredDelivery { delivery, raw } = delivery(id, state);
+        let outgoing = Some(Box::new(Outgoing { row: Some("row".into()), due: 7 }));
+        StoredDelivery { delivery: Delivery { outgoing, ..delivery }, raw }
+    };
+    journal.open("inbox", "s").await.unwrap();
+    let before = (stored_ids(journal, &[]).await, journal.inbox());
+    journal.limit_outbox(OutboxLimits { count: 2, ..OutboxLimits::default() });
+    store(journal, "inbox", [sent(101, Pending), sent(102, Failed)]).await;
+    store(journal, "inbox", [sent(103, Delivered)]).await;
+    let listed = async || {
+        let query = DeliveryQuery { limit: usize::MAX, outgoing: true, ..DeliveryQuery::default() };
+        journal.deliveries(&query).await.unwrap().0.iter().map(|own| own.id.as_u128()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed().await, [103, 101], "the oldest that is not pending is dropped");
+    assert_eq!((journal.outbox().dropped, journal.outbox().pending, journal.outbox().room), (1, 1, true));
+    store(journal, "inbox", [sent(104, Pending), sent(105, Pending)]).await;
+    assert_eq!(listed().await, [105, 104, 101], "pending ones are never dropped");
+    assert!(!journal.outbox().room);
+    assert_eq!((stored_ids(journal, &[]).await, journal.inbox()), before, "the inbox is another one");
+    store(journal, "inbox", [delivery(106, Received), StoredDelivery { raw: None, ..sent(104, Delivered) }]).await;
+    journal.reopen().await.unwrap();
+    let (stored, raw) = journal.delivery(DeliveryId::from_u128(104)).await.unwrap().unwrap();
+    assert_eq!(
+        (stored.state, stored.outgoing, raw.body),
+        (Delivered, sent(104, Delivered).delivery.outgoing, "104".into())
+    );
+    let OutboxUse { count, bytes, pending, room, .. } = journal.outbox();
+    assert_eq!((count, bytes, pending, room), (3, 300, 2, false));
+    // The tests that follow find the inbox as it was.
+    store(journal, "inbox", [StoredDelivery { raw: None, ..delivery(106, Applied) }]).await;
+    let deliveries = [101, 104, 105, 106].map(DeliveryId::from_u128).into();
+    journal.rewrite(Rewrite { deliveries, ..Rewrite::nothing(&"inbox".into()) }).await.unwrap();
+    assert_eq!((listed().await, journal.outbox().count), (Vec::new(), 0));
+    journal.limit_outbox(OutboxLimits::default());
 }
 
 async fn a_rewrite_replaces_stored_entries_and_keeps_positions(journal: &dyn Journal) {
@@ -392,6 +432,7 @@ pub(super) async fn keeps_the_contract(journal: &dyn Journal) {
     a_new_epoch_keeps_listed_positions_claims_marks_and_deliveries(journal).await;
     deliveries_are_stored_with_their_request_and_found_by_state_and_hook(journal).await;
     finished_deliveries_are_dropped_first_and_waiting_ones_never(journal).await;
+    deliveries_to_send_have_a_list_and_limits_of_their_own(journal).await;
     a_rewrite_replaces_stored_entries_and_keeps_positions(journal).await;
     expired_claims_make_room_within_the_limit(journal).await;
     audit::the_audit_log_numbers_its_entries_and_finds_them(journal).await;

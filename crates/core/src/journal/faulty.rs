@@ -11,7 +11,8 @@ use tokio::sync::watch;
 
 use super::{
     AppendError, AuditEntry, AuditLimits, AuditQuery, AuditUse, Delivery, DeliveryId, DeliveryQuery, Fence,
-    InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry, LogId, LogState, RawRequest, Rewrite, Seq,
+    InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry, LogId, LogState, OutboxLimits, OutboxUse,
+    RawRequest, Rewrite, Seq,
 };
 
 /// Fault injected into one append.
@@ -314,6 +315,14 @@ impl Journal for FaultyJournal {
 
     fn limit_inbox(&self, limits: InboxLimits) {
         self.inner.limit_inbox(limits);
+    }
+
+    fn outbox(&self) -> OutboxUse {
+        self.inner.outbox()
+    }
+
+    fn limit_outbox(&self, limits: OutboxLimits) {
+        self.inner.limit_outbox(limits);
     }
 
     fn heads(&self, log: &str) -> watch::Receiver<Seq> {

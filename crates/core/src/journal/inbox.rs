@@ -1,8 +1,8 @@
-//! The inbox: received webhook deliveries, their states, and the choice of deliveries to drop when it is full.
+//! Deliveries of webhooks, received (the inbox) and sent (the outbox): their states, and the choice of deliveries to drop when one is full.
 //!
 //! A journal stores deliveries beside its logs, in the same append as the changes that they contain, so one commit serves both.
 //! Each implementation holds an [`Index`] in memory, which finds deliveries without reading them and chooses the ones to drop:
-//! first the oldest that ended well, then the oldest that need attention, never one that is still to be applied.
+//! first the oldest that ended well, then the oldest that need attention, never one that is still to be applied or sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+
+use crate::record::Id;
 
 /// Identifier of a delivery: a UUIDv7, so ids sort by the time of receipt.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,13 +73,17 @@ pub enum DeliveryState {
     Stale,
     /// The delivery could not be decoded.
     Undecodable,
-    /// The delivery was decoded but could not be applied.
+    /// The delivery was decoded but could not be applied, or the receiver has refused it too often.
     Failed,
+    /// Still to be sent.
+    Pending,
+    /// The receiver has taken it.
+    Delivered,
 }
 
 impl DeliveryState {
-    /// All states.
-    pub const ALL: [DeliveryState; 7] = [
+    /// States of received deliveries.
+    pub const RECEIVED: [DeliveryState; 7] = [
         DeliveryState::Received,
         DeliveryState::Applied,
         DeliveryState::Duplicate,
@@ -86,6 +92,8 @@ impl DeliveryState {
         DeliveryState::Undecodable,
         DeliveryState::Failed,
     ];
+    /// States of deliveries to send.
+    pub const SENT: [DeliveryState; 3] = [DeliveryState::Pending, DeliveryState::Delivered, DeliveryState::Failed];
 
     /// Name of the state, as in JSON.
     pub fn as_str(self) -> &'static str {
@@ -97,12 +105,19 @@ impl DeliveryState {
             DeliveryState::Stale => "stale",
             DeliveryState::Undecodable => "undecodable",
             DeliveryState::Failed => "failed",
+            DeliveryState::Pending => "pending",
+            DeliveryState::Delivered => "delivered",
         }
     }
 
     /// Returns true if the delivery needs no attention any more.
     pub fn is_fine(self) -> bool {
-        !matches!(self, DeliveryState::Received | DeliveryState::Undecodable | DeliveryState::Failed)
+        !self.is_waiting() && !matches!(self, DeliveryState::Undecodable | DeliveryState::Failed)
+    }
+
+    /// Returns true if the delivery is still to be applied or sent.
+    fn is_waiting(self) -> bool {
+        matches!(self, DeliveryState::Received | DeliveryState::Pending)
     }
 }
 
@@ -134,9 +149,9 @@ pub struct Delivery {
     /// Id of the delivery.
     #[serde(skip, default = "DeliveryId::new")]
     pub id: DeliveryId,
-    /// Name of the webhook that received it.
+    /// Name of the webhook that received it, or of the notification that sends it.
     pub hook: Arc<str>,
-    /// Name of the Dio that it is for.
+    /// Name of the Dio that it is for, or whose event it reports.
     pub dio: Arc<str>,
     /// Id that the sender gave the delivery, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,19 +161,33 @@ pub struct Delivery {
     /// Results of its changes.
     #[serde(default)]
     pub changes: Changes,
-    /// Reason why the delivery could not be decoded or applied.
+    /// Reason why the delivery could not be decoded, applied or sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// Number of attempts to apply it.
+    /// Number of attempts to apply or send it.
     #[serde(default)]
     pub attempts: u32,
-    /// Unix milliseconds of the receipt.
+    /// Unix milliseconds of the receipt, or of the event that it reports.
     pub received: u64,
     /// Unix milliseconds of the last change of state.
     pub updated: u64,
-    /// Size in bytes that counts against the limits of the inbox.
+    /// Size in bytes that counts against the limits of the inbox or outbox.
     #[serde(default)]
     pub size: u64,
+    /// Present in a delivery to send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outgoing: Option<Box<Outgoing>>,
+}
+
+/// Part of a delivery that is sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outgoing {
+    /// Row that it is about. Deliveries of one row are sent in their order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row: Option<Id>,
+    /// Unix milliseconds of the next attempt, while it is pending.
+    #[serde(default)]
+    pub due: u64,
 }
 
 /// The request as the sender sent it.
@@ -216,6 +245,8 @@ pub struct DeliveryQuery {
     pub after: Option<DeliveryId>,
     /// Maximum number of deliveries to return.
     pub limit: usize,
+    /// True for deliveries to send, false for received ones.
+    pub outgoing: bool,
 }
 
 /// Limits for stored deliveries and claims.
@@ -235,6 +266,39 @@ impl Default for InboxLimits {
     fn default() -> Self {
         InboxLimits { count: 10_000, bytes: 64 << 20, age: Duration::from_secs(7 * 24 * 3600), claims: 5_000_000 }
     }
+}
+
+/// Limits for stored deliveries to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutboxLimits {
+    /// Maximum number of deliveries (default: 10,000).
+    pub count: usize,
+    /// Maximum size of all deliveries in bytes (default: 64 MiB).
+    pub bytes: u64,
+    /// Maximum age of a delivery that is not pending (default: 7 days).
+    pub age: Duration,
+}
+
+impl Default for OutboxLimits {
+    fn default() -> Self {
+        let InboxLimits { count, bytes, age, .. } = InboxLimits::default();
+        OutboxLimits { count, bytes, age }
+    }
+}
+
+/// Usage of the outbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutboxUse {
+    /// Number of stored deliveries.
+    pub count: usize,
+    /// Size of stored deliveries in bytes.
+    pub bytes: u64,
+    /// Number of deliveries that are still to be sent.
+    pub pending: usize,
+    /// Number of failed deliveries dropped to make room, since the start.
+    pub dropped: u64,
+    /// True if there is room for one more pending delivery.
+    pub room: bool,
 }
 
 /// Usage of the inbox.
@@ -263,22 +327,31 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const MAX_DROPPED: usize = 256;
 
 /// In-memory index of all deliveries.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Index {
-    deliveries: BTreeMap<u128, IndexedDelivery>,
+    inbox: Deliveries,
+    outbox: Deliveries,
+    /// Number of stored claims.
+    pub(super) claims: usize,
+    /// Maximum number of claims.
+    claims_limit: usize,
+    /// Time of the last sweep of a full table of claims.
+    swept: Option<Instant>,
+}
+
+/// Deliveries of one direction.
+#[derive(Debug, Default)]
+struct Deliveries {
+    all: BTreeMap<u128, IndexedDelivery>,
     /// Ids of deliveries that ended well, oldest first. They are dropped first.
     fine: BTreeSet<u128>,
     /// Ids of undecodable and failed deliveries, oldest first. They are dropped after the fine ones.
     bad: BTreeSet<u128>,
     bytes: u64,
-    /// Bytes of the deliveries that are still to be applied.
+    /// Bytes of the deliveries that are still to be applied or sent.
     waiting: u64,
     dropped: u64,
-    /// Number of stored claims.
-    pub(super) claims: usize,
-    /// Time of the last sweep of a full table of claims.
-    swept: Option<Instant>,
-    pub(super) limits: InboxLimits,
+    limits: OutboxLimits,
 }
 
 /// Data of a delivery in the index.
@@ -290,95 +363,79 @@ struct IndexedDelivery {
     received: u64,
 }
 
+impl Default for Index {
+    fn default() -> Index {
+        let (inbox, outbox) = Default::default();
+        Index { inbox, outbox, claims: 0, claims_limit: InboxLimits::default().claims, swept: None }
+    }
+}
+
 impl Index {
-    /// Creates an empty index with these limits.
-    pub(super) fn within(limits: InboxLimits) -> Index {
-        Index { limits, ..Index::default() }
+    /// Creates an empty index with the limits of `other`.
+    pub(super) fn within(other: &Index) -> Index {
+        let mut index = Index { claims_limit: other.claims_limit, ..Index::default() };
+        (index.inbox.limits, index.outbox.limits) = (other.inbox.limits, other.outbox.limits);
+        index
+    }
+
+    pub(super) fn limit_inbox(&mut self, limits: InboxLimits) {
+        let InboxLimits { count, bytes, age, claims } = limits;
+        self.inbox.limits = OutboxLimits { count, bytes, age };
+        self.claims_limit = claims;
+    }
+
+    pub(super) fn limit_outbox(&mut self, limits: OutboxLimits) {
+        self.outbox.limits = limits;
+    }
+
+    fn of(&self, outgoing: bool) -> &Deliveries {
+        if outgoing { &self.outbox } else { &self.inbox }
     }
 
     /// Adds or updates a stored delivery.
     pub(super) fn put(&mut self, delivery: &Delivery) {
-        let id = delivery.id.as_u128();
-        self.remove(id);
-        self.bytes += delivery.size;
-        let (hook, state) = (Arc::clone(&delivery.hook), delivery.state);
-        match state {
-            DeliveryState::Received => self.waiting += delivery.size,
-            state if state.is_fine() => drop(self.fine.insert(id)),
-            _ => drop(self.bad.insert(id)),
+        match delivery.outgoing {
+            Some(_) => self.outbox.put(delivery),
+            None => self.inbox.put(delivery),
         }
-        self.deliveries.insert(id, IndexedDelivery { hook, state, bytes: delivery.size, received: delivery.received });
     }
 
     /// Removes a delivery that was dropped to make room, and counts it if it needed attention.
     pub(super) fn drop_one(&mut self, id: u128) {
-        self.dropped += u64::from(self.bad.contains(&id));
-        self.remove(id);
+        for deliveries in [&mut self.inbox, &mut self.outbox] {
+            deliveries.dropped += u64::from(deliveries.bad.contains(&id));
+            deliveries.remove(id);
+        }
     }
 
     /// Removes a delivery that is no longer stored.
     pub(super) fn remove(&mut self, id: u128) {
-        let Some(delivery) = self.deliveries.remove(&id) else { return };
-        self.bytes -= delivery.bytes;
-        if delivery.state == DeliveryState::Received {
-            self.waiting -= delivery.bytes;
-        }
-        self.fine.remove(&id);
-        self.bad.remove(&id);
+        self.inbox.remove(id);
+        self.outbox.remove(id);
     }
 
     /// Returns true if the delivery should be stored: one that is only received replaces nothing.
     pub(super) fn takes(&self, delivery: &Delivery) -> bool {
-        let known = self.deliveries.contains_key(&delivery.id.as_u128());
+        let known = self.inbox.all.contains_key(&delivery.id.as_u128());
         !(known && delivery.state == DeliveryState::Received)
     }
 
     /// Chooses the deliveries to drop when `coming` are stored at `now` (Unix ms).
     pub(super) fn victims<'a>(&self, coming: &(impl Iterator<Item = &'a Delivery> + Clone), now: u64) -> Vec<u128> {
-        let new = coming.clone().filter(|delivery| !self.deliveries.contains_key(&delivery.id.as_u128()));
-        let (mut count, mut bytes) = (self.deliveries.len(), self.bytes);
-        for delivery in new {
-            count += 1;
-            bytes += delivery.size;
-        }
-        let oldest = now.saturating_sub(u64::try_from(self.limits.age.as_millis()).unwrap_or(u64::MAX));
-        let stays = |id: &&u128| !coming.clone().any(|delivery| delivery.id.as_u128() == **id);
-        let mut victims = Vec::new();
-        for set in [&self.fine, &self.bad] {
-            for id in set.iter().filter(stays) {
-                let Some(delivery) = self.deliveries.get(id) else { continue };
-                let full = count > self.limits.count || bytes > self.limits.bytes;
-                if victims.len() == MAX_DROPPED || !full && delivery.received >= oldest {
-                    break;
-                }
-                count -= 1;
-                bytes -= delivery.bytes;
-                victims.push(*id);
-            }
-        }
+        let to = |outgoing: bool| coming.clone().filter(move |delivery| delivery.outgoing.is_some() == outgoing);
+        let mut victims = self.inbox.victims(&to(false), now);
+        victims.extend(self.outbox.victims(&to(true), now));
         victims
     }
 
     /// Returns the deliveries that match `query`, newest first, and the total number regardless of its `after` and `limit`.
     pub(super) fn find(&self, query: &DeliveryQuery) -> (Vec<DeliveryId>, usize) {
-        let matches = |delivery: &IndexedDelivery| {
-            query.hook.as_deref().is_none_or(|hook| *delivery.hook == *hook)
-                && (query.states.is_empty() || query.states.contains(&delivery.state))
-        };
-        let matching = self
-            .deliveries
-            .iter()
-            .rev()
-            .filter(|(_, delivery)| matches(delivery))
-            .map(|(id, _)| DeliveryId::from_u128(*id));
-        let total = matching.clone().count();
-        let page = matching.filter(|id| query.after.is_none_or(|after| *id < after)).take(query.limit);
-        (page.collect(), total)
+        self.of(query.outgoing).find(query)
     }
 
     /// Returns true if one more claim may be taken.
     pub(super) fn claim_room(&self) -> bool {
-        self.claims < self.limits.claims
+        self.claims < self.claims_limit
     }
 
     /// Returns true if a full table of claims should be swept now: once per [`SWEEP_EVERY`].
@@ -391,15 +448,88 @@ impl Index {
     }
 
     pub(super) fn usage(&self) -> InboxUse {
-        let received = self.deliveries.len() - self.fine.len() - self.bad.len();
-        InboxUse {
-            count: self.deliveries.len(),
+        let OutboxUse { count, bytes, pending, dropped, room } = self.inbox.usage();
+        let (claims, claims_limit) = (self.claims, self.claims_limit);
+        InboxUse { count, bytes, received: pending, dropped, room, claims, claims_limit }
+    }
+
+    pub(super) fn outbox_usage(&self) -> OutboxUse {
+        self.outbox.usage()
+    }
+}
+
+impl Deliveries {
+    fn put(&mut self, delivery: &Delivery) {
+        let id = delivery.id.as_u128();
+        self.remove(id);
+        self.bytes += delivery.size;
+        let (hook, state) = (Arc::clone(&delivery.hook), delivery.state);
+        match state {
+            state if state.is_waiting() => self.waiting += delivery.size,
+            state if state.is_fine() => drop(self.fine.insert(id)),
+            _ => drop(self.bad.insert(id)),
+        }
+        self.all.insert(id, IndexedDelivery { hook, state, bytes: delivery.size, received: delivery.received });
+    }
+
+    fn remove(&mut self, id: u128) {
+        let Some(delivery) = self.all.remove(&id) else { return };
+        self.bytes -= delivery.bytes;
+        if delivery.state.is_waiting() {
+            self.waiting -= delivery.bytes;
+        }
+        self.fine.remove(&id);
+        self.bad.remove(&id);
+    }
+
+    fn victims<'a>(&self, coming: &(impl Iterator<Item = &'a Delivery> + Clone), now: u64) -> Vec<u128> {
+        if coming.clone().next().is_none() {
+            return Vec::new();
+        }
+        let new = coming.clone().filter(|delivery| !self.all.contains_key(&delivery.id.as_u128()));
+        let (mut count, mut bytes) = (self.all.len(), self.bytes);
+        for delivery in new {
+            count += 1;
+            bytes += delivery.size;
+        }
+        let oldest = now.saturating_sub(u64::try_from(self.limits.age.as_millis()).unwrap_or(u64::MAX));
+        let stays = |id: &&u128| !coming.clone().any(|delivery| delivery.id.as_u128() == **id);
+        let mut victims = Vec::new();
+        for set in [&self.fine, &self.bad] {
+            for id in set.iter().filter(stays) {
+                let Some(delivery) = self.all.get(id) else { continue };
+                let full = count > self.limits.count || bytes > self.limits.bytes;
+                if victims.len() == MAX_DROPPED || !full && delivery.received >= oldest {
+                    break;
+                }
+                count -= 1;
+                bytes -= delivery.bytes;
+                victims.push(*id);
+            }
+        }
+        victims
+    }
+
+    fn find(&self, query: &DeliveryQuery) -> (Vec<DeliveryId>, usize) {
+        let matches = |delivery: &IndexedDelivery| {
+            query.hook.as_deref().is_none_or(|hook| *delivery.hook == *hook)
+                && (query.states.is_empty() || query.states.contains(&delivery.state))
+        };
+        let matching =
+            self.all.iter().rev().filter(|(_, delivery)| matches(delivery)).map(|(id, _)| DeliveryId::from_u128(*id));
+        let total = matching.clone().count();
+        let page = matching.filter(|id| query.after.is_none_or(|after| *id < after)).take(query.limit);
+        (page.collect(), total)
+    }
+
+    fn usage(&self) -> OutboxUse {
+        let pending = self.all.len() - self.fine.len() - self.bad.len();
+        OutboxUse {
+            count: self.all.len(),
             bytes: self.bytes,
-            received,
+            pending,
             dropped: self.dropped,
-            room: received < self.limits.count && self.waiting < self.limits.bytes,
-            claims: self.claims,
-            claims_limit: self.limits.claims,
+            room: pending < self.limits.count && self.waiting < self.limits.bytes,
         }
     }
 }

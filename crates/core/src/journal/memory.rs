@@ -12,8 +12,8 @@ use super::audit::MemoryAudit;
 use super::inbox::Index;
 use super::{
     AppendError, AuditEntry, AuditLimits, AuditQuery, AuditUse, Delivery, DeliveryId, DeliveryQuery, Fence,
-    InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry, LogId, LogState, RawRequest, Rewrite, Seq,
-    new_epoch,
+    InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry, LogId, LogState, OutboxLimits, OutboxUse,
+    RawRequest, Rewrite, Seq, new_epoch,
 };
 
 /// In-memory journal.
@@ -225,7 +225,15 @@ impl Journal for MemoryJournal {
     }
 
     fn limit_inbox(&self, limits: InboxLimits) {
-        self.store.lock().index.limits = limits;
+        self.store.lock().index.limit_inbox(limits);
+    }
+
+    fn outbox(&self) -> OutboxUse {
+        self.store.lock().index.outbox_usage()
+    }
+
+    fn limit_outbox(&self, limits: OutboxLimits) {
+        self.store.lock().index.limit_outbox(limits);
     }
 
     fn heads(&self, log: &str) -> watch::Receiver<Seq> {

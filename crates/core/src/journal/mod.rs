@@ -20,7 +20,8 @@ pub use self::redb::RedbJournal;
 pub use crate::redb_file::disk;
 pub use audit::{AuditAction, AuditEntry, AuditLimits, AuditQuery, AuditUse};
 pub use inbox::{
-    Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxLimits, InboxUse, RawRequest, StoredDelivery,
+    Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxLimits, InboxUse, OutboxLimits, OutboxUse,
+    Outgoing, RawRequest, StoredDelivery,
 };
 pub use memory::MemoryJournal;
 #[cfg(any(test, feature = "testing"))]
@@ -286,8 +287,14 @@ pub trait Journal: Send + Sync + 'static {
     /// Returns the usage of the inbox.
     fn inbox(&self) -> InboxUse;
 
-    /// Sets the limits for deliveries and claims.
+    /// Sets the limits for received deliveries and claims.
     fn limit_inbox(&self, limits: InboxLimits);
+
+    /// Returns the usage of the outbox.
+    fn outbox(&self) -> OutboxUse;
+
+    /// Sets the limits for deliveries to send.
+    fn limit_outbox(&self, limits: OutboxLimits);
 
     /// Subscribes to the head of a log.
     fn heads(&self, log: &str) -> watch::Receiver<Seq>;

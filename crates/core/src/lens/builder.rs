@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use super::Lens;
 use super::callbacks::callbacks;
 use super::storage::{CacheAt, JournalAt, Plan};
-use crate::cache::{ById, CacheBackend, RedbCache};
+use crate::cache::{ById, CacheBackend, NoCache, RedbCache};
 use crate::dio::{
     Callbacks, ChunkRequest, ChunkSink, Dio, QueryRoute, Retry, RingLimits, Settings, Workers, WriteOrder, WriteRoute,
     boxed_callback, boxed_callback_with,
@@ -49,6 +49,13 @@ impl LensBuilder {
     /// one at once.
     pub fn cache_source(mut self, backend: impl CacheBackend) -> Self {
         self.cache = Some(CacheAt::Store(Arc::new(ById::new(backend))));
+        self
+    }
+
+    /// Keeps rows in the Dios only: each start reads the sources, and there is no second copy in memory. The journal is then in memory
+    /// unless [`LensBuilder::journal_at`] sets a file.
+    pub fn no_cache(mut self) -> Self {
+        self.cache = Some(CacheAt::Store(Arc::new(NoCache)));
         self
     }
 
@@ -177,7 +184,7 @@ impl LensBuilder {
             (None, CacheAt::File(path)) => JournalAt::File(journal_beside(path)),
             (None, CacheAt::Store(_)) => JournalAt::Memory,
         };
-        let plan = Plan { cache, journal, inbox: self.settings.inbox };
+        let plan = Plan { cache, journal, inbox: self.settings.inbox, outbox: self.settings.outbox };
         let storage = OnceCell::new_with(plan.open_now()?);
         Ok(Lens { storage, plan, settings: self.settings, callbacks: self.callbacks, dios: Mutex::default() })
     }

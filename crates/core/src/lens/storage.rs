@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::cache::{RedbCache, RowStore};
 use crate::dio::Committer;
-use crate::journal::{InboxLimits, Journal, MemoryJournal, RedbJournal};
+use crate::journal::{InboxLimits, Journal, MemoryJournal, OutboxLimits, RedbJournal};
 use crate::redb_file::{self, Owner};
 use crate::vista::Result;
 
@@ -35,6 +35,7 @@ pub(super) struct Plan {
     pub(super) cache: CacheAt,
     pub(super) journal: JournalAt,
     pub(super) inbox: InboxLimits,
+    pub(super) outbox: OutboxLimits,
 }
 
 /// Open cache and journals.
@@ -101,6 +102,8 @@ impl Plan {
         let memory = MemoryJournal::new();
         journal.limit_inbox(self.inbox);
         memory.limit_inbox(self.inbox);
+        journal.limit_outbox(self.outbox);
+        memory.limit_outbox(self.outbox);
         Ok(Storage { cache, log: Log::new(journal), memory: Log::new(Arc::new(memory)), _files: files })
     }
 

@@ -7,6 +7,9 @@ mod choose;
 mod clauses;
 mod prepared_query;
 mod run;
+mod scan;
+#[cfg(test)]
+mod scan_tests;
 mod source;
 #[cfg(test)]
 mod tests;

@@ -74,7 +74,10 @@ impl Plan {
         page: Page,
         schema: &Schema,
     ) -> Result<Selection> {
-        let selection = self.select(checks, (table, meter), query, page, schema);
+        let residual = checks.residual.as_ref();
+        let scanned = self.checked_page(residual, (table, meter), query, page);
+        let scanned = scanned.or_else(|| self.first_rows(residual, (table, meter), query, page, schema));
+        let selection = scanned.unwrap_or_else(|| self.select(checks, (table, meter), query, page, schema));
         meter.check()?;
         Ok(Selection { examined: selection.examined + checks.examined, ..selection })
     }

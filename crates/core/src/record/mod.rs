@@ -4,9 +4,12 @@
 
 mod bignum;
 mod body;
+mod body_ref;
 mod json;
+mod known;
 mod layout;
 mod merge;
+mod pack;
 mod rows;
 mod serial;
 #[cfg(test)]
@@ -18,10 +21,13 @@ pub(crate) use body::Member;
 pub use body::RowWriter;
 pub use body::{Body, BodyError};
 pub use body::{decode_parts, hash_parts, id_to_value};
+pub use body_ref::BodyRef;
 pub use json::NOT_UTF8;
 pub use json::{JsonError, JsonLimits, parse_json, value_to_json};
+pub(crate) use known::Baseline;
 pub use layout::Layout;
 pub use merge::{join_patches, merge_patch};
+pub(crate) use pack::{Ends, PACK, Pack};
 pub use rows::id_from_value;
 pub use rows::{Rows, RowsIter, Stamp, Undecodable};
 

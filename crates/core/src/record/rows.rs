@@ -1,23 +1,28 @@
 //! Ordered sets of encoded rows, as listed by sources and stored by caches.
 
 use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
 
-use indexmap::IndexMap;
-
 use super::body::Body;
+use super::body_ref::{BodyRef, EncodedRow, to_owned};
+use super::known::{Baseline, KnownRows};
+use super::pack::{Pack, PackedRows};
 use super::{CborValue, Id, Layout, Record};
 
-/// Rows in their source's order, by id. Rows are kept encoded, so that a million rows do not need a million maps.
+/// Rows in their source's order, by id. Rows are kept encoded and packed, in the form in which a table takes them over, so that a
+/// first list is in memory once. A list that is compared with known rows while it is read keeps only those that differ.
 ///
 /// Iterates as `(String, Record)`, decoding one row at a time. Rows that `dio.master()` listed carry a [`Stamp`] with the time of
 /// reading for the cache.
 ///
 /// The serde form is a list of `{"id":"7","record":{..}}`, in order, with records in the form of [`Record`]; a duplicate id is an
 /// error. Stamps and layouts are not serialized.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Rows {
-    items: IndexMap<Id, Body>,
+    items: PackedRows,
+    /// Rows that are equal to known ones, and the order of all; `None` if all rows are in `items`, in order.
+    known: Option<Box<KnownRows>>,
     layout: Option<Arc<Layout>>,
     stamp: Option<Stamp>,
     undecodable: Option<Undecodable>,
@@ -65,6 +70,13 @@ impl Rows {
         Rows { layout: Some(layout), ..Rows::default() }
     }
 
+    /// Returns this empty set if its rows are encoded under `layout`, else a new one for rows of `layout`.
+    #[must_use]
+    pub fn fit_for(self, layout: &Arc<Layout>) -> Rows {
+        let fits = self.layout.as_ref().is_some_and(|own| Arc::ptr_eq(own, layout) || own == layout);
+        if fits { self } else { Rows::with_layout(Arc::clone(layout)) }
+    }
+
     /// Adds a row at the end. If the id exists already, replaces its row in place and returns `false`, so that drivers can report
     /// duplicates.
     pub fn push(&mut self, id: impl Into<Id>, record: &Record) -> bool {
@@ -73,12 +85,26 @@ impl Rows {
             Some(layout) => Body::encode(&id, record, layout),
             None => Body::encode_plain(record, &Layout::new("", false, record.columns())),
         };
-        self.push_body(id, body)
+        self.push_body(&id, &body)
     }
 
     /// [`Rows::push`] for a row that is already encoded under this set's layout.
-    pub fn push_body(&mut self, id: Id, body: Body) -> bool {
-        self.items.insert(id, body).is_none()
+    pub fn push_body<'b>(&mut self, id: &str, body: impl Into<BodyRef<'b>>) -> bool {
+        let body = body.into();
+        let Some(known) = &mut self.known else { return self.items.push(id, body) };
+        if let Some(is_new) = known.push(&self.items, id, body) {
+            return is_new;
+        }
+        if known.lists(id) {
+            // Only rows that are all of one kind can be replaced in place.
+            self.forget_known();
+            return self.items.push(id, body);
+        }
+        let is_new = self.items.push(id, body);
+        if is_new {
+            known.push_own(self.items.len() - 1);
+        }
+        is_new
     }
 
     /// Records that the source has a row that cannot be decoded, with the error. A list with such rows does not delete any row.
@@ -96,17 +122,17 @@ impl Rows {
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.items.len()
+        self.known.as_ref().map_or_else(|| self.items.len(), |known| known.len())
     }
 
     /// True if there are no rows.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.len() == 0
     }
 
     /// True if there is a row with this id.
     pub fn contains(&self, id: &str) -> bool {
-        self.items.contains_key(id)
+        self.items.find(id).is_some() || self.known.as_ref().is_some_and(|known| known.lists(id))
     }
 
     /// The row with this id, decoded.
@@ -115,18 +141,23 @@ impl Rows {
     }
 
     /// The row with this id, encoded.
-    pub fn body(&self, id: &str) -> Option<&Body> {
-        self.items.get(id)
+    pub fn body(&self, id: &str) -> Option<BodyRef<'_>> {
+        let own = self.items.find(id).map(|at| self.items.row(at).1);
+        own.or_else(|| self.known.as_ref()?.body(id))
     }
 
     /// Ids in order.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
-        self.items.keys().map(|id| &**id)
+        self.bodies().map(|(id, _)| id)
     }
 
     /// Ids and encoded rows in order.
-    pub fn bodies(&self) -> impl Iterator<Item = (&Id, &Body)> {
-        self.items.iter()
+    pub fn bodies(&self) -> impl Iterator<Item = (&str, BodyRef<'_>)> {
+        (0..self.len()).map(|at| self.row(at))
+    }
+
+    fn row(&self, at: usize) -> EncodedRow<'_> {
+        self.known.as_ref().map_or_else(|| self.items.row(at), |known| known.row(&self.items, at))
     }
 
     /// Iterates over rows in order, decoding each when it is reached. Rows that cannot be decoded are skipped.
@@ -177,11 +208,10 @@ impl Rows {
 
     /// Adds the rows of `other`, which must be encoded under this set's layout, and its record of undecodable rows.
     pub(crate) fn absorb(&mut self, other: Rows) {
-        let Rows { items, undecodable, .. } = other;
-        for (id, body) in items {
+        for (id, body) in other.bodies() {
             self.push_body(id, body);
         }
-        match (&mut self.undecodable, undecodable) {
+        match (&mut self.undecodable, other.undecodable) {
             (Some(bad), Some(more)) => bad.count += more.count,
             (own, more @ Some(_)) => *own = more,
             (_, None) => {}
@@ -204,31 +234,85 @@ impl Rows {
 
 impl Rows {
     /// Removes the rows for which `problem` returns an error, and records them as undecodable.
-    pub(crate) fn without(self, problem: impl Fn(&Id, &Body) -> Option<String>) -> Rows {
+    pub(crate) fn without(self, problem: impl Fn(&str, BodyRef<'_>) -> Option<String>) -> Rows {
         if self.bodies().all(|(id, body)| problem(id, body).is_none()) {
             return self;
         }
-        let Rows { items, layout, stamp, undecodable, .. } = self;
-        let mut rows = Rows { layout, stamp, undecodable, ..Rows::default() };
-        for (id, body) in items {
-            match problem(&id, &body) {
+        let mut rows = self.emptied();
+        for (id, body) in self.bodies() {
+            match problem(id, body) {
                 Some(detail) => rows.skip(detail),
                 None => drop(rows.push_body(id, body)),
             }
         }
         rows
     }
+
+    /// An empty set with the layout, the stamp and the undecodable rows of this one.
+    fn emptied(&self) -> Rows {
+        let (layout, stamp, undecodable) = (self.layout.clone(), self.stamp.clone(), self.undecodable.clone());
+        Rows { layout, stamp, undecodable, ..Rows::default() }
+    }
 }
 
 impl Rows {
     /// Replaces bodies by those that `map` returns; `None` keeps a body.
-    pub(crate) fn map_bodies(mut self, map: impl Fn(&str, &Body) -> Option<Body>) -> Rows {
-        for (id, body) in &mut self.items {
-            if let Some(mapped) = map(id, body) {
-                *body = mapped;
-            }
+    pub(crate) fn map_bodies(self, map: impl Fn(&str, BodyRef<'_>) -> Option<Body>) -> Rows {
+        let mut rows = self.emptied();
+        for (id, body) in self.bodies() {
+            match map(id, body) {
+                Some(mapped) => rows.push_body(id, &mapped),
+                None => rows.push_body(id, body),
+            };
         }
+        rows
+    }
+}
+
+impl Rows {
+    /// Compares the rows that are pushed from now on with those of `baseline`, and keeps only those that differ. There must be none
+    /// yet.
+    #[must_use]
+    pub(crate) fn compared_with(mut self, baseline: Arc<dyn Baseline>) -> Rows {
+        self.known = Some(Box::new(KnownRows::new(baseline)));
         self
+    }
+
+    /// Copies the rows that are equal to known ones.
+    fn forget_known(&mut self) {
+        if self.known.is_some() {
+            let mut items = PackedRows::default();
+            for (id, body) in self.bodies() {
+                items.push(id, body);
+            }
+            (self.items, self.known) = (items, None);
+        }
+    }
+
+    /// Takes the rows out in packs, for a table that is made of them.
+    pub(crate) fn take_packs(&mut self) -> impl Iterator<Item = Pack> + use<> {
+        self.forget_known();
+        std::mem::take(&mut self.items).into_packs()
+    }
+
+    /// Refers to the first `count` rows of `baseline` in place of rows that were taken.
+    pub(crate) fn refer_to(&mut self, baseline: Arc<dyn Baseline>, count: usize) {
+        self.known = Some(Box::new(KnownRows::first_of(baseline, count)));
+    }
+
+    /// Ids and encoded rows in order, copied.
+    pub(crate) fn to_bodies(&self) -> impl Iterator<Item = (Id, Body)> {
+        self.bodies().map(to_owned)
+    }
+}
+
+impl fmt::Debug for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut map = f.debug_map();
+        for (id, body) in self.bodies() {
+            map.entry(&id, &String::from_utf8_lossy(body.json()));
+        }
+        map.finish()
     }
 }
 
@@ -272,7 +356,7 @@ impl Iterator for RowsIter<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let (id, body) = self.rows.items.get_index(self.at)?;
+            let (id, body) = (self.at < self.rows.len()).then(|| self.rows.row(self.at))?;
             self.at += 1;
             if let Ok(record) = body.decode() {
                 return Some((id.to_string(), record));

@@ -123,7 +123,7 @@ impl Serialize for Rows {
         let mut list = serializer.serialize_seq(Some(self.len()))?;
         for (id, body) in self.bodies() {
             let record = body.decode().map_err(S::Error::custom)?;
-            list.serialize_element(&Row { id: (&**id).into(), record })?;
+            list.serialize_element(&Row { id: id.into(), record })?;
         }
         list.end()
     }

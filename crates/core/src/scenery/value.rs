@@ -375,7 +375,7 @@ impl Computation {
             Measure::Custom(compute) => {
                 let mut selection = Rows::with_layout(Arc::clone(self.schema.layout()));
                 for row in rows {
-                    selection.push_body(Id::from(row.id()), row.body());
+                    selection.push_body(row.id(), row.encoded());
                 }
                 compute(&selection)
             }

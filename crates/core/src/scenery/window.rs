@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::dio::{DioEvent, RingItem};
 use crate::journal::Seq;
-use crate::record::{Body, Id};
+use crate::record::{Body, BodyRef, Id};
 use crate::state::Origin;
 
 /// One row of a window.
@@ -44,9 +44,9 @@ impl Window {
     }
 
     /// Creates a window of `rows` in order, the first at position `start`.
-    pub(super) fn of<'a>(start: u64, rows: impl Iterator<Item = (&'a Id, &'a Body)>, total: u64) -> Window {
+    pub(super) fn of<'a>(start: u64, rows: impl Iterator<Item = (&'a str, BodyRef<'a>)>, total: u64) -> Window {
         let mut window = Window::empty(Some(total));
-        window.put(start, rows, 0);
+        window.put(start, rows.map(|(id, body)| (Id::from(id), body.to_body())), 0);
         window
     }
 
@@ -111,10 +111,10 @@ impl Window {
         gaps
     }
 
-    fn put<'a>(&mut self, start: u64, rows: impl Iterator<Item = (&'a Id, &'a Body)>, round: u64) -> u64 {
+    fn put(&mut self, start: u64, rows: impl Iterator<Item = (Id, Body)>, round: u64) -> u64 {
         let mut at = start;
         for (id, body) in rows {
-            self.rows.insert(at, WindowRow { id: id.clone(), body: body.clone(), round });
+            self.rows.insert(at, WindowRow { id, body, round });
             at += 1;
         }
         at
@@ -125,7 +125,7 @@ impl Window {
         // A row that moved keeps only the position at which it was read last.
         self.rows.retain(|at, row| range.contains(at) || rows.iter().all(|(id, _)| *id != row.id));
         self.rows.retain(|at, _| !range.contains(at));
-        let end = self.put(range.start, rows.iter().map(|(id, body)| (id, body)), round);
+        let end = self.put(range.start, rows.iter().cloned(), round);
         if last {
             self.rows.split_off(&end);
             self.total = Some(end);

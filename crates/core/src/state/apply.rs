@@ -21,6 +21,12 @@ impl State {
         self.gap |= seq > self.seq;
         self.seq = self.seq.max(seq);
         self.clock = self.clock.max(seq);
+        // An earlier process may have delivered what waits.
+        for op in self.queue.values() {
+            if let Some(op) = self.ops.get_mut(op) {
+                op.tried = true;
+            }
+        }
     }
 
     /// Records that confirmed rows may be missing, because the cache file was lost or differs from the log. The first report
@@ -95,7 +101,7 @@ impl State {
             VisibleChange::Same | VisibleChange::Base => {}
         }
         if entry.base.changes() && !entry.found {
-            self.rebase(id, entry.seq);
+            self.rebase(id, entry);
         }
         if !self.versions_kept {
             self.note_versions(id, &entry.base, entry);
@@ -120,7 +126,7 @@ impl State {
             self.touch(id, true);
             self.lost.remove(id);
             if !entry.found {
-                self.rebase(id, entry.seq);
+                self.rebase(id, entry);
             }
         }
         let row = match base {
@@ -145,17 +151,18 @@ impl State {
         CacheChange::Many(versions)
     }
 
-    /// Records that the confirmed row beneath routed operations has changed.
-    fn rebase(&mut self, id: &Id, seq: Seq) {
+    /// Records that the confirmed row beneath routed operations, and one that is being delivered, has changed.
+    fn rebase(&mut self, id: &Id, entry: &Entry) {
         let Some(fold) = self.folds.get_mut(id) else { return };
         // Routed operations come first, because a row's operations are delivered in order.
         let is_routed = |op: &&OpId| self.ops.get(*op).is_some_and(|op| op.state == OpState::Routed);
-        let new = fold.ops.iter().take_while(is_routed).filter(|op| !fold.rebased.contains(op));
+        let delivered = fold.ops.iter().take_while(is_routed).count() + usize::from(entry.tried);
+        let new = fold.ops.iter().take(delivered).filter(|op| !fold.rebased.contains(op));
         let new: Vec<OpId> = new.copied().collect();
         for op in new {
             fold.rebased.push(op);
             if let Some(record) = self.ops.get_mut(&op) {
-                record.log.push(seq);
+                record.log.push(entry.seq);
             }
         }
     }
@@ -226,7 +233,12 @@ impl State {
             // A trim keeps the entry that stages an operation, which applies the operation to all its rows.
             OpChange::None | OpChange::Join => {}
             OpChange::Stage(op) => self.stage(op, entry),
-            OpChange::Settle { state, error, beneath } => self.settle(entry, *state, error.as_ref(), *beneath),
+            OpChange::Settle { state: OpState::Routed, beneath, .. } => self.route(entry, *beneath),
+            OpChange::Settle { state, error, .. } => {
+                if let Some(op) = entry.cause.op {
+                    self.end(op, *state, error.clone(), entry);
+                }
+            }
             OpChange::Merge { older, effect } => self.merge(entry, *older, effect),
             OpChange::Absorb(ops) => ops.iter().for_each(|op| self.absorb(id, *op, entry)),
         }
@@ -252,10 +264,16 @@ impl State {
         self.ops.insert(op.id, op);
     }
 
-    /// Ends an operation for one row that the master has confirmed. The operation has ended after all its rows.
+    /// Ends an operation for one row that the master has confirmed. The operation has ended after all its rows. One that still
+    /// waits for the answer of its route ends with it.
     fn absorb(&mut self, id: &Id, op: OpId, entry: &Entry) {
-        let applies = self.folds.get(id).is_some_and(|fold| fold.ops.contains(&op));
-        let Some(record) = self.ops.get_mut(&op).filter(|_| applies) else { return };
+        let Some(fold) = self.folds.get_mut(id).filter(|fold| fold.ops.contains(&op)) else { return };
+        let Some(record) = self.ops.get_mut(&op) else { return };
+        if record.state == OpState::Queued {
+            fold.seen.push(op);
+            record.log.push(entry.seq);
+            return;
+        }
         if record.over <= 1 {
             return self.end(op, OpState::Applied, None, entry);
         }
@@ -264,24 +282,20 @@ impl State {
         self.remove_from_fold(id, op, entry);
     }
 
-    fn settle(&mut self, entry: &Entry, state: OpState, error: Option<&OpError>, beneath: Option<u128>) {
-        let Some(op) = entry.cause.op else { return };
-        if state == OpState::Routed {
-            let clock = self.clock;
-            if let Some(op) = self.ops.get_mut(&op).filter(|op| op.state == OpState::Queued) {
-                op.state = OpState::Routed;
-                op.delivered = clock;
-                op.beneath = beneath;
-                op.updated = entry.at;
-                op.log.push(entry.seq);
-                self.queue.remove(&op.staged);
-                self.queued_bytes = self.queued_bytes.saturating_sub(op.size());
-                let targets = Arc::clone(&op.targets);
-                targets.iter().for_each(|id| self.update_rereadable(id));
-            }
-            return;
-        }
-        self.end(op, state, error.cloned(), entry);
+    /// Marks the operation of the entry as routed.
+    fn route(&mut self, entry: &Entry, beneath: Option<u128>) {
+        let clock = self.clock;
+        let op = entry.cause.op.and_then(|op| self.ops.get_mut(&op));
+        let Some(op) = op.filter(|op| op.state == OpState::Queued) else { return };
+        op.state = OpState::Routed;
+        op.delivered = clock;
+        op.beneath = beneath;
+        op.updated = entry.at;
+        op.log.push(entry.seq);
+        self.queue.remove(&op.staged);
+        self.queued_bytes = self.queued_bytes.saturating_sub(op.size());
+        let targets = Arc::clone(&op.targets);
+        targets.iter().for_each(|id| self.update_rereadable(id));
     }
 
     /// Merges two routed operations: the newer one gets the combined effect.
@@ -328,6 +342,7 @@ impl State {
             _ => fold.ops.retain(|other| *other != op),
         }
         fold.rebased.retain(|other| *other != op);
+        fold.seen.retain(|other| *other != op);
         if fold.ops.is_empty() {
             self.unfold(id);
         } else if !self.sequential || entry.id.as_ref() != Some(id) {

@@ -62,8 +62,10 @@ pub struct Fold {
     pub base: Option<BaseRow>,
     /// Open operations, oldest first.
     pub ops: Vector<OpId>,
-    /// Routed operations beneath which the confirmed row has changed since the route accepted them.
+    /// Operations beneath which the confirmed row has changed since their first delivery.
     pub(super) rebased: Vec<OpId>,
+    /// Waiting operations that a reported row has confirmed before their route answered.
+    pub(super) seen: Vec<OpId>,
 }
 
 /// State of one Dio. See the module documentation.

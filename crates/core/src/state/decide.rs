@@ -83,6 +83,7 @@ impl State {
             };
             // Record this in the log: a replay no longer knows the earlier row, or that it was lost.
             entry.found = entry.id.as_ref().is_some_and(|id| self.is_lost_row(id, row) || self.equals_base(id, row));
+            entry.tried = entry.id.as_ref().is_some_and(|id| self.first_queued(id).is_some_and(|op| op.tried));
         }
         Ok(draft.decision)
     }
@@ -188,6 +189,7 @@ impl State {
             log: Vec::new(),
             over: 0,
             state: OpState::Queued,
+            tried: false,
             delivered: 0,
             beneath: None,
             error: None,

@@ -4,7 +4,7 @@ use super::command::Notice;
 use super::data::{Note, State};
 use super::entry::{Cause, Entry, Frame, Origin};
 use super::op::{Op, OpId};
-use crate::record::{Body, Id, Seq};
+use crate::record::{BodyRef, Id, Seq};
 use crate::table::{ORDINAL_STEP, Ordinal};
 use crate::vista::{Error, Result};
 
@@ -72,7 +72,8 @@ const MAX_ROW_SIZE: usize = 16 << 20;
 ///
 /// # Errors
 /// [`Error::Invalid`] with its size and the maximum.
-pub fn check_size(id: &str, body: &Body) -> Result<()> {
+pub fn check_size<'b>(id: &str, body: impl Into<BodyRef<'b>>) -> Result<()> {
+    let body = body.into();
     if body.size() <= MAX_ROW_SIZE {
         return Ok(());
     }

@@ -1,11 +1,8 @@
 //! Differences between a list of the master and the known rows: changed, moved, new and missing rows.
 
-use std::sync::Arc;
-
-use super::apply::same_body;
 use super::command::ReadRow;
 use super::data::State;
-use crate::record::{Body, Id, Rows};
+use crate::record::{BodyRef, Id, Rows};
 use crate::table::{ORDINAL_STEP, Ordinal};
 
 /// Compares a list with the confirmed rows of `state`. A complete list also determines deleted rows and the order; a partial
@@ -16,7 +13,7 @@ pub fn diff(state: &State, rows: &Rows, complete: bool) -> Vec<ReadRow> {
     for (at, (id, body)) in rows.bodies().enumerate() {
         let ordinal = ordinals.as_ref().map(|ordinals| ordinals[at]);
         if differs(state, id, body, ordinal) {
-            items.push(ReadRow { id: Arc::clone(id), row: Some(body.clone()), ordinal });
+            items.push(ReadRow { id: id.into(), row: Some(body.to_body()), ordinal });
         }
     }
     if complete {
@@ -46,12 +43,12 @@ pub fn may_change(state: &State, item: &ReadRow) -> bool {
     moved || state.is_lost(&item.id) || base.as_ref().map(|base| &base.body) != item.row.as_ref()
 }
 
-fn differs(state: &State, id: &Id, body: &Body, ordinal: Option<Ordinal>) -> bool {
+fn differs(state: &State, id: &str, body: BodyRef<'_>, ordinal: Option<Ordinal>) -> bool {
     // A row with open operations has to be reconciled even if it is unchanged.
     if state.is_dirty(id) || state.fold(id).is_some() {
         return true;
     }
-    state.get(id).is_none_or(|row| !same_body(&row, body) || ordinal.is_some_and(|ordinal| ordinal != row.ordinal()))
+    state.get(id).is_none_or(|row| row.encoded() != body || ordinal.is_some_and(|ordinal| ordinal != row.ordinal()))
 }
 
 /// Returns the ids missing from a complete list: confirmed rows, rows with open operations, and dirty rows.
@@ -67,7 +64,7 @@ pub fn missing(state: &State, rows: &Rows) -> Vec<Id> {
 /// Assigns an ordinal to every row of a complete list. Rows keep theirs where the order allows it (the longest increasing
 /// subsequence); the others get one in the gap between their neighbours. If a gap is exhausted, all rows are renumbered.
 fn ordinals(state: &State, rows: &Rows) -> Vec<Ordinal> {
-    let known: Vec<Option<Ordinal>> = rows.ids().map(|id| state.base(id).map(|base| base.ordinal)).collect();
+    let known: Vec<Option<Ordinal>> = rows.ids().map(|id| state.base_ordinal(id)).collect();
     let kept = keep_increasing(&known);
     let last = state.table().last_ordinal().unwrap_or(0);
     fill(&kept, last).unwrap_or_else(|| (1..=rows.len() as u64).map(|at| at.saturating_mul(ORDINAL_STEP)).collect())

@@ -39,6 +39,9 @@ pub struct Entry {
     /// operations.
     #[serde(rename = "l", default, skip_serializing_if = "std::ops::Not::not")]
     pub found: bool,
+    /// True if the row's oldest waiting operation had been delivered before, so that the change of the confirmed row may be its own.
+    #[serde(rename = "tr", default, skip_serializing_if = "std::ops::Not::not")]
+    pub tried: bool,
     /// Change of operations.
     #[serde(rename = "o", default, skip_serializing_if = "OpChange::is_none")]
     pub op: OpChange,
@@ -253,7 +256,8 @@ pub enum OpChange {
         #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
         beneath: Option<u128>,
     },
-    /// A reported row contains the effects of these routed operations, which are no longer applied on top of it.
+    /// A reported row contains the effects of these operations. Routed ones are no longer applied on top of it; a waiting one is
+    /// until its route answers.
     #[serde(rename = "a")]
     Absorb(Vec<OpId>),
     /// The operation of the cause and an older one of the row are merged: both are routed, and the older one ends.
@@ -358,6 +362,7 @@ impl Entry {
             versions: Versions::default(),
             version: None,
             found: false,
+            tried: false,
             op: OpChange::None,
             visible: VisibleChange::Same,
             frame: Frame::Silent,

@@ -36,6 +36,7 @@ impl State {
                 self.open_guard();
                 self.row_guards.insert(self.clock, Arc::clone(id));
                 *self.row_guard_counts.entry(Arc::clone(id)).or_insert(0) += 1;
+                self.note_try(id);
             }
             Note::Close(mark) => self.close_guard(*mark),
             Note::Dirty(id) => {
@@ -60,6 +61,14 @@ impl State {
             Note::Detach(spec) => self.table.detach(spec),
             Note::Forget(ids) => self.forget_values(ids),
             Note::Purged(seq) => drop(self.purges.remove(seq)),
+        }
+    }
+
+    /// Notes that the row's oldest waiting operation is delivered. Rows with waiting operations are not read singly.
+    fn note_try(&mut self, id: &Id) {
+        let Some(op) = self.first_queued(id).map(|op| op.id) else { return };
+        if let Some(op) = self.ops.get_mut(&op).filter(|op| op.targets.len() == 1) {
+            op.tried = true;
         }
     }
 

@@ -255,6 +255,9 @@ pub struct Op {
     /// State; changed only by [`State::apply`](super::State::apply).
     #[serde(skip, default = "queued")]
     pub state: OpState,
+    /// True once it has been delivered for the first time, or an earlier process may have delivered it.
+    #[serde(skip, default)]
+    pub(super) tried: bool,
     /// Clock of the State when the route accepted it.
     #[serde(skip, default)]
     pub delivered: u64,
@@ -286,11 +289,13 @@ impl Op {
 }
 
 impl Effect {
-    /// Returns the columns that this effect sets; `None` for the whole row.
+    /// Returns the columns that this effect sets; `None` if its row cannot be decoded.
     pub(super) fn columns(&self) -> Option<Vec<String>> {
         match self {
-            Effect::Patch(body) => body.decode().ok().map(|patch| patch.columns().map(str::to_string).collect()),
-            _ => None,
+            Effect::Insert(body) | Effect::Replace(body) | Effect::Patch(body) => {
+                body.decode().ok().map(|record| record.columns().map(str::to_string).collect())
+            }
+            Effect::Delete | Effect::DeleteAll => Some(Vec::new()),
         }
     }
 }

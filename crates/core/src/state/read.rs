@@ -53,6 +53,14 @@ impl State {
         }
     }
 
+    /// Returns the ordinal of a confirmed row.
+    pub fn base_ordinal(&self, id: &str) -> Option<Ordinal> {
+        match self.folds.get(id) {
+            Some(fold) => fold.base.as_ref().map(|base| base.ordinal),
+            None => self.table.get(id).map(|row| row.ordinal()),
+        }
+    }
+
     /// Returns the open operations of a row, if there are any.
     pub fn fold(&self, id: &str) -> Option<&Fold> {
         self.folds.get(id)

@@ -3,7 +3,7 @@
 //! With a versioned master, the newest version wins. With an unversioned one, a read counts only for rows that nothing has
 //! touched since it began and that have no waiting write. An upstream event is accepted at once only when no read, delivery or
 //! write is in progress. In doubt the row is marked dirty and read again. Routed operations stay applied to the row until a
-//! reported row confirms them.
+//! reported row confirms them. The report may come before the answer of the route: the operation then ends with the answer.
 
 use std::cmp::Ordering as Order;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use super::command::{UpstreamChange, UpstreamEvent};
 use super::data::{BaseRow, Note, State};
 use super::decision::{DecisionBuilder, Outcome, frame_between};
 use super::entry::{Base, COLUMN_CLOCK, Cause, Entry, OpChange, VisibleChange};
-use super::op::{OpId, OpState};
+use super::op::{Effect, OpId, OpState};
 use super::reported_row::{ReportSource, ReportedRow};
 use super::row_versions::{EventVersion, OwnVersion};
-use crate::record::{Body, Id, id_from_value};
+use crate::record::{Body, CborValue, Id, Record, id_from_value};
 use crate::table::Ordinal;
 
 impl State {
@@ -32,7 +32,7 @@ impl State {
             }
             UpstreamChange::Part(part) => match self.base(&event.id) {
                 Some(base) => {
-                    let effect = super::Effect::Patch(part.clone());
+                    let effect = Effect::Patch(part.clone());
                     effect.on(Some(&base.body), &event.id, self.rules.schema.layout())
                 }
                 None => return self.defer_to_read(draft, (&event.id, event.version.as_ref()), &cause),
@@ -89,7 +89,7 @@ impl State {
             && match (&event.change, base) {
                 (UpstreamChange::Row(row), Some(base)) => row == base,
                 (UpstreamChange::Part(part), Some(base)) => {
-                    let effect = super::Effect::Patch(part.clone());
+                    let effect = Effect::Patch(part.clone());
                     effect.on(Some(base), id, self.rules.schema.layout()).as_ref() == Some(base)
                 }
                 (UpstreamChange::Cells(cells), Some(base)) => self.with_cells(base, cells).as_ref() == Some(base),
@@ -174,7 +174,9 @@ impl State {
                 let moving = self.has_queued(reported_row.id)
                     || self.active_guards(reported_row.id) > 0
                     || self.dirty.contains_key(reported_row.id);
-                if moving || !self.rules.trust_payload || self.needs_read(reported_row.id) {
+                // The newest version counts, and nothing tells which of the two rows that is.
+                let unordered = self.rules.version.is_some() && self.base(reported_row.id).is_some();
+                if moving || unordered || !self.rules.trust_payload || self.needs_read(reported_row.id) {
                     self.defer_to_read(draft, (reported_row.id, reported_row.version), cause);
                     if self.base(reported_row.id).as_ref().map(|base| &base.body) == reported_row.row {
                         draft.decision.outcome = Outcome::Unchanged;
@@ -225,7 +227,7 @@ impl State {
                     None | Some(OwnVersion::InRow) => false,
                 };
         let outdated = |op: &&OpId| {
-            let delivered = self.ops.get(*op).is_some_and(|op| op.delivered <= mark);
+            let delivered = self.ops.get(*op).is_some_and(|op| op.state == OpState::Routed && op.delivered <= mark);
             read && delivered && fold.is_some_and(|fold| fold.rebased.contains(*op))
         };
         let moves = fold.is_none() && moved(base.as_ref(), reported_row.ordinal);
@@ -263,7 +265,8 @@ impl State {
         draft.count(&frame);
     }
 
-    /// Splits the operations into routed ones that the reported row ends and those that still apply.
+    /// Splits the operations into those that the reported row confirms or ends and those that still apply. One that is being
+    /// delivered is confirmed and applies until its route answers.
     fn split_absorbed(
         &self,
         reported_row: &ReportedRow<'_>,
@@ -275,9 +278,11 @@ impl State {
             ops.iter().take_while(|op| self.ops.get(*op).is_some_and(|op| op.state == OpState::Routed)).count();
         let lost = self.lost.contains(reported_row.id);
         let base = if lost { reported_row.row } else { base.map(|base| &base.body) };
-        let seen = (1..=routed).rev().find(|upto| self.confirms(reported_row, &ops[..*upto], base));
-        match seen {
-            Some(upto) => (ops[..upto].to_vec(), ops[upto..].to_vec()),
+        // Only the oldest waiting operation can have been delivered.
+        let tried = ops.get(routed).is_some_and(|op| self.may_have_arrived(reported_row.id, *op));
+        let candidates = 1..=routed + usize::from(tried);
+        match candidates.rev().find(|upto| self.confirms(reported_row, &ops[..*upto], base)) {
+            Some(upto) => (ops[..upto].to_vec(), ops[upto.min(routed)..].to_vec()),
             None if self.is_lost_row(reported_row.id, reported_row.row) => (Vec::new(), ops.to_vec()),
             None => ops.iter().partition(|op| {
                 self.ops.get(*op).is_some_and(|op| op.state == OpState::Routed && op.delivered <= mark)
@@ -285,7 +290,15 @@ impl State {
         }
     }
 
-    /// Returns true if the reported row equals the result of `ops`, in the columns that they set.
+    /// Returns true if the master may have a waiting operation on row `id`, and no report has shown it yet. One on all rows counts
+    /// from the beginning.
+    fn may_have_arrived(&self, id: &Id, op: OpId) -> bool {
+        let delivered = self.ops.get(&op).is_some_and(|op| op.tried || op.targets.len() > 1);
+        delivered && self.folds.get(id).is_some_and(|fold| !fold.seen.contains(&op))
+    }
+
+    /// Returns true if the reported row equals the result of `ops`, in the columns that they set. The source may fill in or keep
+    /// others.
     fn confirms(&self, reported_row: &ReportedRow<'_>, ops: &[OpId], base: Option<&Body>) -> bool {
         let made = self.folded(reported_row.id, base, ops);
         let (Some(made), Some(row)) = (&made, reported_row.row) else {
@@ -293,16 +306,22 @@ impl State {
         };
         let mut columns = Vec::new();
         for op in ops.iter().filter_map(|op| self.ops.get(op)) {
+            if matches!(op.effect, Effect::Delete | Effect::DeleteAll) {
+                columns.clear();
+            }
             match op.effect.columns() {
                 Some(set) => columns.extend(set),
                 None => return made == row,
             }
         }
-        match (made.decode(), row.decode()) {
-            (Ok(made), Ok(row)) => columns.iter().all(|column| made.get(column) == row.get(column)),
-            _ => false,
-        }
+        let (Ok(made), Ok(row)) = (made.decode(), row.decode()) else { return false };
+        columns.iter().all(|column| cell(&made, column) == cell(&row, column))
     }
+}
+
+/// Returns a value of a row; `None` also for null, which some sources report for columns without a value.
+fn cell<'a>(row: &'a Record, column: &str) -> Option<&'a CborValue> {
+    row.get(column).filter(|value| !value.is_null())
 }
 
 fn moved(base: Option<&BaseRow>, ordinal: Option<Ordinal>) -> bool {
@@ -324,7 +343,8 @@ fn show(entry: &mut Entry, before: Option<&Body>, after: Option<Body>, confirmed
     entry.frame = frame_between(before.is_some(), after.is_some());
     entry.visible = match after {
         None => VisibleChange::Gone,
-        Some(body) if Some(&body) == confirmed => VisibleChange::Base,
+        // An entry that keeps the confirmed row does not contain its body, which readers of the journal need.
+        Some(body) if Some(&body) == confirmed && entry.base.changes() => VisibleChange::Base,
         Some(body) => VisibleChange::Row { body, ordinal },
     };
 }

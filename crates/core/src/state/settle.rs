@@ -28,7 +28,10 @@ impl State {
                 let entry = draft.entry(record.targets.first(), &op_cause(record));
                 entry.op = OpChange::Settle { state: OpState::Routed, error: None, beneath };
                 entry.frame = Frame::WriteCommitted;
-                self.condense(draft, record);
+                match self.is_seen(record) {
+                    true => self.end_seen(draft, record),
+                    false => self.condense(draft, record),
+                }
             }
             Answer::Reported => self.end_reported(draft, record),
             Answer::Confirmed { row, id } => self.confirm(draft, record, mark, row.as_ref(), id.as_ref()),
@@ -36,6 +39,22 @@ impl State {
             Answer::Parked(error) => self.roll_back(draft, record, OpState::Parked, error),
         }
         draft.decision.outcome.add(&Outcome::Applied { inserted: 0, changed: 0, removed: 0 });
+    }
+
+    /// Returns true if a reported row has confirmed the operation before its route accepted it.
+    fn is_seen(&self, op: &Op) -> bool {
+        op.targets.iter().any(|id| self.folds.get(id).is_some_and(|fold| fold.seen.contains(&op.id)))
+    }
+
+    /// Ends an operation, which its route has just accepted, for those of its rows whose report has confirmed it already.
+    fn end_seen(&self, draft: &mut DecisionBuilder<'_>, op: &Op) {
+        let cause = op_cause(op);
+        for id in op.targets.iter() {
+            let Some(fold) = self.folds.get(id).filter(|fold| fold.seen.contains(&op.id)) else { continue };
+            let rest = fold.ops.iter().filter(|other| **other != op.id);
+            let after = self.folded(id, fold.base.as_ref().map(|base| &base.body), rest);
+            self.show_confirmed(draft, id, after, Base::Keep, &cause, vec![op.id], None);
+        }
     }
 
     /// Handles a write that the master has: its row becomes the confirmed one, unless something newer arrived meanwhile.

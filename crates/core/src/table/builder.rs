@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::ids::Cell;
-use super::rows::{CHUNK, ChunkBuilder, NewRow};
-use super::{Ordinal, Slot, Table};
-use crate::record::Body;
+use super::rows::{CHUNK, Chunk, ChunkBuilder, NewRow};
+use super::{ORDINAL_STEP, Ordinal, Slot, Table};
+use crate::record::{Body, PACK, Pack, Rows};
 
 /// Builds a table bottom-up from rows in slot order, for example from a source's first list or a stored cache.
 pub struct TableBuilder {
@@ -18,6 +18,8 @@ pub struct TableBuilder {
     /// Rows whose slots were not ascending.
     unordered: Vec<(Slot, Box<str>, Body, Ordinal)>,
 }
+
+const _: () = assert!(PACK == CHUNK as usize, "a pack becomes a chunk");
 
 impl Default for TableBuilder {
     fn default() -> Self {
@@ -65,6 +67,28 @@ impl TableBuilder {
         self.cells.push(Cell { hash: self.table.ids.hash(id), slot });
         self.ascending = self.ascending.filter(|last| *last <= ordinal).map(|_| ordinal);
         self.table.next_slot = slot + 1;
+    }
+
+    /// Builds a table of the rows of a list, whose buffers become those of the table. The list refers to the table afterwards.
+    pub fn take_over(rows: &mut Rows) -> Table {
+        let count = rows.len();
+        let mut builder = TableBuilder::new();
+        builder.cells.reserve_exact(count);
+        rows.take_packs().for_each(|pack| builder.push_pack(pack));
+        let table = builder.finish();
+        rows.refer_to(Arc::new(table.without_indexes()), count);
+        table
+    }
+
+    /// Adds a pack of rows, each of which but the last is full.
+    fn push_pack(&mut self, pack: Pack) {
+        let first = self.table.next_slot;
+        let chunk = Chunk::of_pack(pack, (Ordinal::from(first) + 1).saturating_mul(ORDINAL_STEP), ORDINAL_STEP);
+        let rows = (0..chunk.len()).map(|at| chunk.row(first / CHUNK, at));
+        self.cells.extend(rows.map(|row| Cell { hash: self.table.ids.hash(row.id()), slot: row.slot() }));
+        self.table.next_slot += chunk.len() as Slot;
+        self.table.chunk_bytes += chunk.heap();
+        self.table.rows.edit(first / CHUNK, |entry| *entry = Some(Arc::new(chunk)));
     }
 
     /// Builds the table.

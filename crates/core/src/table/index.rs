@@ -199,8 +199,9 @@ impl Index {
         let (step, mut key) = (table.len() / SAMPLE_SIZE + 1, Vec::new());
         let sampled = (0..table.len()).step_by(step).filter_map(|at| table.natural(at).next());
         if spec.tie == TieBreak::Words {
+            // Words take a third of the JSON; what an index really takes is judged when it is built.
             let (rows, bytes) = sampled.fold((0, 0), |(rows, bytes), row| (rows + 1, bytes + row.json().len()));
-            return table.len() * bytes / rows.max(1);
+            return table.len() * bytes / rows.max(1) / 3;
         }
         let count = sampled.map(|row| keys.row(&fields(&row), &mut key)).count();
         // Half of a key is shared with its neighbours; the tie-breaker, a slot and an end are added.

@@ -5,6 +5,7 @@
 //! differs from natural order, an [`Order`] of slots by ordinal. Readers hold a clone; the single writer changes its own.
 
 mod builder;
+mod columns;
 mod ids;
 pub(crate) mod index;
 mod iter;
@@ -16,12 +17,16 @@ mod trie;
 #[cfg(test)]
 mod index_tests;
 #[cfg(test)]
+mod list_tests;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use self::builder::TableBuilder;
+pub use self::columns::ColumnCache;
+pub(crate) use self::columns::ColumnScan;
 use self::ids::{Cell, Ids};
 pub use self::index::{BuiltIndex, Index, Spec, TieBreak};
 use self::iter::{NaturalRows, Slots};
@@ -29,7 +34,7 @@ use self::order::Order;
 pub use self::rows::RowRef;
 use self::rows::{CHUNK, Chunk, NewRow, copy_joined};
 use self::trie::Trie;
-use crate::record::Body;
+use crate::record::{Baseline, Body, BodyRef};
 
 /// A row's slot in a table: stable for the row's lifetime and never reused.
 pub type Slot = u32;
@@ -43,7 +48,7 @@ pub const ORDINAL_STEP: u64 = 1 << 32;
 /// Rows by id and in natural order. Cheap to clone: clones share their common parts.
 #[derive(Clone)]
 pub struct Table {
-    rows: Trie<Chunk>,
+    rows: Trie<Chunk, columns::Kept>,
     ids: Ids,
     /// Natural order; `None` while it equals slot order.
     order: Option<Order>,
@@ -52,6 +57,7 @@ pub struct Table {
     chunk_bytes: usize,
     /// Orders by columns, each updated with every change of a row.
     indexes: Arc<Vec<Index>>,
+    columns: Arc<ColumnCache>,
 }
 
 impl Default for Table {
@@ -69,7 +75,20 @@ impl fmt::Debug for Table {
 impl Table {
     /// An empty table.
     pub fn new() -> Table {
-        Table { rows: Trie::new(), ids: Ids::new(), order: None, next_slot: 0, chunk_bytes: 0, indexes: Arc::default() }
+        Table {
+            rows: Trie::new(),
+            ids: Ids::new(),
+            order: None,
+            next_slot: 0,
+            chunk_bytes: 0,
+            indexes: Arc::default(),
+            columns: Arc::default(),
+        }
+    }
+
+    /// Clones the rows without their indexes, for a copy that is kept for longer.
+    pub fn without_indexes(&self) -> Table {
+        Table { indexes: Arc::default(), ..self.clone() }
     }
 
     /// Number of rows.
@@ -126,7 +145,7 @@ impl Table {
     pub fn bytes(&self) -> usize {
         let ids = self.len() * size_of::<Cell>() * 9 / 8;
         let indexes: usize = self.indexes.iter().map(Index::bytes).sum();
-        self.chunk_bytes + ids + self.order.as_ref().map_or(0, Order::bytes) + indexes
+        self.chunk_bytes + ids + self.order.as_ref().map_or(0, Order::bytes) + indexes + self.columns.bytes()
     }
 
     /// Inserts or replaces the row of `id` and returns its slot. Without `ordinal` an existing row keeps its position and a new row
@@ -364,6 +383,16 @@ impl Table {
         let mut entries: Vec<_> = self.iter_slots().map(entry).collect();
         entries.sort_unstable();
         Order::from_sorted(entries.iter().map(|(key, slot)| (&key[..], *slot)))
+    }
+}
+
+impl Baseline for Table {
+    fn slot_of(&self, id: &str) -> Option<Slot> {
+        Table::slot_of(self, id)
+    }
+
+    fn row(&self, slot: Slot) -> Option<(&str, BodyRef<'_>)> {
+        self.at(slot).map(|row| (row.id(), row.encoded()))
     }
 }
 

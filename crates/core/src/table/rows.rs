@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::trie::Weighted;
 use super::{Ordinal, Slot};
-use crate::record::{Body, BodyError, Record, decode_parts, hash_parts};
+use crate::record::{Body, BodyError, BodyRef, Ends, Pack, Record, decode_parts, hash_parts};
 
 /// Slots per chunk.
 pub(super) const CHUNK: u32 = 64;
@@ -68,8 +68,10 @@ impl Chunk {
     /// The row at position `at` of this chunk, whose number is `number`.
     pub(super) fn row(&self, number: u32, at: usize) -> RowRef<'_> {
         let mut rest = self.live;
-        for _ in 0..at {
-            rest &= rest - 1;
+        if rest == u64::MAX {
+            rest <<= at;
+        } else {
+            (0..at).for_each(|_| rest &= rest - 1);
         }
         RowRef { chunk: self, slot: number * CHUNK + rest.trailing_zeros(), at: at as u32 }
     }
@@ -101,6 +103,15 @@ impl Chunk {
     pub(super) fn heap(&self) -> usize {
         let cbor: usize = self.cbor.iter().map(|(_, cbor)| cbor.len() + size_of::<(u8, Bytes)>()).sum();
         size_of::<Chunk>() + size_of_val(&*self.rows) + self.bytes.len() + self.ids.len() + cbor
+    }
+
+    /// Takes over a pack of rows, whose ordinals begin with `first` and rise by `step`.
+    pub(super) fn of_pack(pack: Pack, first: Ordinal, step: Ordinal) -> Chunk {
+        let Pack { ends, bytes, ids, cbor } = pack;
+        let ordinal = |at: usize| first.saturating_add(step.saturating_mul(at as u64));
+        let entry = |(at, end): (usize, &Ends)| Entry { ordinal: ordinal(at), end: end.json, id_end: end.id };
+        let live = u64::MAX >> (CHUNK as usize - ends.len());
+        Chunk { live, rows: ends.iter().enumerate().map(entry).collect(), bytes, ids, cbor }
     }
 
     fn start(&self, at: usize) -> usize {
@@ -247,6 +258,11 @@ impl<'a> RowRef<'a> {
     /// Ordinal of the row: its position in natural order.
     pub fn ordinal(&self) -> Ordinal {
         self.chunk.rows[self.at as usize].ordinal
+    }
+
+    /// The row without its id.
+    pub fn encoded(&self) -> BodyRef<'a> {
+        BodyRef::new(self.json(), self.cbor())
     }
 
     /// Copies the row to a body that does not keep the table alive.

@@ -6,24 +6,25 @@ use std::sync::Arc;
 
 /// Bits per level. A larger fan-out makes changes copy more pointers per level, and lookups walk fewer levels.
 const BITS: u32 = 5;
-const FAN: usize = 1 << BITS;
+pub(in crate::table) const FAN: usize = 1 << BITS;
 
 /// Weight of a value in its subtrees. A value of weight 0 is dropped.
 pub(in crate::table) trait Weighted {
     fn weight(&self) -> u32;
 }
 
-/// A persistent radix tree from integers to shared values.
-pub(in crate::table) struct Trie<T> {
-    root: Option<Arc<Node<T>>>,
+/// A persistent radix tree from integers to shared values. Each of its last inner nodes carries notes about its values, which a
+/// change of a value empties.
+pub(in crate::table) struct Trie<T, N = ()> {
+    root: Option<Arc<Node<T, N>>>,
     /// Number of levels; grows with the highest index and never shrinks.
     height: u32,
 }
 
 /// Node of the tree.
-enum Node<T> {
-    Inner(Branch<Node<T>>),
-    Last(Branch<T>),
+enum Node<T, N> {
+    Inner(Branch<Node<T, N>>),
+    Last(Branch<T>, N),
 }
 
 /// Children of a node with their weights.
@@ -32,17 +33,18 @@ struct Branch<C> {
     children: [Option<Arc<C>>; FAN],
 }
 
-impl<T> Clone for Trie<T> {
+impl<T, N> Clone for Trie<T, N> {
     fn clone(&self) -> Self {
         Trie { root: self.root.clone(), height: self.height }
     }
 }
 
-impl<T> Clone for Node<T> {
+impl<T, N: Default> Clone for Node<T, N> {
     fn clone(&self) -> Self {
         match self {
             Node::Inner(fan) => Node::Inner(fan.clone()),
-            Node::Last(fan) => Node::Last(fan.clone()),
+            // A clone is made to be changed.
+            Node::Last(fan, _) => Node::Last(fan.clone(), N::default()),
         }
     }
 }
@@ -91,11 +93,11 @@ impl<C> Branch<C> {
     }
 }
 
-impl<T> Weighted for Node<T> {
+impl<T, N> Weighted for Node<T, N> {
     fn weight(&self) -> u32 {
         match self {
             Node::Inner(fan) => fan.weight(),
-            Node::Last(fan) => fan.weight(),
+            Node::Last(fan, _) => fan.weight(),
         }
     }
 }
@@ -110,7 +112,7 @@ fn span(height: u32) -> u64 {
     1 << (BITS * height)
 }
 
-impl<T: Weighted> Trie<T> {
+impl<T: Weighted, N: Default> Trie<T, N> {
     pub(in crate::table) fn new() -> Self {
         Trie { root: None, height: 1 }
     }
@@ -129,7 +131,7 @@ impl<T: Weighted> Trie<T> {
             let at = digit(index, height);
             match node {
                 Node::Inner(fan) => node = fan.children[at].as_deref()?,
-                Node::Last(fan) => return fan.children[at].as_deref(),
+                Node::Last(fan, _) => return fan.children[at].as_deref(),
             }
             height -= 1;
         }
@@ -165,7 +167,7 @@ impl<T: Weighted> Trie<T> {
                     (index, rest) = ((index << BITS) | at as u32, inside);
                     node = fan.children[at].as_deref()?;
                 }
-                Node::Last(fan) => {
+                Node::Last(fan, _) => {
                     let (at, inside) = fan.nth(rest)?;
                     return Some(((index << BITS) | at as u32, fan.children[at].as_deref()?, inside as usize));
                 }
@@ -183,7 +185,7 @@ impl<T: Weighted> Trie<T> {
             let at = digit(index, height);
             (rank, node) = match inside {
                 Node::Inner(fan) => (rank + fan.weight_before(at), fan.children[at].as_deref()),
-                Node::Last(fan) => (rank + fan.weight_before(at), None),
+                Node::Last(fan, _) => (rank + fan.weight_before(at), None),
             };
             height -= 1;
         }
@@ -209,23 +211,52 @@ impl<T: Weighted> Trie<T> {
     }
 }
 
-impl<T> Trie<T> {
+impl<T, N> Trie<T, N> {
     /// Visits every index at which two tries hold different values, in time proportional to the parts that they do not share.
     pub(super) fn differences<'a>(
         &'a self,
-        other: &'a Trie<T>,
+        other: &'a Trie<T, N>,
         visit: &mut impl FnMut(u32, Option<&'a T>, Option<&'a T>),
     ) {
         differences((self.root.as_ref(), self.height), (other.root.as_ref(), other.height), 0, visit);
     }
 }
 
-/// A subtree and its height.
-type Sub<'a, T> = (Option<&'a Arc<Node<T>>>, u32);
+/// The values of one of the last inner nodes.
+pub(in crate::table) struct Leaf<'a, T, N> {
+    /// Index of the first value.
+    pub(in crate::table) first: u32,
+    pub(in crate::table) values: &'a [Option<Arc<T>>; FAN],
+    pub(in crate::table) notes: &'a N,
+}
 
-fn differences<'a, T>(
-    a: Sub<'a, T>,
-    b: Sub<'a, T>,
+impl<T, N> Trie<T, N> {
+    /// The last inner nodes, by ascending index.
+    pub(in crate::table) fn leaves(&self) -> impl Iterator<Item = Leaf<'_, T, N>> {
+        let mut nodes: Vec<(u32, u32, &Node<T, N>)> = self.root.iter().map(|root| (0, self.height, &**root)).collect();
+        std::iter::from_fn(move || {
+            loop {
+                let (first, height, node) = nodes.pop()?;
+                match node {
+                    Node::Inner(fan) => {
+                        let children = fan.children.iter().enumerate().rev();
+                        nodes.extend(children.filter_map(|(at, child)| {
+                            Some((first | (at as u32) << (BITS * (height - 1)), height - 1, &**child.as_ref()?))
+                        }));
+                    }
+                    Node::Last(fan, notes) => return Some(Leaf { first, values: &fan.children, notes }),
+                }
+            }
+        })
+    }
+}
+
+/// A subtree and its height.
+type Sub<'a, T, N> = (Option<&'a Arc<Node<T, N>>>, u32);
+
+fn differences<'a, T, N>(
+    a: Sub<'a, T, N>,
+    b: Sub<'a, T, N>,
     first: u32,
     visit: &mut impl FnMut(u32, Option<&'a T>, Option<&'a T>),
 ) {
@@ -257,31 +288,31 @@ fn differences<'a, T>(
 }
 
 /// Child `at` of a subtree, viewed from a node of `height`: a lower subtree is that node's first child.
-fn child<'a, T>(sub: Sub<'a, T>, height: u32, at: usize) -> Sub<'a, T> {
+fn child<'a, T, N>(sub: Sub<'a, T, N>, height: u32, at: usize) -> Sub<'a, T, N> {
     let node = match sub.0.map(|node| &**node) {
         _ if sub.1 < height => return (sub.0.filter(|_| at == 0), sub.1.min(height - 1)),
         Some(Node::Inner(fan)) => fan.children[at].as_ref(),
-        Some(Node::Last(_)) | None => None,
+        Some(Node::Last(..)) | None => None,
     };
     (node, height - 1)
 }
 
-fn last<T>(node: Option<&Arc<Node<T>>>, at: usize) -> Option<&Arc<T>> {
+fn last<T, N>(node: Option<&Arc<Node<T, N>>>, at: usize) -> Option<&Arc<T>> {
     match &**node? {
-        Node::Last(fan) => fan.children[at].as_ref(),
+        Node::Last(fan, _) => fan.children[at].as_ref(),
         Node::Inner(_) => None,
     }
 }
 
-fn edit<T: Weighted, R>(
-    node: &mut Option<Arc<Node<T>>>,
+fn edit<T: Weighted, N: Default, R>(
+    node: &mut Option<Arc<Node<T, N>>>,
     height: u32,
     index: u32,
     change: impl FnOnce(&mut Option<Arc<T>>) -> R,
 ) -> R {
     let at = digit(index, height);
     let node = node.get_or_insert_with(|| {
-        Arc::new(if height == 1 { Node::Last(Branch::default()) } else { Node::Inner(Branch::default()) })
+        Arc::new(if height == 1 { Node::Last(Branch::default(), N::default()) } else { Node::Inner(Branch::default()) })
     });
     match Arc::make_mut(node) {
         Node::Inner(fan) => {
@@ -289,7 +320,8 @@ fn edit<T: Weighted, R>(
             fan.settle(at);
             result
         }
-        Node::Last(fan) => {
+        Node::Last(fan, notes) => {
+            *notes = N::default();
             let result = change(&mut fan.children[at]);
             fan.settle(at);
             result

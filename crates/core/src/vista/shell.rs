@@ -42,6 +42,25 @@ pub trait TableShell: Send + Sync + 'static {
         self.list(&Query::default()).await.map(Some)
     }
 
+    /// [`TableShell::list`] into `rows`, an empty set under the layout of the schema that may compare its rows with known ones: those
+    /// that are equal take no memory. The default lists into a set of its own.
+    ///
+    /// # Errors
+    /// As [`TableShell::list`].
+    async fn list_into(&self, query: &Query, rows: Rows) -> Result<Rows> {
+        drop(rows);
+        self.list(query).await
+    }
+
+    /// [`TableShell::list_changed`] into `rows`, as [`TableShell::list_into`] does.
+    ///
+    /// # Errors
+    /// As [`TableShell::list`].
+    async fn list_changed_into(&self, fingerprint: &str, rows: Rows) -> Result<Option<Rows>> {
+        drop(rows);
+        self.list_changed(fingerprint).await
+    }
+
     /// The rows that were added or changed after the list with this [place](Rows::since); deleted rows are not told. `None` if the
     /// whole list is due, which the default always says.
     ///
@@ -69,6 +88,12 @@ pub trait TableShell: Send + Sync + 'static {
     /// withheld. Must not do I/O.
     fn withheld(&self) -> Option<String> {
         None
+    }
+
+    /// Warnings about the target for people, for example that it may lose what it has accepted. Nothing fails because of it. Must
+    /// not do I/O.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// Properties of the source that the driver inferred because they were not declared. Must not do I/O.
@@ -121,6 +146,11 @@ pub trait TableShell: Send + Sync + 'static {
 
     /// True if [`TableShell::write_once`] guarantees that no operation takes effect twice.
     fn writes_once(&self) -> bool {
+        false
+    }
+
+    /// True if changes of columns are to be written as whole rows, because the target does not keep rows: a topic, for example.
+    fn takes_whole_rows(&self) -> bool {
         false
     }
 

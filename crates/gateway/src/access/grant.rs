@@ -124,6 +124,11 @@ impl Grant {
         &self.input
     }
 
+    /// Returns the names of the columns that the rules permit for `verb`; `None` for all.
+    pub(crate) fn columns(&self, verb: Verb) -> Option<&[Arc<str>]> {
+        self.own(verb).columns().map(|columns| &*columns.names)
+    }
+
     /// Returns the bounds of writes of `kind`; `None` if there are none.
     pub(crate) fn bounds(&self, kind: WriteKind) -> Option<&Arc<WriteBounds>> {
         let [insert, replace, patch, delete] = &self.bounds;

@@ -43,8 +43,10 @@ pub struct Principal(Option<Arc<Credential>>);
 #[derive(Debug)]
 struct Credential {
     identity: Arc<Identity>,
-    /// Cancelled once a reload has removed the key or the issuer.
+    /// Cancelled once a reload has removed the key or the issuer, and at the end of the session.
     revoked: CancellationToken,
+    /// Time at which the session ends; `None` if the caller has sent the credential itself.
+    session: Option<SystemTime>,
 }
 
 impl Principal {
@@ -55,15 +57,41 @@ impl Principal {
 
     /// Returns the principal of `identity` until `revoked` is cancelled.
     pub(crate) fn revocable(identity: Arc<Identity>, revoked: CancellationToken) -> Principal {
-        Principal(Some(Arc::new(Credential { identity, revoked })))
+        Principal(Some(Arc::new(Credential { identity, revoked, session: None })))
+    }
+
+    /// Returns the same caller in a session that lasts until `end`, until [`Principal::end_session`], or as long as the credential;
+    /// `None` if it is anonymous.
+    pub(crate) fn in_session(&self, end: SystemTime) -> Option<Principal> {
+        let Credential { identity, revoked, .. } = &**self.0.as_ref()?;
+        let (identity, revoked) = (Arc::clone(identity), revoked.child_token());
+        Some(Principal(Some(Arc::new(Credential { identity, revoked, session: Some(end) }))))
+    }
+
+    /// Ends the session of the caller, and with it the sockets, streams and tickets that it has opened.
+    pub(crate) fn end_session(&self) {
+        if let Some(own) = self.0.as_ref().filter(|own| own.session.is_some()) {
+            own.revoked.cancel();
+        }
+    }
+
+    /// Returns true if the caller is known by a session.
+    pub(crate) fn has_session(&self) -> bool {
+        self.0.as_ref().is_some_and(|own| own.session.is_some())
+    }
+
+    /// Returns the time at which the credential or the session ends; `None` if neither does.
+    pub(crate) fn expires(&self) -> Option<SystemTime> {
+        let own = self.0.as_ref()?;
+        own.identity.expires.into_iter().chain(own.session).min()
     }
 
     /// Returns true if the credential is neither revoked nor expired at `now`.
     pub(crate) fn is_valid(&self, now: SystemTime) -> bool {
-        self.0.as_ref().is_none_or(|own| !own.revoked.is_cancelled() && own.identity.expires.is_none_or(|at| now < at))
+        self.revoked().is_none_or(|revoked| !revoked.is_cancelled()) && self.expires().is_none_or(|at| now < at)
     }
 
-    /// Returns the token that is cancelled once the credential is revoked; `None` if the caller is anonymous.
+    /// Returns the token that is cancelled once the credential is revoked or the session has ended; `None` if the caller is anonymous.
     pub(crate) fn revoked(&self) -> Option<&CancellationToken> {
         self.0.as_ref().map(|own| &own.revoked)
     }

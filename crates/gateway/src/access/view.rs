@@ -144,7 +144,7 @@ impl View {
     /// Narrows `query`, which was parsed by [`View::schema`], to the rows and columns of the view.
     pub(crate) fn narrow(&self, mut query: Query) -> Query {
         if !self.has_all_rows() {
-            query.filter = Filter::All(vec![self.filter.clone(), query.filter]);
+            query.filter = self.filter.clone().narrowed_by(query.filter);
         }
         let Some(columns) = &self.columns else { return query };
         let all = || columns.names.iter().map(|name| SelectItem::Column { column: name.to_string(), alias: None });

@@ -54,6 +54,10 @@ struct DioReadiness {
     ready: bool,
     /// Problems of the resource, for people. Some do not prevent reads.
     reasons: Vec<String>,
+    /// Warnings about source, write route, feeds, cache and indexes for people, for example that a server may lose what it has accepted.
+    /// Absent without any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     /// Number of rows.
     rows: u64,
     /// Seconds since the rows were last compared with their source; null if that is not known.
@@ -82,6 +86,9 @@ struct FeedReadiness {
     /// Bytes that the sender has and this server has not; absent if the sender does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     lag_bytes: Option<u64>,
+    /// Messages that the sender has and this server has not; absent if the sender does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag_messages: Option<u64>,
 }
 
 impl From<&FeedStatus> for FeedReadiness {
@@ -90,7 +97,8 @@ impl From<&FeedStatus> for FeedReadiness {
             name: status.name.clone(),
             connected: status.connected,
             lag_seconds: status.lag.map(|lag| lag.time.as_secs_f64()),
-            lag_bytes: status.lag.map(|lag| lag.bytes),
+            lag_bytes: status.lag.and_then(|lag| lag.bytes),
+            lag_messages: status.lag.and_then(|lag| lag.messages),
         }
     }
 }
@@ -100,10 +108,11 @@ pub(crate) async fn live() -> Response {
     uncached(&Alive { status: "ok" })
 }
 
-/// Answers 200 if every resource can be read and the server is not stopping, else 503.
+/// Answers 200 if every resource can be read with the indexes that it had before the start, and the server is not stopping, else 503.
 pub(crate) async fn ready(State(gateway): State<Arc<GatewayState>>, principal: Principal) -> Response {
     let stopping = gateway.closing.is_cancelled();
-    let all = !stopping && gateway.dios.values().all(|resource| resource.dio.is_ready());
+    let is_ready = |resource: &Resource| resource.dio.is_ready() && !resource.dio.status().restoring;
+    let all = !stopping && gateway.dios.values().all(|resource| is_ready(resource));
     let policy = gateway.policy.load();
     // The numbers of rows and the errors of sources are for administrators of the resource; the status is for everyone.
     let shown = gateway.dios.iter().filter(|(name, resource)| {
@@ -125,13 +134,16 @@ pub(crate) async fn ready(State(gateway): State<Arc<GatewayState>>, principal: P
 
 fn describe(resource: &Resource, stopping: bool) -> DioReadiness {
     let status = resource.dio.status();
-    let ready = status.ready;
+    let ready = status.ready && !status.restoring;
     let mut reasons = Vec::new();
     if stopping {
         reasons.push("the server is stopping".to_string());
     }
-    if !ready {
+    if !status.ready {
         reasons.push("the first copy is being read".to_string());
+    }
+    if status.restoring {
+        reasons.push("indexes are built again".to_string());
     }
     if status.stale {
         reasons.push("the rows are stale: they are older than the resource allows".to_string());
@@ -167,7 +179,17 @@ fn describe(resource: &Resource, stopping: bool) -> DioReadiness {
     }
     let age = status.age.map(|age| age.as_secs());
     let feeds = status.feeds.iter().map(FeedReadiness::from).collect();
-    DioReadiness { ready, reasons, rows: status.rows, age, queued: status.queued, durable: status.durable, feeds }
+    let warnings = status.warnings;
+    DioReadiness {
+        ready,
+        reasons,
+        warnings,
+        rows: status.rows,
+        age,
+        queued: status.queued,
+        durable: status.durable,
+        feeds,
+    }
 }
 
 /// Describes a circuit breaker that is not closed; `name` is that of its system.

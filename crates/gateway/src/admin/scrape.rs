@@ -14,6 +14,7 @@ use crate::http::problem::ApiError;
 use crate::http::problem::Code;
 use crate::metrics::text::{CONTENT_TYPE, MetricFamily, Text};
 use crate::metrics::{CLOSES, Metrics, results};
+use crate::notify;
 use crate::scope::require_everywhere;
 use crate::state::{GatewayState, Resource};
 use diorama_core::dio::{BreakerState, Counters, FeedStatus, Reachability, Status, Workers};
@@ -32,6 +33,7 @@ pub(crate) async fn scrape(
     budgets(&mut text, &gateway);
     dios(&mut text, &gateway);
     hooks(&mut text, &gateway);
+    notify::metrics::write(&mut text, &gateway);
     audit(&mut text, &gateway);
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE)),
@@ -181,13 +183,18 @@ type Value = fn(&DioSample<'_>) -> Option<f64>;
 const GAUGES: &[(&str, &str, Value)] = &[
     ("diorama_dio_ready", "1 if the resource can be read, else 0.", |dio| Some(flag(dio.resource.dio.is_ready()))),
     ("diorama_dio_rows", "Number of rows that readers see.", |dio| Some(dio.status.rows as f64)),
-    ("diorama_dio_resident_bytes", "Approximate memory of the rows and indexes.", |dio| {
+    ("diorama_dio_resident_bytes", "Approximate memory of the rows, indexes and columns.", |dio| {
         Some(dio.rows.table().bytes() as f64)
     }),
     ("diorama_dio_indexes", "Number of indexes of the rows.", |dio| Some(dio.rows.table().indexes().len() as f64)),
     ("diorama_dio_index_bytes", "Approximate memory of the indexes; diorama_dio_resident_bytes includes it.", |dio| {
         Some(dio.rows.table().indexes().iter().map(|index| index.bytes()).sum::<usize>() as f64)
     }),
+    (
+        "diorama_dio_column_bytes",
+        "Memory of the columns and groups that scans keep; diorama_dio_resident_bytes includes it.",
+        |dio| Some(dio.rows.table().columns().bytes() as f64),
+    ),
     ("diorama_dio_position", "Position of the newest change in the log.", |dio| Some(dio.rows.seq() as f64)),
     ("diorama_dio_age_seconds", "Seconds since the source was last listed completely.", |dio| {
         dio.status.age.map(|age| age.as_secs_f64())
@@ -231,7 +238,9 @@ const GAUGES: &[(&str, &str, Value)] = &[
     ),
     ("diorama_dio_sockets", "Open event sockets and streams.", |dio| Some(dio.sockets as f64)),
     ("diorama_dio_receivers", "Subscribers inside the process: receivers of events and sceneries.", |dio| {
-        Some((dio.resource.dio.ring().watchers() as i64 - dio.sockets).max(0) as f64)
+        // Dispatched subscribers do not watch the ring.
+        let watching = dio.sockets - dio.resource.dispatch.len() as i64;
+        Some((dio.resource.dio.ring().watchers() as i64 - watching.max(0)).max(0) as f64)
     }),
     ("diorama_dio_feeds", "Number of connected feeds.", |dio| {
         feed_value(dio, |feeds| feeds.iter().filter(|feed| feed.connected).count() as f64)
@@ -254,7 +263,10 @@ const GAUGES: &[(&str, &str, Value)] = &[
         |dio| dio.status.feeds.iter().filter_map(|feed| feed.lag).map(|lag| lag.time.as_secs_f64()).reduce(f64::max),
     ),
     ("diorama_dio_feed_lag_bytes", "Bytes that the sender of a feed has and this server has not.", |dio| {
-        dio.status.feeds.iter().filter_map(|feed| feed.lag).map(|lag| lag.bytes as f64).reduce(f64::max)
+        dio.status.feeds.iter().filter_map(|feed| feed.lag?.bytes).map(|bytes| bytes as f64).reduce(f64::max)
+    }),
+    ("diorama_dio_feed_lag_messages", "Messages that the sender of a feed has and this server has not.", |dio| {
+        dio.status.feeds.iter().filter_map(|feed| feed.lag?.messages).map(|messages| messages as f64).reduce(f64::max)
     }),
     ("diorama_dio_tasks", "Running background tasks.", |dio| Some(dio.status.tasks as f64)),
 ];
@@ -376,7 +388,7 @@ fn hooks(text: &mut Text, gateway: &GatewayState) {
     let help = "Deliveries that were accepted, by the state in the answer to their sender.";
     let mut family = text.counter("diorama_webhook_outcomes_total", help);
     for ((hook, dio), counts) in all() {
-        for (state, count) in DeliveryState::ALL.iter().zip(&counts.states) {
+        for (state, count) in DeliveryState::RECEIVED.iter().zip(&counts.states) {
             let labels = [("hook", hook), ("dio", dio), ("state", state.as_str())];
             family.sample(&labels, count.load(Ordering::Relaxed));
         }

@@ -245,10 +245,10 @@ impl Issuer {
         Arc::clone(old)
     }
 
-    /// Asks for a refresh because a key is unknown, and waits for it. Returns false if the last one was less than a minute ago.
-    pub(super) async fn refresh_on_demand(&self) -> bool {
+    /// Asks for a refresh because a key is unknown, and waits for it. Returns at once if the last one was less than a minute ago.
+    pub(super) async fn refresh_on_demand(&self) {
         if !matches!(self.source, Verifier::Url(_)) {
-            return false;
+            return;
         }
         let mut attempts = self.demand.attempts.subscribe();
         let (now, count) = (Instant::now(), attempts.borrow_and_update().0);
@@ -257,14 +257,14 @@ impl Issuer {
             match *last {
                 // The refresh has not ended yet.
                 Some((_, before)) if before == count => {}
-                Some((at, _)) if now.duration_since(at) < ON_DEMAND => return false,
+                Some((at, _)) if now.duration_since(at) < ON_DEMAND => return,
                 _ => {
                     *last = Some((now, count));
                     self.demand.wanted.notify_one();
                 }
             }
         }
-        timeout(PATIENCE, attempts.changed()).await.is_ok_and(|changed| changed.is_ok())
+        let _ = timeout(PATIENCE, attempts.changed()).await;
     }
 
     /// Fetches the keys by `source`, again and again. Never returns.

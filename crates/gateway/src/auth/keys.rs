@@ -1,4 +1,4 @@
-//! Keys of programs: tokens with a role, found by their hash.
+//! Keys of programs: tokens with a role, found by their hash, and names of client certificates.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -92,7 +92,7 @@ pub(super) fn random() -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Named key of a program: one or several tokens with a role.
+/// Named key of a program: tokens or client certificates with a role.
 #[derive(Clone, Debug)]
 pub struct Key {
     name: String,
@@ -101,13 +101,21 @@ pub struct Key {
     verbs: Verbs,
     expires: Option<SystemTime>,
     hashes: Vec<TokenHash>,
+    certificates: Vec<Arc<str>>,
 }
 
 impl Key {
-    /// Creates a key without tokens. No access rule restricts the role `admin`.
+    /// Creates a key without tokens and certificates. No access rule restricts the role `admin`.
     pub fn new(name: &str, role: &str) -> Key {
-        let claims = CborValue::Map(Vec::new());
-        Key { name: name.into(), role: role.into(), claims, verbs: Verbs::ALL, expires: None, hashes: Vec::new() }
+        Key {
+            name: name.into(),
+            role: role.into(),
+            claims: CborValue::Map(Vec::new()),
+            verbs: Verbs::ALL,
+            expires: None,
+            hashes: Vec::new(),
+            certificates: Vec::new(),
+        }
     }
 
     /// Generates a random token.
@@ -125,6 +133,14 @@ impl Key {
     #[must_use]
     pub fn token_hash(mut self, hash: TokenHash) -> Key {
         self.hashes.push(hash);
+        self
+    }
+
+    /// Adds the [name](crate::ClientCertificate::name) of client certificates. Requests without another credential are of this key if
+    /// the client of their connection has such a certificate. An empty name matches none.
+    #[must_use]
+    pub fn certificate(mut self, name: &str) -> Key {
+        self.certificates.push(name.into());
         self
     }
 
@@ -173,10 +189,11 @@ fn token_identity() -> Identity {
     }
 }
 
-/// Principals of all tokens, by hash.
+/// Principals of all tokens, by hash, and of all certificates, by name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Keys {
     by_hash: ByHash<Principal>,
+    by_certificate: HashMap<Arc<str>, Principal>,
     /// True if callers need a token, even if there is none that counts.
     required: bool,
 }
@@ -196,9 +213,9 @@ impl Keys {
     /// Adds a key.
     ///
     /// # Errors
-    /// A token of another key, or a key without tokens.
+    /// A token or certificate of another key, or a key with neither.
     pub(super) fn add(&mut self, key: &Key) -> Result<(), AuthConfigError> {
-        if key.hashes.is_empty() {
+        if key.hashes.is_empty() && key.certificates.is_empty() {
             return Err(AuthConfigError::NoToken(key.name.clone()));
         }
         let identity = Arc::new(key.identity());
@@ -207,6 +224,13 @@ impl Keys {
             match self.by_hash.entry(*hash) {
                 Entry::Vacant(entry) => entry.insert(principal),
                 Entry::Occupied(_) => return Err(AuthConfigError::SameToken(key.name.clone())),
+            };
+        }
+        for name in &key.certificates {
+            let principal = Principal::revocable(Arc::clone(&identity), CancellationToken::new());
+            match self.by_certificate.entry(Arc::clone(name)) {
+                Entry::Vacant(entry) => entry.insert(principal),
+                Entry::Occupied(_) => return Err(AuthConfigError::SameCertificate(key.name.clone())),
             };
         }
         Ok(())
@@ -218,7 +242,7 @@ impl Keys {
     }
 
     pub(super) fn is_required(&self) -> bool {
-        self.required || !self.by_hash.is_empty()
+        self.required || !self.by_hash.is_empty() || !self.by_certificate.is_empty()
     }
 
     /// Returns the principal of the token that has this hash. It may have expired.
@@ -226,14 +250,27 @@ impl Keys {
         self.by_hash.get(hash)
     }
 
+    /// Returns the principal of the client certificates with this name. It may have expired.
+    pub(super) fn find_certificate(&self, name: &str) -> Option<&Principal> {
+        self.by_certificate.get(name).filter(|_| !name.is_empty())
+    }
+
     /// Keeps the principals of `old` that are the same here, and revokes the others.
     pub(super) fn replace(&mut self, old: &Keys) {
         for (hash, old) in &old.by_hash {
-            match self.by_hash.get_mut(hash) {
-                Some(own) if is_equal(own, old) => *own = old.clone(),
-                _ => old.revoked().into_iter().for_each(CancellationToken::cancel),
-            }
+            keep_or_revoke(self.by_hash.get_mut(hash), old);
         }
+        for (name, old) in &old.by_certificate {
+            keep_or_revoke(self.by_certificate.get_mut(name), old);
+        }
+    }
+}
+
+/// Puts `old` in the place of `own` if they are equal, and revokes it otherwise.
+fn keep_or_revoke(own: Option<&mut Principal>, old: &Principal) {
+    match own {
+        Some(own) if is_equal(own, old) => *own = old.clone(),
+        _ => old.revoked().into_iter().for_each(CancellationToken::cancel),
     }
 }
 
@@ -298,6 +335,22 @@ mod tests {
             !open[0].is_valid(SystemTime::now()),
             "the principal that a reload kept can be revoked by the next one"
         );
+    }
+
+    #[test]
+    fn a_certificate_is_of_one_key_and_a_certificate_without_a_name_of_none() {
+        let mut all = keys(&[Key::new("a", "x").certificate("robot").certificate("").token("one")]);
+        let name = |name: &str| all.find_certificate(name).and_then(Principal::name).map(ToString::to_string);
+        assert_eq!((name("robot"), name("Robot"), name("")), (Some("key:a".into()), None, None));
+        assert!(all.is_required() && keys(&[Key::new("b", "x").certificate("robot")]).is_required());
+        let again = all.add(&Key::new("b", "x").certificate("robot"));
+        assert_eq!(again, Err(AuthConfigError::SameCertificate("b".into())));
+        let open = all.find_certificate("robot").cloned().unwrap();
+        let mut same = keys(&[Key::new("a", "x").certificate("robot")]);
+        same.replace(&all);
+        assert!(same.find_certificate("robot").unwrap().is_same(&open) && open.is_valid(SystemTime::now()));
+        keys(&[Key::new("a", "y").certificate("robot")]).replace(&same);
+        assert!(!open.is_valid(SystemTime::now()), "another role");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! `keys.rs` has the tokens of programs; `jwt.rs` verifies tokens of issuers (`issuer.rs`, `algorithm.rs`), and `verified.rs` remembers
 //! them. `credentials.rs` finds tokens in headers. Browsers that can send no header use a ticket (`tickets.rs`) or a cookie
-//! (`sessions.rs`), which `routes.rs` issues. `request.rs` authenticates a request by all of them. `validity.rs` ends sockets.
+//! (`sessions.rs`), which `routes.rs` issues. `request.rs` authenticates a request by all of them, or by the certificate of its
+//! client. `validity.rs` ends sockets, and `rights.rs` tells callers who they are.
 
 mod algorithm;
 mod credentials;
@@ -10,6 +11,7 @@ mod issuer;
 mod jwt;
 mod keys;
 pub(crate) mod request;
+pub(crate) mod rights;
 pub(crate) mod routes;
 pub(crate) mod sessions;
 pub(crate) mod tickets;
@@ -36,6 +38,8 @@ use self::jwt::{TokenError, UnverifiedToken};
 use self::keys::Keys;
 use self::verified::{Verified, VerifiedTokens};
 use crate::access::Principal;
+use crate::http::client_certificate::ClientCertificate;
+use crate::http::origin::check_own;
 use crate::http::problem::{ApiError, Code};
 use crate::http::response;
 
@@ -43,12 +47,15 @@ use crate::http::response;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AuthConfigError {
-    /// A key has no token.
-    #[error("the key {0:?} has no token")]
+    /// A key has neither a token nor a certificate.
+    #[error("the key {0:?} has neither a token nor a certificate")]
     NoToken(String),
     /// Two keys have the same token.
     #[error("a token of the key {0:?} is also one of another key")]
     SameToken(String),
+    /// Two keys have the same certificate.
+    #[error("a certificate of the key {0:?} is also one of another key")]
+    SameCertificate(String),
     /// Two issuers have the same name or the same `iss`.
     #[error("two issuers have the name or the issuer of {0:?}")]
     SameIssuer(String),
@@ -79,6 +86,10 @@ pub(crate) enum AuthError {
     Session,
     #[error("the session counts only for requests of pages of this server")]
     CookieOrigin,
+    #[error("the client certificate counts only for requests of programs and of pages of this server")]
+    CertificateOrigin,
+    #[error("the key of the client certificate has expired")]
+    CertificateExpired,
 }
 
 impl From<AuthError> for ApiError {
@@ -90,7 +101,8 @@ impl From<AuthError> for ApiError {
             AuthError::Session => (Code::Unauthenticated, "begin another one with POST /_session"),
             AuthError::CookieOrigin => (
                 Code::Unauthenticated,
-                "send the header Authorization: Bearer TOKEN; a browser sends Origin or Sec-Fetch-Site with the cookie",
+                "send the header Authorization: Bearer TOKEN; a browser sends Origin or Sec-Fetch-Site with the cookie, a script of \
+                 this server without TLS X-Requested-With",
             ),
             AuthError::Ticket => (Code::Unauthenticated, "get another one with POST /_ticket"),
             _ => (
@@ -100,7 +112,9 @@ impl From<AuthError> for ApiError {
             ),
         };
         let challenge = match error {
-            AuthError::Several | AuthError::Missing => None,
+            AuthError::Several | AuthError::Missing | AuthError::CertificateOrigin | AuthError::CertificateExpired => {
+                None
+            }
             AuthError::NotBearer => Some("invalid_request"),
             _ if code != Code::Unauthenticated => None,
             _ => Some("invalid_token"),
@@ -114,7 +128,7 @@ impl From<AuthError> for ApiError {
     }
 }
 
-/// Authentication of callers: by none, by tokens, by named keys and by tokens of issuers. Cheap to clone.
+/// Authentication of callers: by none, by tokens, by named keys (tokens or client certificates) and by tokens of issuers. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Auth(Arc<Methods>);
 
@@ -191,7 +205,7 @@ impl AuthBuilder {
     /// Builds the authentication. Without a token, key or issuer, every caller is admitted.
     ///
     /// # Errors
-    /// Two keys or issuers are in conflict, or a key has no token.
+    /// Two keys or issuers are in conflict, or a key has neither a token nor a certificate.
     pub fn build(self) -> Result<Auth, AuthConfigError> {
         let mut keys = Keys::default();
         keys.add_tokens(&self.tokens);
@@ -226,6 +240,22 @@ impl Methods {
         found.map(Some)
     }
 
+    /// Returns the principal of a client certificate; `None` if it is of no key. A browser sends a certificate by itself, so it counts only
+    /// if the browser does not say that a page of another server sent the request.
+    fn check_certificate(
+        &self,
+        certificate: Option<&ClientCertificate>,
+        headers: &HeaderMap,
+    ) -> Result<Option<Principal>, AuthError> {
+        let known = certificate.and_then(|certificate| self.keys.find_certificate(&certificate.name));
+        let Some(known) = known else { return Ok(None) };
+        check_own(headers).map_err(|_| AuthError::CertificateOrigin)?;
+        match known.is_valid(SystemTime::now()) {
+            true => Ok(Some(known.clone())),
+            false => Err(AuthError::CertificateExpired),
+        }
+    }
+
     /// Returns the principal of a token.
     fn find(&self, token: &[u8]) -> Result<Principal, AuthError> {
         let (hash, now) = (TokenHash::of(token), SystemTime::now());
@@ -247,14 +277,13 @@ impl Methods {
         Ok(principal)
     }
 
-    /// Fetches the keys of the issuer of the token in `headers`. Returns false if there is no reason for it.
-    async fn refresh_for(&self, headers: &HeaderMap) -> bool {
+    /// Fetches the keys of the issuer of the token in `headers`, unless that was done less than a minute ago.
+    async fn refresh_for(&self, headers: &HeaderMap) {
         let token = credentials::token(headers).ok().flatten();
-        let Some(token) = token else { return false };
-        let Ok(token) = UnverifiedToken::parse(&token) else { return false };
-        match jwt::find_issuer(&self.issuers, &token) {
-            Some(issuer) => issuer.refresh_on_demand().await,
-            None => false,
+        let Some(token) = token else { return };
+        let Ok(token) = UnverifiedToken::parse(&token) else { return };
+        if let Some(issuer) = jwt::find_issuer(&self.issuers, &token) {
+            issuer.refresh_on_demand().await;
         }
     }
 }
@@ -310,16 +339,18 @@ impl CurrentAuth {
         let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
         let first = self.load().check(&headers);
         let found = match first {
-            Err(error) if error.may_pass_later() => self.retry(&headers, error).await,
+            Err(error) if error.may_pass_later() => self.retry(&headers).await,
             found => found,
         };
         found?.ok_or(AuthError::Missing)
     }
 
-    /// Authenticates again after the keys of the issuer were fetched, for a token that was refused with `error`.
-    pub(crate) async fn retry(&self, headers: &HeaderMap, error: AuthError) -> Result<Option<Principal>, AuthError> {
+    /// Authenticates again after the keys of the issuer were fetched. Without a fetch too: the one of another request may have ended since
+    /// `headers` were refused.
+    pub(crate) async fn retry(&self, headers: &HeaderMap) -> Result<Option<Principal>, AuthError> {
         let methods = self.methods.load_full();
-        if methods.refresh_for(headers).await { methods.check(headers) } else { Err(error) }
+        methods.refresh_for(headers).await;
+        methods.check(headers)
     }
 
     /// Fetches and refreshes the keys of all issuers by `source`. Never returns.

@@ -7,6 +7,7 @@ use axum::response::Response;
 use super::sessions::{Https, set_cookie};
 use super::{AuthError, tickets};
 use crate::access::Principal;
+use crate::http::client_certificate::ClientCertificate;
 use crate::http::extract::prefix;
 use crate::http::problem::ApiError;
 use crate::state::GatewayState;
@@ -36,7 +37,10 @@ pub(crate) fn authenticate(gateway: &GatewayState, request: &mut Request) -> Res
         return gateway.tickets.redeem(&ticket, request.method(), request.uri().path());
     }
     let https = request.extensions().get::<Https>().is_some();
-    match gateway.sessions.find(request.headers(), request.method(), https)? {
+    if let Some(principal) = gateway.sessions.find(request.headers(), request.method(), https)? {
+        return Ok(principal);
+    }
+    match methods.check_certificate(request.extensions().get(), request.headers())? {
         Some(principal) => Ok(principal),
         None if methods.anonymous => Ok(Principal::anonymous()),
         None => Err(AuthError::Missing),
@@ -49,7 +53,7 @@ pub(crate) async fn authenticate_later(
     headers: HeaderMap,
     error: AuthError,
 ) -> Result<Principal, AuthError> {
-    gateway.auth.retry(&headers, error).await?.ok_or(error)
+    gateway.auth.retry(&headers).await?.ok_or(error)
 }
 
 /// Returns the refusal of a request. The cookie of a session that has ended is removed from the browser.
@@ -64,12 +68,20 @@ pub(crate) fn refusal(request: &Request, error: AuthError) -> ApiError {
     refusal.header(header::SET_COOKIE, set_cookie(None, prefix, https))
 }
 
-/// Returns the caller of the page that is asked for with these headers; `None` if the page has to ask for a token.
-pub(crate) fn known(gateway: &GatewayState, headers: &HeaderMap) -> Option<Principal> {
+/// Returns the caller of the page that is asked for with these headers, by a client with this certificate; `None` if the page has to ask for
+/// a token.
+pub(crate) fn known(
+    gateway: &GatewayState,
+    headers: &HeaderMap,
+    certificate: Option<&ClientCertificate>,
+) -> Option<Principal> {
     let methods = gateway.auth.load();
     let found = match methods.check(headers) {
         Ok(Some(principal)) => Some(principal),
-        Ok(None) => gateway.sessions.find(headers, &axum::http::Method::GET, false).ok().flatten(),
+        Ok(None) => {
+            let session = gateway.sessions.find(headers, &axum::http::Method::GET, false).ok().flatten();
+            session.or_else(|| methods.check_certificate(certificate, headers).ok().flatten())
+        }
         Err(_) => None,
     };
     found.or_else(|| (methods.anonymous || !methods.is_required()).then(Principal::anonymous))

@@ -43,10 +43,17 @@ struct Open {
     by_name: HashMap<Arc<str>, VecDeque<TokenHash>>,
 }
 
+/// Session of a browser. What it has opened ends when it is dropped.
 #[derive(Debug)]
 struct Session {
     principal: Principal,
     end: Instant,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.principal.end_session();
+    }
 }
 
 impl Session {
@@ -83,6 +90,7 @@ impl Sessions {
         let left = identity.expires.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
         let duration = left.map_or(LIFETIME, |left| left.min(LIFETIME));
         let now = Instant::now();
+        let principal = principal.in_session(SystemTime::now() + duration).ok_or(AuthError::Missing)?;
         let mut open = self.0.lock();
         let open = &mut *open;
         if open.sessions.len() >= MOST {
@@ -97,7 +105,7 @@ impl Sessions {
         let hash = TokenHash::of(secret.as_bytes());
         own.push_back(hash);
         oldest.iter().for_each(|hash| drop(open.sessions.remove(hash)));
-        open.sessions.insert(hash, Session { principal: principal.clone(), end: now + duration });
+        open.sessions.insert(hash, Session { principal, end: now + duration });
         Ok((secret, duration))
     }
 
@@ -176,11 +184,12 @@ mod tests {
         };
         let (own, foreign) = (("origin", "http://shop.example"), ("origin", "http://evil.example"));
         let site = |value| ("sec-fetch-site", value);
-        let upgrade = ("upgrade", "websocket");
+        let (upgrade, script) = (("upgrade", "websocket"), ("x-requested-with", "diorama"));
         for (method, more) in [
             (Method::GET, &[own][..]),
             (Method::GET, &[site("same-origin")]),
             (Method::HEAD, &[site("none")]),
+            (Method::GET, &[script]),
             (Method::POST, &[own]),
             (Method::GET, &[own, upgrade]),
             (Method::DELETE, &[own, site("same-origin")]),
@@ -199,6 +208,11 @@ mod tests {
             (Method::PATCH, &[site("none")]),
             (Method::GET, &[upgrade, site("same-origin")]),
             (Method::GET, &[upgrade, foreign]),
+            (Method::GET, &[script, foreign]),
+            (Method::GET, &[script, site("cross-site")]),
+            (Method::GET, &[script, site("same-site")]),
+            (Method::GET, &[script, upgrade]),
+            (Method::POST, &[script]),
         ] {
             assert_eq!(find(method.clone(), more, false), Err(AuthError::CookieOrigin), "{method} {more:?}");
         }
@@ -227,6 +241,27 @@ mod tests {
         assert_eq!(find(&secret).unwrap_err(), AuthError::Session);
         let open = sessions.0.lock();
         assert!(open.sessions.is_empty() && open.by_name.is_empty(), "nothing stays");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_session_has_opened_ends_with_it() {
+        let sessions = Sessions::default();
+        let opened = |secret: &str| {
+            let found = sessions.find(&headers(secret, &[("sec-fetch-site", "none")]), &Method::GET, false);
+            found.unwrap().unwrap()
+        };
+        let is_open = |principal: &Principal| principal.is_valid(SystemTime::now());
+        let own = principal("key:a", None);
+        let secrets: Vec<String> = (0..MOST_EACH).map(|_| sessions.begin(&own).unwrap().0).collect();
+        let (first, second, third) = (opened(&secrets[0]), opened(&secrets[1]), opened(&secrets[2]));
+        assert!(first.has_session() && first.expires() <= Some(SystemTime::now() + LIFETIME));
+        sessions.end(&headers(&secrets[1], &[]));
+        assert_eq!((is_open(&first), is_open(&second), is_open(&third)), (true, false, true));
+        sessions.begin(&own).unwrap();
+        assert!(is_open(&first), "there was room");
+        sessions.begin(&own).unwrap();
+        assert_eq!((is_open(&first), is_open(&third)), (false, true), "the oldest one made room");
+        assert!(is_open(&own) && !own.has_session(), "the key goes on");
     }
 
     #[tokio::test(start_paused = true)]

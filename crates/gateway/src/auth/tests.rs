@@ -1,3 +1,4 @@
+mod certificates;
 mod requests;
 
 use std::time::Duration;

@@ -18,6 +18,8 @@ const STEP: Duration = Duration::from_secs(3_600);
 pub(crate) enum CredentialEnd {
     Expired,
     Revoked,
+    /// The caller has signed out, or its session or the credential behind it has ended.
+    Session,
 }
 
 impl CredentialEnd {
@@ -26,6 +28,7 @@ impl CredentialEnd {
         match self {
             CredentialEnd::Expired => "the token has expired",
             CredentialEnd::Revoked => "the token has been revoked",
+            CredentialEnd::Session => "the session has ended",
         }
     }
 }
@@ -69,10 +72,11 @@ async fn end(principal: Principal) -> CredentialEnd {
             None => pending().await,
         }
     };
-    tokio::select! {
-        () = expired(principal.identity().and_then(|identity| identity.expires)) => CredentialEnd::Expired,
+    let end = tokio::select! {
+        () = expired(principal.expires()) => CredentialEnd::Expired,
         () = revoked => CredentialEnd::Revoked,
-    }
+    };
+    if principal.has_session() { CredentialEnd::Session } else { end }
 }
 
 async fn expired(at: Option<SystemTime>) {

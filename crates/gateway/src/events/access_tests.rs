@@ -9,6 +9,7 @@ use super::frame::Encoding;
 use super::live::LiveCursor;
 use super::request::{self, LiveSubscription};
 use super::testing::{dio_with_ring, record, small_dio, subscription};
+use super::view::ViewKind;
 use crate::MountOptions;
 use crate::access::{Allow, Identity, Policy, Principal, Verb, Verbs};
 use crate::http::bounds::Bounds;
@@ -150,7 +151,8 @@ async fn changes_of_hidden_columns_are_not_sent_and_hidden_columns_are_in_no_fra
     dio.patched("1", record("b", 2)).await.unwrap();
     assert_eq!(read(&mut cursor).await[1]["etag"], etag, "the version is that of the visible part");
     let (query, bounds) = (Default::default(), Bounds::default());
-    let view = scope.views.get(&scope.rows, &query, true, Encoding::Json, &bounds).await.unwrap();
+    let view =
+        scope.views.get(&scope.rows, &query, (true, Encoding::Json, ViewKind::Evaluated), &bounds).await.unwrap();
     let newest = view.newest("1", 9, newest(&dio).new.as_ref());
     let newest: Value = serde_json::from_slice(&newest.frame).unwrap();
     assert_eq!((&newest["record"], &newest["etag"]), (&json!({"id": "1", "name": "b"}), &etag));

@@ -9,7 +9,9 @@ mod lag;
 mod rows;
 
 use std::collections::{HashSet, VecDeque};
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -18,9 +20,10 @@ use tokio::time::Instant;
 use self::ahead::RowsAhead;
 use self::lag::NewestStates;
 use self::rows::Remaining;
+use super::dispatch::{Route, Seek};
 use super::frame::{self, Encoding, Hello, Kind, Reset};
 use super::request::{Ops, SnapshotMode, StartPoint, Subscription};
-use super::view::{EventFrame, EventView};
+use super::view::{EventFrame, EventView, ViewKind};
 use crate::access::Verb;
 use crate::http::bounds::Bounds;
 use crate::http::problem::ApiError;
@@ -72,6 +75,14 @@ pub(super) enum CursorEnd {
     Rules,
 }
 
+/// Events of the ring that a cursor reads.
+enum RingEvents {
+    /// All; it is woken at each.
+    All(watch::Receiver<u64>),
+    /// Those that the dispatch has found.
+    Routed(Route),
+}
+
 /// Current work of a cursor.
 enum CursorWork {
     /// Sends events in order.
@@ -93,7 +104,7 @@ pub(super) struct EventCursor {
     ids: Option<HashSet<String>>,
     ops: Option<Ops>,
     snapshot: SnapshotMode,
-    head: watch::Receiver<u64>,
+    events: RingEvents,
     /// Number of the next item in the ring; `None` while the cursor reads from the journal.
     next: Option<u64>,
     /// Position up to which all events were sent or do not concern this subscriber.
@@ -119,9 +130,17 @@ impl EventCursor {
         heartbeat: u64,
         bounds: &Bounds,
     ) -> Result<EventCursor, ApiError> {
-        let view = scope.views.get(&scope.rows, &subscription.query, subscription.records, encoding, bounds).await?;
         let log = scope.rows.log();
-        let head = log.ring().watch();
+        let events = match scope.dispatch.route(scope, &subscription) {
+            Some(route) => RingEvents::Routed(route),
+            None => RingEvents::All(log.ring().watch()),
+        };
+        let kind = match &events {
+            RingEvents::All(_) => ViewKind::Evaluated,
+            RingEvents::Routed(route) => ViewKind::Routed { by_rule: route.is_by_rule() },
+        };
+        let kind = (subscription.records, encoding, kind);
+        let view = scope.views.get(&scope.rows, &subscription.query, kind, bounds).await?;
         // Later events are in the ring. Events in the ring up to the position are skipped by their sequence number.
         let (mark, now) = (log.ring().weight(), log.position());
         let (position, gap) = match resolve(&log, &now, subscription.since.as_ref()).await {
@@ -149,7 +168,7 @@ impl EventCursor {
             ids: subscription.ids,
             ops: subscription.ops,
             snapshot: subscription.snapshot,
-            head,
+            events,
             next,
             position,
             mark,
@@ -173,7 +192,13 @@ impl EventCursor {
 
     /// Position that a caught-up client may resume from; `None` during a snapshot.
     pub(super) fn bookmark(&self) -> Option<Position> {
-        (!matches!(self.work, CursorWork::Rows(_))).then(|| self.position.clone())
+        let position = || match self.seek() {
+            Some(Seek::Ahead(place) | Seek::Nothing(place)) => {
+                Position { seq: place.seq.max(self.position.seq), ..self.position.clone() }
+            }
+            Some(Seek::Here) | None => self.position.clone(),
+        };
+        (!matches!(self.work, CursorWork::Rows(_))).then(position)
     }
 
     /// Epoch of the cursor's positions.
@@ -188,7 +213,43 @@ impl EventCursor {
     /// Returns true if [`EventCursor::batch`] has something to do.
     pub(super) fn is_ready(&self) -> bool {
         let busy = !self.greeting.is_empty() || !matches!(self.work, CursorWork::Follow);
-        busy || self.next.is_none_or(|next| !matches!(self.log.ring().at(next), CursorRead::End))
+        let Some(next) = self.next.filter(|_| !busy) else { return true };
+        let next = match self.seek() {
+            Some(Seek::Here | Seek::Ahead(_)) => return true,
+            Some(Seek::Nothing(place)) => place.number.max(next),
+            None => next,
+        };
+        !matches!(self.log.ring().at(next), CursorRead::End)
+    }
+
+    /// Returns the next event that can concern the view; `None` if each may, or while the cursor does not follow the ring.
+    fn seek(&self) -> Option<Seek> {
+        match (&self.events, &self.work, self.next) {
+            (RingEvents::Routed(route), CursorWork::Follow, Some(next)) => Some(route.seek(next)),
+            _ => None,
+        }
+    }
+
+    /// Moves the position over events that do not concern the view, from the event at cursor `next` on; returns the cursor of the next
+    /// one that can.
+    fn skip_from(&mut self, next: u64) -> u64 {
+        let RingEvents::Routed(route) = &self.events else { return next };
+        let (Seek::Ahead(place) | Seek::Nothing(place)) = route.seek(next) else { return next };
+        if place.number <= next {
+            return next;
+        }
+        self.position.seq = self.position.seq.max(place.seq);
+        self.mark = self.mark.max(place.weight);
+        self.ahead.take_if(|ahead| ahead.is_reached(place.seq));
+        place.number
+    }
+
+    /// Waits until a routed cursor is ready. It notes its task first, so that no event is missed in between.
+    fn poll_routed(&self, cx: &Context<'_>) -> Poll<()> {
+        if let RingEvents::Routed(route) = &self.events {
+            route.register(cx.waker());
+        }
+        if self.is_ready() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Waits until [`EventCursor::batch`] has something to do.
@@ -196,9 +257,16 @@ impl EventCursor {
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     pub(super) async fn ready(&mut self) {
+        if let RingEvents::Routed(_) = &self.events {
+            return poll_fn(|cx| self.poll_routed(cx)).await;
+        }
         loop {
-            self.head.borrow_and_update();
-            if self.is_ready() || self.head.changed().await.is_err() {
+            if let RingEvents::All(head) = &mut self.events {
+                head.borrow_and_update();
+            }
+            let is_ready = self.is_ready();
+            let RingEvents::All(head) = &mut self.events else { return };
+            if is_ready || head.changed().await.is_err() {
                 return;
             }
         }
@@ -212,6 +280,9 @@ impl EventCursor {
         if self.resuming {
             self.resuming = self.next.is_none();
             self.mark = self.log.ring().weight();
+        }
+        if let (CursorWork::Follow, Some(next)) = (&self.work, self.next) {
+            self.next = Some(self.skip_from(next));
         }
         match std::mem::replace(&mut self.work, CursorWork::Follow) {
             CursorWork::Rows(remaining) => Ok(self.rows(remaining)),
@@ -233,6 +304,7 @@ impl EventCursor {
         let (mut out, mut bytes) = (Vec::new(), 0);
         let ring = Arc::clone(self.log.ring());
         for _ in 0..BATCH {
+            next = self.skip_from(next);
             match ring.at(next) {
                 CursorRead::Item(item) if self.lacks_prior_row(&item) => return self.reset_because(Reset::Trimmed),
                 CursorRead::Item(item) => {
@@ -317,6 +389,8 @@ impl EventCursor {
             let writer = item.entry.as_ref().and_then(|entry| entry.cause.principal.as_ref());
             self.governs || self.writer.is_some() && self.writer.as_ref() == writer
         };
+        // A view without other subscribers caches no frames.
+        let at = at.filter(|_| Arc::strong_count(&self.view) > 1);
         self.view.frame_of(item, at).filter(|event| !event.private || is_own())
     }
 
@@ -365,5 +439,7 @@ fn has(ring: &Ring, seq: Seq) -> bool {
 
 #[cfg(test)]
 mod ahead_tests;
+#[cfg(test)]
+mod dispatch_tests;
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ use diorama_core::state::{Entry, Frame};
 
 /// Encoding of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Encoding {
+pub(crate) enum Encoding {
     /// JSON text.
     Json,
     /// CBOR, RFC 8949, with the tags of the rows.
@@ -39,7 +39,7 @@ impl Encoding {
 
 /// Reason why a client must discard its rows and read them again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reset {
+pub(crate) enum Reset {
     /// The position belongs to another epoch.
     Epoch,
     /// Events after the position were trimmed.
@@ -63,7 +63,7 @@ impl Reset {
 
 /// Kind of an event, as one subscriber sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Inserted,
     /// The row matches now, but did not before.
     Entered,
@@ -195,7 +195,7 @@ pub(super) fn hello(encoding: Encoding, hello: &Hello<'_>) -> Bytes {
 }
 
 /// Builds a `reset`: the client discards its rows and reads again. All events after `position` follow.
-pub(super) fn reset(encoding: Encoding, reason: Reset, position: &Position) -> Bytes {
+pub(crate) fn reset(encoding: Encoding, reason: Reset, position: &Position) -> Bytes {
     let mut frame = Object::new(encoding, "reset");
     frame.member("reason", &json!(reason.as_str()));
     frame.position(position);

@@ -3,14 +3,15 @@
 //! Events: `GET /{dio}/events`, `/{dio}/{id}/events` and `/events`. Live queries: `GET /{dio}/live` and live aggregates.
 //!
 //! `request.rs` parses requests, `view.rs` makes frames (`frame.rs`) of events for all subscribers with the same view,
-//! `cursor.rs` is one subscription, `live/` is one to a live query, and `subscriptions.rs` has those of one connection.
+//! `dispatch.rs` finds the subscribers that an event can concern, `cursor.rs` is one subscription, `live/` is one to a live query, and `subscriptions.rs` has those of one connection.
 //! `session.rs` (with `command.rs`) and `stream.rs` send the frames to clients.
 
 #[cfg(test)]
 mod access_tests;
 mod command;
 mod cursor;
-mod frame;
+pub(crate) mod dispatch;
+pub(crate) mod frame;
 pub(crate) mod live;
 mod request;
 mod session;

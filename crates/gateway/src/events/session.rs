@@ -48,9 +48,10 @@ mod close {
 }
 
 /// Close code and reason of a session's end.
-type CloseReason = (u16, &'static str);
+pub(super) type CloseReason = (u16, &'static str);
 
-const OTHER_RULES: CloseReason = (close::FORBIDDEN, "the access rules have changed: connect again");
+/// End of a connection that was opened under other access rules.
+pub(super) const OTHER_RULES: CloseReason = (close::FORBIDDEN, "the access rules have changed: connect again");
 
 /// Session of one socket.
 pub(super) struct Session {

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use futures_util::stream;
 use tokio::time::{Instant, sleep_until};
 
-use super::cursor::OutgoingFrame;
+use super::cursor::{CursorEnd, OutgoingFrame};
 use super::frame::{self, Encoding};
 use super::request::ConnectionOptions;
+use super::session::{CloseReason, OTHER_RULES};
 use super::sockets::SocketPermit;
 use super::subscriptions::Subscriptions;
 use crate::auth::validity::{self, Validity};
@@ -122,18 +123,19 @@ impl Stream {
             }
             tokio::select! {
                 biased;
-                () = self.permit.stopping() => return Some(self.leave(1001, "the server is stopping")),
-                end = self.validity.ended() => return Some(self.leave(validity::CLOSE, end.as_str())),
+                () = self.permit.stopping() => return Some(self.leave((1001, "the server is stopping"))),
+                end = self.validity.ended() => return Some(self.leave((validity::CLOSE, end.as_str()))),
                 () = self.subs.ready() => match self.subs.batch().await {
                     Ok(sent) if sent.is_empty() => {}
                     Ok(sent) => {
                         self.has_events |= sent.iter().any(|sent| sent.is_event);
                         return Some(self.render(&sent).into());
                     }
-                    Err(_) => return Some(self.end()),
+                    Err(CursorEnd::Rules) => return Some(self.leave(OTHER_RULES)),
+                    Err(CursorEnd::Closed | CursorEnd::Slow) => return Some(self.end()),
                 },
                 () = sleep_until(self.due) => match self.transport {
-                    _ if !self.subs.are_permitted() => return Some(self.end()),
+                    _ if !self.subs.are_permitted() => return Some(self.leave(OTHER_RULES)),
                     Transport::Sse => return Some(self.beat()),
                     Transport::Array | Transport::Lines => return Some(self.end()),
                 },
@@ -151,7 +153,7 @@ impl Stream {
     }
 
     /// Builds the last piece, with a frame that has the reason of the end.
-    fn leave(&mut self, code: u16, reason: &str) -> Bytes {
+    fn leave(&mut self, (code, reason): CloseReason) -> Bytes {
         let bye = frame::bye(Encoding::Json, code, reason);
         let mut last = self.render(&[OutgoingFrame::control(bye, None)]);
         last.extend(self.end());

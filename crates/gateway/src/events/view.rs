@@ -24,27 +24,48 @@ use diorama_core::state::{Entry, Frame, VisibleChange};
 use diorama_core::vista::Query;
 use diorama_core::vista::query::{CompiledQuery, Fields};
 
-/// Maximum number of views of one Dio.
-const MOST_VIEWS: usize = 1_000;
-/// Number of events whose frames a view caches; a power of two.
-const REMEMBERED: u64 = 256;
-/// Maximum size of the frames that a view caches, in bytes.
-const MOST_REMEMBERED: usize = 1 << 20;
+/// Maximum number of evaluated views of one Dio.
+const MOST_EVALUATED: usize = 1_000;
+/// Smallest number of views at which those without subscribers are forgotten.
+const SWEEP: usize = 64;
 /// Size in bytes beyond which a row is not sent with its event; clients can read it by id.
 const MOST_RECORD: usize = 256 << 10;
 
+/// Kind of a view by the events that its subscribers read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ViewKind {
+    /// Every event of the ring, which the view evaluates.
+    Evaluated,
+    /// Those that the dispatch finds.
+    Routed {
+        /// True if an access rule alone decides which.
+        by_rule: bool,
+    },
+}
+
+impl ViewKind {
+    /// Returns the number of events whose frames a view caches, and the maximum size of these frames in bytes. Subscribers who are
+    /// told of an event read it at about the same time, and routed views are many.
+    fn cached(self) -> (u64, usize) {
+        match self {
+            ViewKind::Evaluated => (256, 1 << 20),
+            ViewKind::Routed { .. } => (16, 16 << 10),
+        }
+    }
+}
+
 /// Event as a subscriber sees it: its kind and frame.
 #[derive(Clone, Debug)]
-pub(super) struct EventFrame {
-    pub(super) kind: Kind,
-    pub(super) frame: Bytes,
+pub(crate) struct EventFrame {
+    pub(crate) kind: Kind,
+    pub(crate) frame: Bytes,
     /// True if only the writer and callers who may see all operations get it.
     pub(super) private: bool,
 }
 
 /// View of subscribers on a Dio's events.
 #[derive(Debug)]
-pub(super) struct EventView {
+pub(crate) struct EventView {
     pub(super) encoding: Encoding,
     /// Visible rows and columns.
     scope: Arc<View>,
@@ -55,12 +76,13 @@ pub(super) struct EventView {
     writer: Writer,
     projected: bool,
     records: bool,
+    kind: ViewKind,
     recent: Mutex<RecentEvents>,
     /// Shares of the gateway's budgets.
     _leases: Vec<Lease>,
 }
 
-/// Cached frames of the newest events. The event with number `n` is at index `n % REMEMBERED`.
+/// Cached frames of the newest events. The event with number `n` is at index `n % frames.len()`.
 #[derive(Debug, Default)]
 struct RecentEvents {
     frames: Vec<(u64, Option<EventFrame>)>,
@@ -80,7 +102,7 @@ impl EventView {
         rows: &ScopedRows,
         query: &Query,
         filter: Option<CompiledQuery>,
-        (records, encoding): (bool, Encoding),
+        (records, encoding, kind): (bool, Encoding, ViewKind),
         leases: Vec<Lease>,
     ) -> Result<EventView, ApiError> {
         let query = rows.narrow(query.clone());
@@ -92,30 +114,42 @@ impl EventView {
             writer: Writer::new(encoding.of_rows(), &query, rows.schema())?,
             projected: !query.select.is_empty(),
             records,
+            kind,
             recent: Mutex::default(),
             _leases: leases,
         })
     }
 
+    /// Creates a view for one subscriber, which shares it with no other: whole frames in JSON.
+    ///
+    /// # Errors
+    /// A projection that is not possible.
+    pub(crate) fn unshared(rows: &ScopedRows, query: &Query) -> Result<EventView, ApiError> {
+        let filter = (!query.is_unfiltered()).then(|| query.prepare(rows.full_schema()));
+        EventView::new(rows, query, filter, (true, Encoding::Json, ViewKind::Evaluated), Vec::new())
+    }
+
     /// Returns the frame of an event; `None` if the view does not show it. `at` is the event's number in the ring, `None` if it
     /// was read from the journal.
-    pub(super) fn frame_of(&self, item: &RingItem, at: Option<u64>) -> Option<EventFrame> {
+    pub(crate) fn frame_of(&self, item: &RingItem, at: Option<u64>) -> Option<EventFrame> {
         let entry = item.entry.as_ref()?;
         // A cached frame could contain a row that was erased since.
         if entry.erased || self.is_unfiltered() && self.uses_ring_frames() {
             return self.build(item, entry);
         }
         let Some(at) = at else { return self.build(item, entry) };
-        let slot = usize::try_from(at % REMEMBERED).unwrap_or_default();
+        let (events, bytes) = self.kind.cached();
+        let slot = usize::try_from(at % events).unwrap_or_default();
         let mut recent = self.recent.lock();
         if recent.frames.is_empty() {
-            recent.frames.resize(REMEMBERED as usize, (u64::MAX, None));
+            recent.frames.resize(events as usize, (u64::MAX, None));
         }
-        if recent.frames[slot].0 != at {
-            let frame = self.build(item, entry);
-            recent.keep(slot, at, frame);
+        if recent.frames[slot].0 == at {
+            return recent.frames[slot].1.clone();
         }
-        recent.frames[slot].1.clone()
+        let frame = self.build(item, entry);
+        recent.keep(slot, at, frame.clone(), bytes);
+        frame
     }
 
     /// Returns true if frames can be shared through the ring.
@@ -171,17 +205,21 @@ impl EventView {
         if plain == Kind::Committed {
             return (!self.filter.as_ref().is_some_and(filtered_out)).then_some(plain);
         }
-        if self.hides(item) {
+        let sees = |row: &Body| self.scope.sees(row);
+        let (old, new) = (known_before(item), item.new.as_ref());
+        let (sees_old, sees_new) = (old.map(sees), new.map(sees));
+        if self.hides(item, sees_old, sees_new) {
             return None;
         }
         if self.is_unfiltered() {
             return Some(plain);
         }
-        let now = item.new.as_ref().map(|row| self.matches(row));
+        let passes = |row: &Body| self.filter.as_ref().is_none_or(|filter| filter.matches(row));
+        let now = new.map(|row| sees_new == Some(true) && passes(row));
         let before = match &item.old {
             // An invalidation without a write: the row that subscribers have is unknown.
             _ if matches!(entry.visible, VisibleChange::Same) => PriorRow::Unknown,
-            RowBefore::Known(old) if self.matches(old) => PriorRow::Matched,
+            RowBefore::Known(old) if sees_old == Some(true) && passes(old) => PriorRow::Matched,
             RowBefore::Known(_) | RowBefore::Absent => PriorRow::NotMatched,
             RowBefore::Unknown => PriorRow::Unknown,
         };
@@ -197,29 +235,26 @@ impl EventView {
     }
 
     /// Returns true if an event of a row must not be sent: the row is in the scope neither before nor after it, or only hidden columns
-    /// have changed.
-    fn hides(&self, item: &RingItem) -> bool {
+    /// have changed. `sees_old` and `sees_new` are true if the rows that are known are in the scope.
+    fn hides(&self, item: &RingItem, sees_old: Option<bool>, sees_new: Option<bool>) -> bool {
         if self.scope.is_everything() {
             return false;
         }
-        let new = item.new.as_ref();
-        let (old, seen_before) = match &item.old {
-            RowBefore::Known(old) => (Some(old), self.sees_all_of(Some(old))),
-            RowBefore::Absent | RowBefore::Unknown => (None, self.scope.has_all_rows()),
-        };
-        if !seen_before && !self.sees_all_of(new) {
+        let [seen_before, seen_now] = [sees_old, sees_new].map(|sees| sees.unwrap_or(self.scope.has_all_rows()));
+        if !seen_before && !seen_now {
             return true;
         }
-        match (old, new) {
-            (Some(old), Some(new)) if seen_before && self.sees_all_of(Some(new)) => {
-                old != new && self.scope.version(old) == self.scope.version(new)
+        match (known_before(item), &item.new) {
+            (Some(old), Some(new)) if seen_before && seen_now => {
+                let is_whole = self.scope.columns().is_none();
+                !is_whole && old != new && self.scope.version(old) == self.scope.version(new)
             }
             _ => false,
         }
     }
 
     /// Returns true if evaluating an event needs the row before it, which is unknown. Events without a write do not need it.
-    pub(super) fn lacks_prior_row(&self, item: &RingItem) -> bool {
+    pub(crate) fn lacks_prior_row(&self, item: &RingItem) -> bool {
         let needs = |entry: &Entry| {
             let is_removal = entry.frame == Frame::Removed;
             // Whether an erased row was in the scope is not known any more. Subscribers who may see all rows get its removal.
@@ -266,16 +301,29 @@ impl EventView {
 }
 
 impl RecentEvents {
-    fn keep(&mut self, slot: usize, at: u64, frame: Option<EventFrame>) {
+    /// Stores the frame of event `at`. If all frames together have more than `most` bytes, only this one stays, or none.
+    fn keep(&mut self, slot: usize, at: u64, frame: Option<EventFrame>, most: usize) {
         let size = |frame: &Option<EventFrame>| frame.as_ref().map_or(0, |event| event.frame.len());
         self.bytes += size(&frame);
         self.bytes -= size(&std::mem::replace(&mut self.frames[slot], (at, frame)).1);
-        if self.bytes > MOST_REMEMBERED {
+        if self.bytes > most {
             let kept = std::mem::replace(&mut self.frames[slot], (u64::MAX, None));
             self.frames.fill((u64::MAX, None));
             self.bytes = size(&kept.1);
-            self.frames[slot] = kept;
+            if self.bytes > most {
+                self.bytes = 0;
+            } else {
+                self.frames[slot] = kept;
+            }
         }
+    }
+}
+
+/// Returns the row before an event, if there was one and it is known.
+fn known_before(item: &RingItem) -> Option<&Body> {
+    match &item.old {
+        RowBefore::Known(old) => Some(old),
+        RowBefore::Absent | RowBefore::Unknown => None,
     }
 }
 
@@ -303,56 +351,79 @@ fn is_gone(item: &RingItem, entry: &Entry) -> bool {
 
 /// Views of one Dio that have subscribers.
 #[derive(Debug, Default)]
-pub(crate) struct EventViews(Mutex<HashMap<String, Weak<EventView>>>);
+pub(crate) struct EventViews {
+    evaluated: Mutex<ViewMap>,
+    routed: Mutex<ViewMap>,
+}
+
+/// Views by their parameters.
+#[derive(Debug, Default)]
+struct ViewMap {
+    views: HashMap<String, Weak<EventView>>,
+    /// Number of views at which those without subscribers are forgotten.
+    sweep_at: usize,
+}
 
 impl EventViews {
     /// Returns the view with these parameters, which is shared with equal ones. A new view with a filter or projection is charged
-    /// to the caller's budget.
+    /// to the caller's budget, unless it is that of an access rule by which events are dispatched.
     pub(super) async fn get(
         &self,
         rows: &ScopedRows,
         query: &Query,
-        records: bool,
-        encoding: Encoding,
+        (records, encoding, kind): (bool, Encoding, ViewKind),
         bounds: &Bounds,
     ) -> Result<Arc<EventView>, ApiError> {
         let governs = rows.grant().verbs().has(Verb::Operations);
         let own = format!("{encoding:?} {records} {governs} {:?} {:?} {:?}", query.filter, query.search, query.select);
         let key = format!("{own} {:?}", rows.id());
-        if let Some(view) = self.0.lock().get(&key).and_then(Weak::upgrade) {
+        let (views, most) = match kind {
+            ViewKind::Evaluated => (&self.evaluated, MOST_EVALUATED),
+            ViewKind::Routed { .. } => (&self.routed, bounds.most_routed_views()),
+        };
+        if let Some(view) = views.lock().views.get(&key).and_then(Weak::upgrade) {
             return Ok(view);
         }
-        let plain = query.is_unfiltered() && query.select.is_empty() && rows.is_everything();
-        let place = if plain { None } else { Some(bounds.lease_live()?) };
+        let is_whole = query.is_unfiltered() && query.select.is_empty();
+        let is_free = is_whole && (rows.is_everything() || kind == ViewKind::Routed { by_rule: true });
+        let place = if is_free { None } else { Some(bounds.lease_live()?) };
         let filter = compile_filter(rows, query, bounds).await?;
         let patterns = filter.as_ref().map_or(0, CompiledQuery::pattern_bytes);
         let leases = place.into_iter().chain(Some(bounds.lease_patterns(patterns)?)).collect();
-        self.insert(key, EventView::new(rows, query, filter, (records, encoding), leases)?)
-    }
-
-    /// Stores a view, or returns an equal one that was stored meanwhile.
-    fn insert(&self, key: String, view: EventView) -> Result<Arc<EventView>, ApiError> {
-        let mut views = self.0.lock();
-        if let Some(view) = views.get(&key).and_then(Weak::upgrade) {
-            return Ok(view);
-        }
-        if views.len() >= MOST_VIEWS {
-            views.retain(|_, view| view.strong_count() > 0);
-        }
-        if views.len() >= MOST_VIEWS {
-            let detail = format!("subscribers of this resource have {MOST_VIEWS} different filters already");
-            return Err(ApiError::new(Code::TooManyViews, detail)
-                .hint("use the same filter as other subscribers, or filter at the client"));
-        }
-        let view = Arc::new(view);
-        views.insert(key, Arc::downgrade(&view));
-        Ok(view)
+        let view = EventView::new(rows, query, filter, (records, encoding, kind), leases)?;
+        views.lock().insert(key, view, most)
     }
 
     /// Number of different views.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.lock().values().filter(|view| view.strong_count() > 0).count()
+        [&self.evaluated, &self.routed].map(|views| views.lock().live()).iter().sum()
+    }
+}
+
+impl ViewMap {
+    /// Stores a view, or returns an equal one that was stored meanwhile.
+    fn insert(&mut self, key: String, view: EventView, most: usize) -> Result<Arc<EventView>, ApiError> {
+        if let Some(view) = self.views.get(&key).and_then(Weak::upgrade) {
+            return Ok(view);
+        }
+        if self.views.len() >= self.sweep_at.max(SWEEP).min(most) {
+            self.views.retain(|_, view| view.strong_count() > 0);
+            self.sweep_at = 2 * self.views.len();
+        }
+        if self.views.len() >= most {
+            let detail = format!("subscribers of this resource have {most} different scopes and filters already");
+            return Err(ApiError::new(Code::TooManyViews, detail)
+                .hint("use the same filter as other subscribers, or filter at the client"));
+        }
+        let view = Arc::new(view);
+        self.views.insert(key, Arc::downgrade(&view));
+        Ok(view)
+    }
+
+    #[cfg(test)]
+    fn live(&self) -> usize {
+        self.views.values().filter(|view| view.strong_count() > 0).count()
     }
 }
 

@@ -85,6 +85,11 @@ impl Bounds {
         Ok(self.budgets.live.take(self.caller, 1)?.beside(limited))
     }
 
+    /// Returns the maximum number of views of the subscribers of one resource to whom events are dispatched.
+    pub(crate) fn most_routed_views(&self) -> usize {
+        self.budgets.event_views
+    }
+
     /// Takes a socket or stream from the limits of the principal and its address; none if they have no such limit.
     ///
     /// # Errors
@@ -162,6 +167,15 @@ pub(crate) fn may_hold_regex(text: &[u8]) -> bool {
 impl Default for Bounds {
     fn default() -> Bounds {
         Bounds::new(&Arc::default(), Caller::of(&axum::http::Extensions::new()), Principal::default())
+    }
+}
+
+#[cfg(test)]
+impl Bounds {
+    /// Bounds of an anonymous caller of a gateway with these limits.
+    pub(crate) fn of_limits(limits: &crate::Limits) -> Bounds {
+        let budgets = Arc::new(Budgets::new(limits, &[], limits.body));
+        Bounds::new(&budgets, Caller::of(&axum::http::Extensions::new()), Principal::default())
     }
 }
 

@@ -260,6 +260,7 @@ pub struct Budgets {
     pub(crate) rates: RateLimits,
     pub(super) query_time: Duration,
     pub(super) query_memory: usize,
+    pub(super) event_views: usize,
 }
 
 impl Default for Budgets {
@@ -296,6 +297,7 @@ impl Budgets {
             rates: RateLimits::new(rates),
             query_time: limits.query_time,
             query_memory: limits.query_memory,
+            event_views: limits.event_views,
         }
     }
 

@@ -52,6 +52,9 @@ pub struct Limits {
     pub live_queries: usize,
     /// Maximum number of distinct live queries and filters of one address (default: 250).
     pub live_per_address: usize,
+    /// Maximum number of distinct scopes and filters of the subscribers of one resource to whom events are dispatched by value
+    /// (default: 10,000). Of others there are at most 1,000.
+    pub event_views: usize,
     /// Maximum bytes of compiled patterns in subscribers' filters; a quarter of them for one address (default: 64 MiB).
     pub patterns: usize,
     /// Maximum number of requests a second that fail authentication, of one address (default: 10). Further ones are answered 429.
@@ -77,6 +80,7 @@ impl Default for Limits {
             answers: 256 << 20,
             live_queries: 1_000,
             live_per_address: 250,
+            event_views: 10_000,
             patterns: 64 << 20,
             auth_failures: 10,
         }

@@ -148,10 +148,16 @@ pub(crate) fn is_same_origin(headers: &HeaderMap, https: bool) -> bool {
 }
 
 /// Returns true if a read was sent by a page of this server or by the user, as the browser says by `Origin`, else by `Sec-Fetch-Site`.
+/// Browsers send neither with a read of a page that came without TLS from another machine. The scripts of this server then name
+/// themselves by `X-Requested-With`, which a page of another origin cannot send without an `Origin`.
 pub(crate) fn is_own_read(headers: &HeaderMap, https: bool) -> bool {
     match headers.contains_key(header::ORIGIN) {
         true => is_same_origin(headers, https),
-        false => matches!(header_text(headers, SEC_FETCH_SITE), "same-origin" | "none"),
+        false => match header_text(headers, SEC_FETCH_SITE) {
+            "same-origin" | "none" => true,
+            "" => headers.contains_key(REQUESTED_WITH),
+            _ => false,
+        },
     }
 }
 
@@ -176,6 +182,7 @@ pub(crate) fn preflight() -> [(HeaderName, HeaderValue); 3] {
 }
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 

@@ -61,8 +61,8 @@ pub(crate) fn results(changes: &Changes) -> [(&'static str, u64); 7] {
 pub(crate) struct Deliveries {
     /// Accepted deliveries.
     pub(crate) taken: AtomicU64,
-    /// Deliveries by state, in the order of [`DeliveryState::ALL`].
-    pub(crate) states: [AtomicU64; DeliveryState::ALL.len()],
+    /// Deliveries by state, in the order of [`DeliveryState::RECEIVED`].
+    pub(crate) states: [AtomicU64; DeliveryState::RECEIVED.len()],
     /// Changes by result, in the order of [`results`].
     pub(crate) changes: [AtomicU64; 7],
     /// Refused deliveries by [`Code`].
@@ -86,7 +86,7 @@ impl Deliveries {
         for (total, (_, new)) in self.changes.iter().zip(results(&delivery.changes)) {
             total.fetch_add(new, Ordering::Relaxed);
         }
-        let state = DeliveryState::ALL.iter().zip(&self.states).find(|(state, _)| **state == delivery.state);
+        let state = DeliveryState::RECEIVED.iter().zip(&self.states).find(|(state, _)| **state == delivery.state);
         if let Some((_, count)) = state {
             count.fetch_add(1, Ordering::Relaxed);
         }

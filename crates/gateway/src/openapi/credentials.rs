@@ -1,4 +1,4 @@
-//! Credentials of callers, and the paths of tickets and sessions.
+//! Credentials of callers, and the paths of tickets, sessions and rights.
 
 use utoipa::openapi::Required;
 use utoipa::openapi::content::ContentBuilder;
@@ -10,6 +10,7 @@ use utoipa::openapi::security::{
 
 use super::shapes::{derived, text};
 use super::{Api, answers};
+use crate::auth::rights::Rights;
 use crate::auth::routes::{IssuedTicket, TicketRequest};
 use crate::auth::sessions::COOKIE;
 
@@ -40,7 +41,7 @@ pub(super) fn requirements(anonymous: bool) -> Vec<SecurityRequirement> {
     named.into_iter().chain(anonymous.then(SecurityRequirement::default)).collect()
 }
 
-/// Adds the paths.
+/// Adds the paths of credentials and rights.
 pub(super) fn add(api: &mut Api) {
     let about = "Issues a substitute for the token that counts once, within 30 seconds, for a GET of the path, with any query. It is \
         added to the URL as the parameter `ticket`. For event sources and downloads of browsers, which cannot set headers.";
@@ -61,4 +62,11 @@ pub(super) fn add(api: &mut Api) {
     let end = api.operation("endSession", SERVER, "End the session of the browser", &HttpMethod::Delete);
     let end = end.response("204", cookie("There is no session any more.").build());
     api.add("/_session", HttpMethod::Delete, answers::refusals(end, &[401]));
+
+    let about = "The name, the role and the rights of the caller in each resource that it may use. Access rules may restrict a right to \
+        some of the rows.";
+    let rights = api.operation("getRights", SERVER, "Get the rights of the caller", &HttpMethod::Get);
+    let rights =
+        rights.description(Some(about)).response("200", answers::json("The rights.", derived::<Rights>()).build());
+    api.add("/_access", HttpMethod::Get, rights);
 }

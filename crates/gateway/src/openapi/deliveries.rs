@@ -8,6 +8,7 @@ use super::{Api, answers, parameters};
 use crate::webhook::Hook;
 use crate::webhook::deliveries::{self, DeliveryBody, DeliveryFilter, DeliverySent};
 use crate::webhook::receive::Received;
+use diorama_core::journal::DeliveryState;
 
 /// Adds the deliveries of one webhook. They require a token of the server, not the secret of the webhook.
 pub(super) fn add(api: &mut Api, hook: &Hook) {
@@ -15,7 +16,7 @@ pub(super) fn add(api: &mut Api, hook: &Hook) {
     let path = format!("/webhooks/{}/deliveries", hook.name);
     let list =
         api.operation(format!("list_{}", hook.name), WEBHOOKS, "List deliveries, newest first", &HttpMethod::Get);
-    let list = list.parameters(Some(DeliveryFilter::parameters()));
+    let list = list.parameters(Some(DeliveryFilter::parameters(DeliveryState::RECEIVED)));
     let response = answers::json("The deliveries, without their bodies.", array(named("Delivery")));
     let response = answers::header(response, "X-Total-Count", "Number of matching deliveries on all pages.", count());
     let response = answers::header(response, "Link", "URL of the next page, if there is one (RFC 8288).", text());

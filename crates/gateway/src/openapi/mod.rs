@@ -14,6 +14,7 @@ mod deliveries;
 pub(crate) mod document;
 mod fixed;
 mod frames;
+mod notices;
 mod parameters;
 mod resource;
 mod rows;
@@ -154,6 +155,7 @@ fn build(gateway: &GatewayState, catalog: &Catalog) -> OpenApi {
         rows::add(&mut api, &title, resource);
         resource::add(&mut api, &title, resource);
     }
+    notices::add(&mut api);
     for hook in &catalog.hooks {
         fixed::hook(&mut api, hook);
         deliveries::add(&mut api, hook);

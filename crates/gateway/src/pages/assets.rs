@@ -42,6 +42,7 @@ const FILES: &[(&str, &str, &str)] = files! {
     "field.js": SCRIPT,
     "grid.js": SCRIPT,
     "json.js": SCRIPT,
+    "notify.js": SCRIPT,
     "operations.js": SCRIPT,
     "overview.js": SCRIPT,
     "query.js": SCRIPT,
@@ -49,6 +50,7 @@ const FILES: &[(&str, &str, &str)] = files! {
     "resource.js": SCRIPT,
     "row.js": SCRIPT,
     "session.js": SCRIPT,
+    "sign-in.js": SCRIPT,
     "webhooks.js": SCRIPT,
     "written.js": SCRIPT,
 };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 
 use crate::access::{Grant, Principal, Verb};
 use crate::auth::request::known;
+use crate::http::client_certificate::ClientCertificate;
 use crate::http::extract::Prefix;
 use crate::http::problem::{ApiError, Code};
 use crate::http::route::Route;
@@ -41,12 +42,16 @@ pub(crate) async fn index(
     State(gateway): State<Arc<GatewayState>>,
     Prefix(prefix): Prefix,
     principal: Principal,
+    certificate: Option<Extension<ClientCertificate>>,
     headers: HeaderMap,
 ) -> Response {
     let wants_page = gateway.has_page(Route::Index) && negotiate::prefers_html(&headers);
     let mut response = match wants_page {
         true => {
-            let caller = caller(&gateway, &headers, principal);
+            let caller = match gateway.auth.is_required() {
+                true => known(&gateway, &headers, certificate.as_deref()),
+                false => Some(principal),
+            };
             match template(&gateway.explorer).await {
                 Ok(template) => page(render(&template, &gateway, &prefix, caller.as_ref()), caller.is_some()),
                 Err(error) => error.into_response(),
@@ -56,11 +61,6 @@ pub(crate) async fn index(
     };
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     response
-}
-
-/// Returns the caller of a page, which the pipeline does not authenticate; `None` if it is not known.
-fn caller(gateway: &GatewayState, headers: &HeaderMap, principal: Principal) -> Option<Principal> {
-    if gateway.auth.is_required() { known(gateway, headers) } else { Some(principal) }
 }
 
 /// Returns the resources with which the caller may do anything, and the permissions.
@@ -143,13 +143,14 @@ fn document(gateway: &GatewayState, prefix: &str, principal: &Principal) -> Inde
 pub(crate) async fn docs(
     State(gateway): State<Arc<GatewayState>>,
     Prefix(prefix): Prefix,
+    certificate: Option<Extension<ClientCertificate>>,
     headers: HeaderMap,
 ) -> Response {
-    let known = known(&gateway, &headers).is_some();
+    let known = known(&gateway, &headers, certificate.as_deref()).is_some();
     let prefix = escape(&prefix);
     let status = match known {
         true => "This page needs JavaScript.",
-        false => "A token is required: enter it in the explorer (Diorama, above), which keeps it for this tab.",
+        false => "A key or token is required: sign in to the explorer (Diorama, above), and come back.",
     };
     let text = fill(DOCS, |name| match name {
         "prefix" => Some(&prefix),
@@ -160,7 +161,7 @@ pub(crate) async fn docs(
     page(text, known)
 }
 
-/// Returns a page. It is a 401 unless the caller is `known`; its script then asks for a token, because a browser cannot.
+/// Returns a page. It is a 401 unless the caller is `known`; its script then asks for a key or token, because a browser cannot.
 fn page(text: String, known: bool) -> Response {
     let mut response = Response::new(Body::from(text));
     for (name, value) in [
@@ -183,7 +184,7 @@ fn render(template: &str, gateway: &GatewayState, prefix: &str, caller: Option<&
     let prefix = escape(prefix);
     let ready = gateway.dios.values().all(|resource| resource.dio.is_ready());
     let status = match (gateway.closing.is_cancelled(), ready) {
-        _ if caller.is_none() => "A token is required.",
+        _ if caller.is_none() => "A key or token is required.",
         (true, _) => "The server is stopping.",
         (false, true) => "Every resource is ready.",
         (false, false) => "Some resources are still being read.",

@@ -34,6 +34,19 @@ pub(crate) struct Explained {
     microseconds: u64,
     #[schema(inline)]
     indexes: Vec<IndexInUse>,
+    #[schema(inline)]
+    columns: Vec<ColumnInUse>,
+    /// Indexes that queries have asked for and that were not built; absent without any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(inline)]
+    not_built: Vec<MissingIndex>,
+}
+
+/// Index that was not built.
+#[derive(Serialize, ToSchema)]
+struct MissingIndex {
+    index: String,
+    because: String,
 }
 
 /// Index of the rows.
@@ -42,6 +55,13 @@ struct IndexInUse {
     index: String,
     bytes: usize,
     uses: u64,
+}
+
+/// Column that scans keep.
+#[derive(Serialize, ToSchema)]
+struct ColumnInUse {
+    column: String,
+    bytes: usize,
 }
 
 impl Explained {
@@ -86,6 +106,7 @@ pub(crate) async fn explain(
     let table = view.state().table();
     let index =
         |index: &Index| IndexInUse { index: index.spec().to_string(), bytes: index.bytes(), uses: index.uses() };
+    let refused = scope.dio.refused_indexes().into_iter();
     let mut response = response::json(&Explained {
         plan: plan.explain(table, query),
         rows: table.len(),
@@ -94,6 +115,8 @@ pub(crate) async fn explain(
         returned: selection.slots.len(),
         microseconds: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         indexes: table.indexes().iter().map(index).collect(),
+        columns: table.columns().kept().into_iter().map(|(column, bytes)| ColumnInUse { column, bytes }).collect(),
+        not_built: refused.map(|(index, because)| MissingIndex { index, because }).collect(),
     });
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)

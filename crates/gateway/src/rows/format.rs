@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::http::negotiate::Format;
-use diorama_core::record::{Body, CborValue, Record, Rows, decode_parts, value_to_json};
+use diorama_core::record::{Body, BodyRef, CborValue, Record, Rows, decode_parts, value_to_json};
 use diorama_core::table::RowRef;
 use diorama_core::vista::query::{JsonRow, Path, Projection, SelectItem};
 use diorama_core::vista::{Query, Result, Schema};
@@ -17,6 +17,12 @@ pub(crate) struct Bytes<'a> {
 
 impl<'a> From<&RowRef<'a>> for Bytes<'a> {
     fn from(row: &RowRef<'a>) -> Self {
+        Bytes { json: row.json(), cbor: row.cbor().map(|cbor| &cbor[..]) }
+    }
+}
+
+impl<'a> From<BodyRef<'a>> for Bytes<'a> {
+    fn from(row: BodyRef<'a>) -> Self {
         Bytes { json: row.json(), cbor: row.cbor().map(|cbor| &cbor[..]) }
     }
 }
@@ -257,7 +263,7 @@ mod tests {
             ];
             let record = names.iter().map(|name| name.to_string()).zip(values).collect();
             let id = Id::from(format!("row {at}"));
-            rows.push_body(Arc::clone(&id), Body::encode(&id, &record, schema.layout()));
+            rows.push_body(&id, &Body::encode(&id, &record, schema.layout()));
         }
         let writer = Writer::new(Format::Csv, &Query::default(), schema).unwrap();
         let file = writer.all(&rows);
@@ -309,7 +315,7 @@ mod tests {
             let declared = if declares { columns } else { Vec::new() };
             let (found, read) = imported(&file, declared, &names[0]);
             prop_assert_eq!(found.columns(), schema.columns(), "{}", std::string::String::from_utf8_lossy(&file));
-            let bodies = |rows: &Rows| rows.bodies().map(|(id, body)| (Arc::clone(id), body.clone())).collect::<Vec<_>>();
+            let bodies = |rows: &Rows| rows.bodies().map(|(id, body)| (id.to_string(), body.to_body())).collect::<Vec<_>>();
             prop_assert_eq!(bodies(&read), bodies(&rows));
         }
     }

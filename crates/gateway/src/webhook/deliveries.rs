@@ -118,10 +118,10 @@ pub(crate) fn id() -> ObjectBuilder {
 }
 
 pub(super) fn states() -> ObjectBuilder {
-    words(DeliveryState::ALL.map(DeliveryState::as_str))
+    words(DeliveryState::RECEIVED.map(DeliveryState::as_str))
 }
 
-/// Filter and page of the list of deliveries.
+/// Filter and page of a list of deliveries, received or sent.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
@@ -138,12 +138,16 @@ pub(crate) struct DeliveryFilter {
 }
 
 impl DeliveryFilter {
-    pub(crate) fn parameters() -> Vec<Parameter> {
-        let states = list_of(DeliveryState::ALL.map(DeliveryState::as_str));
+    /// Parameters of a list of deliveries in `states`.
+    pub(crate) fn parameters<const N: usize>(states: [DeliveryState; N]) -> Vec<Parameter> {
+        let states = list_of(states.map(DeliveryState::as_str));
         with_schemas(DeliveryFilter::into_params(|| None), [("state", states), ("after", id())])
     }
-
-    fn query(&self, hook: &Hook) -> Result<DeliveryQuery, ApiError> {
+    /// Returns the query for this page of received deliveries. `known` are the states that they can be in.
+    ///
+    /// # Errors
+    /// 400 that names the parameter.
+    pub(crate) fn query(&self, known: &[DeliveryState]) -> Result<DeliveryQuery, ApiError> {
         let limit = self.limit.unwrap_or(USUAL);
         if limit > MOST {
             let detail = format!("limit={limit} is more than the maximum of {MOST}");
@@ -151,20 +155,52 @@ impl DeliveryFilter {
         }
         let after = self.after.as_deref().filter(|after| !after.is_empty()).map(str::parse::<DeliveryId>).transpose();
         let wrong = |()| ApiError::new(Code::InvalidParameter, "after must be the id of a delivery, like dlv_0197..");
-        Ok(DeliveryQuery { hook: Some(hook.name.clone()), states: self.states()?, after: after.map_err(wrong)?, limit })
+        Ok(DeliveryQuery {
+            states: self.states(known)?,
+            after: after.map_err(wrong)?,
+            limit,
+            ..DeliveryQuery::default()
+        })
     }
 
-    fn states(&self) -> Result<Vec<DeliveryState>, ApiError> {
+    fn states(&self, known: &[DeliveryState]) -> Result<Vec<DeliveryState>, ApiError> {
         let words = self.state.as_deref().unwrap_or_default().split(',').filter(|word| !word.is_empty());
         let read = |word: &str| {
-            let known = DeliveryState::ALL.into_iter().find(|state| state.as_str() == word);
-            known.ok_or_else(|| {
-                let all: Vec<_> = DeliveryState::ALL.iter().map(|state| state.as_str()).collect();
+            known.iter().copied().find(|state| state.as_str() == word).ok_or_else(|| {
+                let all: Vec<_> = known.iter().map(|state| state.as_str()).collect();
                 let error = ApiError::new(Code::InvalidParameter, format!("state: {word:?} is not a valid state"));
                 error.hint(format!("use one of {}, or several with commas", all.join(", ")))
             })
         };
         words.map(read).collect()
+    }
+
+    /// Answers with the deliveries of `query`, and a link to the next page at `path`.
+    ///
+    /// # Errors
+    /// 503 if the journal cannot be read.
+    pub(crate) async fn answer<T: Serialize>(
+        &self,
+        dio: &Dio,
+        query: &DeliveryQuery,
+        path: &str,
+        body: impl Fn(&Delivery) -> T,
+    ) -> Result<Response, ApiError> {
+        // One delivery more than the page tells if there is a next page.
+        let more = DeliveryQuery { limit: query.limit.saturating_add(1), ..query.clone() };
+        let (mut found, total) = dio.deliveries(&more).await?;
+        let more = found.len() > query.limit;
+        found.truncate(query.limit);
+        let mut response = response::json(&found.iter().map(body).collect::<Vec<_>>());
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(TOTAL, HeaderValue::from(total));
+        if let Some(last) = found.last().filter(|_| more) {
+            let state = self.state.as_deref().map(|state| format!("state={}&", segment(state))).unwrap_or_default();
+            let next = format!("<{path}?{state}limit={}&after={}>; rel=\"next\"", query.limit, last.id);
+            headers.insert(header::LINK, response::text(next));
+        }
+        Ok(response)
     }
 }
 
@@ -178,26 +214,10 @@ pub(crate) async fn list(
     Prefix(prefix): Prefix,
 ) -> Result<Response, ApiError> {
     let hook = find_visible(&gateway, &principal, &name)?;
-    let narrowed = parameters(query)?;
-    let query = narrowed.query(hook)?;
+    let page = parameters(query)?;
+    let query = DeliveryQuery { hook: Some(hook.name.clone()), ..page.query(&DeliveryState::RECEIVED)? };
     let dio = &gateway.resource_of(hook)?.dio;
-    // One delivery more than the page tells if there is a next page.
-    let more = DeliveryQuery { limit: query.limit.saturating_add(1), ..query.clone() };
-    let (mut found, total) = dio.deliveries(&more).await?;
-    let more = found.len() > query.limit;
-    found.truncate(query.limit);
-    let mut response =
-        response::json(&found.iter().map(|delivery| DeliveryBody::of(delivery, &prefix)).collect::<Vec<_>>());
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(TOTAL, HeaderValue::from(total));
-    if let Some(last) = found.last().filter(|_| more) {
-        let state = narrowed.state.as_deref().map(|state| format!("state={}&", segment(state)));
-        let (path, limit) = (uri.path(), query.limit);
-        let next = format!("<{path}?{}limit={limit}&after={}>; rel=\"next\"", state.unwrap_or_default(), last.id);
-        headers.insert(header::LINK, response::text(next));
-    }
-    Ok(response)
+    page.answer(dio, &query, uri.path(), |delivery| DeliveryBody::of(delivery, &prefix)).await
 }
 
 /// Returns one delivery with its request.
@@ -278,7 +298,7 @@ async fn one(hook: &Hook, dio: &Dio, id: &str) -> Result<(Delivery, RawRequest),
             .hint(format!("GET /webhooks/{}/deliveries lists the stored deliveries", segment(&hook.name)))
     };
     let found = dio.delivery(id.parse().map_err(|()| unknown())?).await?;
-    found.filter(|(delivery, _)| *delivery.hook == *hook.name).ok_or_else(unknown)
+    found.filter(|(delivery, _)| delivery.outgoing.is_none() && *delivery.hook == *hook.name).ok_or_else(unknown)
 }
 
 /// Converts a delivery with its request to JSON. Links begin with `prefix`.

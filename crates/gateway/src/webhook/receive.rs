@@ -67,7 +67,7 @@ enum DeliveryOutcome {
     /// Reply to a handshake, which has no changes.
     Reply(Reply),
     /// Result of the delivery so far, and the reply that its sender requires instead of the result.
-    Delivery(Delivery, Option<Reply>),
+    Delivery(Box<Delivery>, Option<Reply>),
 }
 
 impl DeliveryOutcome {
@@ -169,7 +169,7 @@ async fn take(
         }
         Err(error) => park(hook, dio, delivery, raw, &error).await?,
     };
-    Ok(DeliveryOutcome::Delivery(delivery, shown))
+    Ok(DeliveryOutcome::Delivery(Box::new(delivery), shown))
 }
 
 /// Reads the body of a delivery after checking its head, and verifies the signature meanwhile.

@@ -308,6 +308,7 @@ pub(super) fn new_delivery(hook: &Hook) -> Delivery {
         received: now,
         updated: now,
         size: 0,
+        outgoing: None,
     }
 }
 

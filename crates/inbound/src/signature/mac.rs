@@ -89,7 +89,7 @@ impl Mac {
         self
     }
 
-    fn bytes(self) -> Vec<u8> {
+    pub(super) fn bytes(self) -> Vec<u8> {
         match self {
             Mac::Sha1(mac) => mac.finalize().into_bytes().to_vec(),
             Mac::Sha256(mac) => mac.finalize().into_bytes().to_vec(),

@@ -3,6 +3,7 @@
 mod inserts;
 mod pages;
 mod parsers;
+mod replay;
 mod rest;
 mod scripted;
 mod transport;

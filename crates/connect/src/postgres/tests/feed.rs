@@ -1,5 +1,7 @@
 //! Feeds: what happens on the server is what the Dio shows, in order, and once.
 
+mod contract;
+
 use std::collections::BTreeMap;
 
 use diorama_core::Dio;
@@ -9,8 +11,7 @@ use diorama_core::lens::Lens;
 use diorama_servers::CutProxy;
 
 use super::*;
-use crate::connector::{Feed as _, FollowMode, SourceRequest};
-use crate::feed::FeedFormat;
+use crate::connector::{Feed as _, FeedFormat, FollowMode, SourceRequest};
 use crate::postgres::PostgresTls;
 use crate::postgres::follow::PostgresFeed;
 
@@ -28,15 +29,15 @@ fn lens() -> Lens {
 }
 
 pub(super) async fn follow(url: &str, table: &str, mode: FollowMode) -> Followed {
-    follow_in(lens(), url, table, mode).await
-}
-
-pub(super) async fn follow_in(lens: Lens, url: &str, table: &str, mode: FollowMode) -> Followed {
-    let address = Address::parse(url, None, None).unwrap();
-    follow_at(lens, address, table, mode).await
+    follow_at(lens(), Address::parse(url, None, None).unwrap(), table, mode).await
 }
 
 async fn follow_at(lens: Lens, address: Address, table: &str, mode: FollowMode) -> Followed {
+    let dio = follow_with(&lens, address, table, mode).await;
+    Followed { dio, lens }
+}
+
+async fn follow_with(lens: &Lens, address: Address, table: &str, mode: FollowMode) -> Dio {
     let shared = Shared::new(address, PostgresRelation::Table(table.into()));
     let slot = crate::postgres::slot::name_of(table);
     let feed = PostgresFeed { shared: Arc::clone(&shared), mode, slot };
@@ -44,10 +45,10 @@ async fn follow_at(lens: Lens, address: Address, table: &str, mode: FollowMode) 
     let shell = Postgres::connect(Arc::clone(&shared), PostgresOptions::default()).await.unwrap();
     let dio = lens.dio(Vista::new(table, shell)).make().await.unwrap();
     feed.start(&dio, FeedFormat::Diorama).unwrap();
-    Followed { dio, lens }
+    dio
 }
 
-pub(super) async fn list(dio: Dio) -> Result<()> {
+async fn list(dio: Dio) -> Result<()> {
     let rows = dio.master().list_values().await?;
     dio.reconcile(rows).await.map(drop)
 }
@@ -137,69 +138,6 @@ async fn every_kind_of_change_arrives() {
     followed.close().await;
 }
 
-/// A change between the slot, the first list and the feed is told once.
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_or_repeated_while_a_feed_begins() {
-    let Some(fixture) = Fixture::new(TABLE) else { return };
-    let url = fixture.url();
-    let writing = std::thread::spawn({
-        let url = url.clone();
-        move || {
-            let mut sql = String::new();
-            for n in 1..=3_000 {
-                sql += &format!("UPDATE t SET n = {n} WHERE id = 1;\n");
-            }
-            psql(&url, &sql);
-        }
-    });
-    let followed = follow(&url, "t", FollowMode::Replication).await;
-    let mut events = followed.dio.subscribe_events();
-    let before = n_of(&followed.dio);
-    let mut last = before;
-    while last < 3_000 {
-        let event = tokio::time::timeout(PATIENCE, events.recv()).await.expect("the last change arrives").unwrap();
-        if let DioEvent::RecordChanged { .. } = event {
-            let now = n_of(&followed.dio);
-            assert!(now >= last, "{now} after {last}");
-            last = now;
-        }
-    }
-    writing.join().unwrap();
-    followed.equals(&fixture, "t").await;
-    followed.close().await;
-}
-
-fn n_of(dio: &Dio) -> i64 {
-    let row = dio.held_row("1").unwrap();
-    row["n"].as_integer().and_then(|n| i64::try_from(n).ok()).unwrap()
-}
-
-/// A write is confirmed when the feed has reported it, so that no older event of the feed hides it again.
-#[tokio::test(flavor = "multi_thread")]
-async fn own_writes_are_not_undone_by_late_events() {
-    let Some(fixture) = Fixture::new(TABLE) else { return };
-    let followed = follow(&fixture.url(), "t", FollowMode::Replication).await;
-    followed.connected().await;
-    let facade = followed.dio.vista();
-    let mut events = followed.dio.subscribe_events();
-    for n in 1_000..1_100 {
-        facade.patch_value("1", &record([("n", n.into())])).await.unwrap();
-    }
-    let mut last = 0;
-    let mut committed = 0;
-    while committed < 100 {
-        let event = tokio::time::timeout(PATIENCE, events.recv()).await.expect("all are confirmed").unwrap();
-        committed += i32::from(matches!(event, DioEvent::WriteCommitted { .. }));
-        let now = n_of(&followed.dio);
-        assert!(now >= last, "{now} after {last}");
-        assert_eq!(followed.dio.rows_in_doubt(), 0, "no row has to be read again");
-        last = now;
-    }
-    assert_eq!(n_of(&followed.dio), 1_099);
-    followed.equals(&fixture, "t").await;
-    followed.close().await;
-}
-
 /// A patch that merges into a JSON column reads the stored row first. The feed waits for its message in the log as well.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_merges_into_a_json_column_is_confirmed_by_the_feed() {
@@ -218,33 +156,6 @@ async fn a_write_that_merges_into_a_json_column_is_confirmed_by_the_feed() {
         }
     }
     followed.equals(&fixture, "t").await;
-    followed.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_feed_survives_cut_connections_and_a_killed_server() {
-    let Some(mut fixture) = Fixture::new(TABLE) else { return };
-    let proxy = CutProxy::start(fixture.server.port());
-    let url = fixture.url().replace(&format!(":{}/", fixture.server.port()), &format!(":{}/", proxy.port()));
-    let followed = follow(&url, "t", FollowMode::Replication).await;
-    followed.connected().await;
-    for round in 0..6 {
-        fixture.server.psql("UPDATE t SET n = n + 1; UPDATE t SET d = d + 1 WHERE id % 3 = 0");
-        match round {
-            2 => {
-                fixture.server.kill();
-                fixture.server.restart();
-            }
-            4 => proxy.cut_after(30_000),
-            _ => proxy.cut_all(),
-        }
-        fixture.server.psql("INSERT INTO t SELECT max(id) + 1, 0, 'a', 0 FROM t");
-        if round == 4 {
-            proxy.cut_after(None);
-            proxy.cut_all();
-        }
-        followed.equals(&fixture, "t").await;
-    }
     followed.close().await;
 }
 
@@ -403,37 +314,6 @@ async fn columns_that_change_need_no_restart() {
     assert!(told[0].starts_with("column \"n\": is now of type text"), "{told:?}");
     let row = followed.dio.held_row("300").unwrap();
     assert_eq!((&row["e"], row.get("large")), (&"new".into(), None));
-    followed.close().await;
-}
-
-/// A Lens with files in `folder`.
-fn lens_in(folder: &std::path::Path) -> Lens {
-    let lens = Lens::new().on_start(|dio| list(dio.clone())).on_refresh(|dio| list(dio.clone()));
-    lens.cache_at(folder.join("cache.redb")).build().unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restarted_feed_goes_on_where_it_stopped() {
-    let Some(fixture) = Fixture::new(TABLE) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let open = async || follow_in(lens_in(folder.path()), &fixture.url(), "t", FollowMode::Replication).await;
-    let followed = open().await;
-    followed.connected().await;
-    fixture.server.psql("UPDATE t SET n = n + 1");
-    followed.equals(&fixture, "t").await;
-    followed.close().await;
-
-    fixture.server.psql("UPDATE t SET n = n + 1 WHERE id < 50; DELETE FROM t WHERE id = 60");
-    let followed = open().await;
-    followed.equals(&fixture, "t").await;
-    followed.close().await;
-
-    // Without its slot the feed cannot know what it has missed.
-    fixture
-        .server
-        .psql("SELECT pg_drop_replication_slot('diorama_t'); UPDATE t SET n = 0; DELETE FROM t WHERE id = 61");
-    let followed = open().await;
-    followed.equals(&fixture, "t").await;
     followed.close().await;
 }
 

@@ -7,6 +7,7 @@ use crate::contract;
 use diorama_core::record::CborValue;
 use diorama_core::vista::{ColumnType, ErrorKind, Flag};
 
+mod cache;
 mod faults;
 mod feed;
 mod groups;
@@ -392,16 +393,4 @@ async fn errors_of_connecting_say_what_to_do_and_keep_the_password() {
     );
     let error = fixture.open("nope").await.unwrap_err().to_string();
     assert!(error.ends_with("has no table \"nope\": it has t"), "{error}");
-}
-
-/// Runs SQL as another program does, statement by statement.
-fn psql(url: &str, sql: &str) {
-    use std::io::Write as _;
-    let mut psql = std::process::Command::new("psql")
-        .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url])
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    psql.stdin.take().unwrap().write_all(sql.as_bytes()).unwrap();
-    assert!(psql.wait().unwrap().success());
 }

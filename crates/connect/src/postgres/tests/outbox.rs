@@ -1,11 +1,6 @@
 //! Triggers that write into an outbox: no change is lost while nobody reads it.
 
-use diorama_core::cache::RedbCache;
-use diorama_core::journal::RedbJournal;
-use diorama_core::lens::Lens;
-use diorama_servers::CutProxy;
-
-use super::feed::{Followed, follow, follow_in, list};
+use super::feed::{Followed, follow};
 use super::*;
 use crate::connector::{Feed as _, FollowMode, SourceRequest};
 use crate::postgres::follow::PostgresFeed;
@@ -47,32 +42,7 @@ impl Fixture {
     }
 }
 
-/// A Lens with files in `folder`, whose rows are listed once, and by the feed's refreshes.
-fn lens_listing_once(folder: &std::path::Path) -> Lens {
-    let once = |dio: &diorama_core::Dio| {
-        let dio = dio.clone();
-        async move { if dio.status().complete { Ok(()) } else { list(dio).await } }
-    };
-    let lens = Lens::new().on_start(once).on_refresh(|dio| list(dio.clone()));
-    let journal = RedbJournal::open(folder.join("journal.redb")).unwrap();
-    let lens = lens.cache_file(RedbCache::open(folder.join("cache.redb")).unwrap()).journal_source(Arc::new(journal));
-    lens.build().unwrap()
-}
-
 impl Followed {
-    fn refreshes(&self) -> u64 {
-        self.dio.counters().refreshed.count
-    }
-
-    /// Waits until no refresh is owed any more.
-    async fn refreshed_once(&self, fixture: &Fixture) {
-        self.until("the first refresh has ended", || self.refreshes() == 1).await;
-        for _ in 0..2 {
-            fixture.write("UPDATE t SET n = n + 1");
-            self.settled(fixture).await;
-        }
-    }
-
     async fn settled(&self, fixture: &Fixture) {
         self.equals(fixture, "t").await;
         self.until("the outbox is read", || fixture.waiting().parse::<u32>().unwrap() <= 1).await;
@@ -100,81 +70,6 @@ async fn changes_arrive_by_the_outbox() {
         fixture.write(change);
         followed.settled(&fixture).await;
     }
-    followed.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_change_is_lost_while_nobody_reads_the_outbox() {
-    let Some(mut fixture) = Fixture::with_outbox().await else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let open = async |fixture: &Fixture| {
-        follow_in(lens_listing_once(folder.path()), &fixture.reader(), "t", FollowMode::Notify).await
-    };
-    let followed = open(&fixture).await;
-    followed.refreshed_once(&fixture).await;
-    followed.close().await;
-    for round in 0..4 {
-        let change = |n: i32| {
-            let (changed, new) = (n % 50, 1_000 * (round + 1) + n);
-            format!("UPDATE t SET n = {n} WHERE id = {changed}; INSERT INTO t VALUES ({new}, 0);")
-        };
-        fixture.write(&(0..100).map(change).collect::<String>());
-        if round == 2 {
-            fixture.server.kill();
-            fixture.server.restart();
-        }
-        let followed = open(&fixture).await;
-        followed.settled(&fixture).await;
-        assert_eq!(followed.refreshes(), 0, "the rows are not listed again");
-        followed.close().await;
-    }
-    // Triggers that were away may have missed changes.
-    fixture
-        .server
-        .psql("DROP FUNCTION diorama_t() CASCADE; DROP FUNCTION diorama_t_both() CASCADE; UPDATE t SET n = -1");
-    fixture.make_triggers(true).await;
-    let followed = open(&fixture).await;
-    followed.settled(&fixture).await;
-    assert_eq!(followed.refreshes(), 1);
-    followed.close().await;
-    // So may an outbox that somebody has emptied.
-    fixture.write("UPDATE t SET n = -2");
-    fixture.server.psql("TRUNCATE diorama_t_outbox");
-    let followed = open(&fixture).await;
-    followed.settled(&fixture).await;
-    followed.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_change_is_lost_over_cuts_and_a_killed_server() {
-    let Some(mut fixture) = Fixture::with_outbox().await else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let proxy = CutProxy::start(fixture.server.port());
-    let url = fixture.reader().replace(&format!(":{}/", fixture.server.port()), &format!(":{}/", proxy.port()));
-    let followed = follow_in(lens_listing_once(folder.path()), &url, "t", FollowMode::Notify).await;
-    followed.refreshed_once(&fixture).await;
-    for round in 0..8 {
-        for n in 0..40 {
-            fixture.write(&format!(
-                "UPDATE t SET n = {n} WHERE id % 10 = {round}; DELETE FROM t WHERE id = {}",
-                n + round * 5
-            ));
-            match (round, n) {
-                (2 | 5, 20) => {
-                    fixture.server.kill();
-                    fixture.server.restart();
-                }
-                (_, 10) => proxy.cut_after(Some(2_000 + 3_000 * round as u64)),
-                (_, 30) => {
-                    proxy.cut_after(None);
-                    proxy.cut_all();
-                }
-                _ => {}
-            }
-        }
-        followed.settled(&fixture).await;
-    }
-    assert_eq!(followed.refreshes(), 1, "the rows are not listed again");
     followed.close().await;
 }
 

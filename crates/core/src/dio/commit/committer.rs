@@ -42,6 +42,7 @@ impl Committer {
             journal: Arc::clone(journal),
             submissions,
             waiting: VecDeque::new(),
+            due: None,
             dios: IndexMap::new(),
             broken: None,
             journal_failure,

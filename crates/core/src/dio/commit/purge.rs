@@ -205,12 +205,15 @@ impl Core {
         Ok(survey)
     }
 
-    /// Deliveries that name one of the rows, without those that are not applied yet. With `refuse`, such a delivery is an
-    /// error.
+    /// Deliveries that name one of the rows, without received ones that are not applied yet. With `refuse`, such a delivery is an
+    /// error. Those that are still to be sent are among them: what they say of a row is erased with it, and its removal is sent.
     async fn deliveries_of(&self, ids: &HashSet<Id>, refuse: bool) -> Result<Vec<DeliveryId>> {
-        let query = DeliveryQuery { limit: usize::MAX, ..DeliveryQuery::default() };
-        let (known, _) = self.journal.deliveries(&query).await?;
-        let known: Vec<_> = known.into_iter().filter(|delivery| delivery.dio == self.name).collect();
+        let mut known = Vec::new();
+        for outgoing in [false, true] {
+            let query = DeliveryQuery { limit: usize::MAX, outgoing, ..DeliveryQuery::default() };
+            known.extend(self.journal.deliveries(&query).await?.0);
+        }
+        known.retain(|delivery| delivery.dio == self.name);
         if known.is_empty() {
             return Ok(Vec::new());
         }

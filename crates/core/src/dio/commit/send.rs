@@ -10,7 +10,7 @@ use crate::dio::scope::scope_of;
 use crate::dio::submission::{CommitOutcome, Reply, Submission};
 use crate::journal::Claim;
 use crate::record::Id;
-use crate::state::{Command, Origin};
+use crate::state::{Answer, Command, OpId, Origin};
 use crate::vista::{Error, Result};
 
 impl Core {
@@ -20,6 +20,15 @@ impl Core {
             return Err(Error::Closed);
         }
         self.submit_and_wait(Submission::new(self, command)).await
+    }
+
+    /// Commits the answer of the master to an operation.
+    pub(crate) async fn settle(self: &Arc<Self>, op: OpId, mark: u64, answer: Answer) -> Result<CommitOutcome> {
+        if self.ended.is_cancelled() {
+            return Err(Error::Closed);
+        }
+        let is_patient = !self.is_awaited(op);
+        self.submit_and_wait(Submission::settlement(self, op, mark, answer, is_patient)).await
     }
 
     /// Sends a submission and waits for its outcome.

@@ -35,6 +35,8 @@ pub(super) struct Stage {
     pub(super) deliveries: Vec<StoredDelivery>,
     /// Newest mark of each feed.
     pub(super) marks: Vec<FeedMark>,
+    /// Newest mark of each notification.
+    pub(super) sent: Vec<Mark>,
     /// Entries for the journal.
     pub(super) entries: Vec<LogEntry>,
     pub(super) transitions: OpTransitions,
@@ -48,7 +50,7 @@ pub(super) struct Stage {
 pub(super) struct DecidedCommand {
     pub(super) submission: Submission,
     pub(super) result: Result<CommitOutcome>,
-    /// True if it has entries, claims, a delivery or a mark for the journal.
+    /// True if it has entries, claims, deliveries or a mark for the journal.
     pub(super) wrote: bool,
 }
 
@@ -65,6 +67,7 @@ impl Stage {
             claims: Vec::new(),
             deliveries: Vec::new(),
             marks: Vec::new(),
+            sent: Vec::new(),
             entries: Vec::new(),
             transitions: OpTransitions::default(),
             bulk: false,
@@ -159,12 +162,18 @@ impl Stage {
             // A write of identical values makes no operation that its key could refer to.
             let claims = if outcome == Outcome::Identical { &[] } else { &submission.claims[..] };
             let delivery = submission.keep.as_ref().map(|delivery| super::reconciled::concluded(delivery, &each));
-            wrote = some || !claims.is_empty() || delivery.is_some() || submission.mark.is_some();
+            let progress = submission.sending.as_ref();
+            wrote = some || !claims.is_empty() || delivery.is_some() || submission.mark.is_some() || progress.is_some();
             self.claims.extend_from_slice(claims);
             self.deliveries.extend(delivery);
             if let Some(mark) = &submission.mark {
                 self.marks.retain(|older| older.feed != mark.feed);
                 self.marks.push(mark.clone());
+            }
+            if let Some(progress) = progress {
+                self.deliveries.extend_from_slice(&progress.deliveries);
+                self.sent.retain(|older| older.key != progress.mark.key);
+                self.sent.push(progress.mark.clone());
             }
             CommitOutcome { outcome, each, seq: self.next.seq() }
         });
@@ -194,13 +203,15 @@ impl Stage {
 
     /// Returns true if the stage has anything for the journal.
     pub(super) fn appends(&self) -> bool {
-        let bare = self.claims.is_empty() && self.deliveries.is_empty() && self.marks.is_empty();
+        let bare =
+            self.claims.is_empty() && self.deliveries.is_empty() && self.marks.is_empty() && self.sent.is_empty();
         !self.entries.is_empty() || !bare
     }
 
-    /// Marks for the journal. They contain the rows in doubt after all commands of the stage.
+    /// Marks for the journal. Those of feeds contain the rows in doubt after all commands of the stage.
     pub(super) fn journal_marks(&self) -> Vec<Mark> {
-        self.marks.iter().map(|mark| mark.on(&self.core.name, &self.next)).collect()
+        let feeds = self.marks.iter().map(|mark| mark.on(&self.core.name, &self.next));
+        feeds.chain(self.sent.iter().cloned()).collect()
     }
 
     /// Builds the stage's part of the append.

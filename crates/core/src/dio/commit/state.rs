@@ -30,7 +30,7 @@ pub(crate) struct CommitState {
     /// Age and size of the entries that the journal holds.
     pub(super) retention: Mutex<Retention>,
     /// Lock that is held by the purge under way: purges finish in the order in which they began.
-    pub(super) purging: tokio::sync::Mutex<()>,
+    pub(in crate::dio) purging: tokio::sync::Mutex<()>,
 }
 
 impl CommitState {

@@ -34,6 +34,10 @@ pub(crate) struct Store {
     pub(crate) full: Notify,
     /// True once it has been logged that the file is behind.
     behind: AtomicBool,
+    /// True while the table may lack rows that are not in the backlog either, because [`Store::rewrite`] has failed on its way.
+    is_partial: AtomicBool,
+    /// True while the table lacks a change of the metadata, which the next flush stores.
+    owes_meta: AtomicBool,
 }
 
 /// Number of rows in one transaction of the cache.
@@ -54,14 +58,21 @@ impl Store {
             meta: tokio::sync::Mutex::new(meta),
             full: Notify::new(),
             behind: AtomicBool::default(),
+            is_partial: AtomicBool::default(),
+            owes_meta: AtomicBool::default(),
         }
+    }
+
+    /// Why the table is behind, if its storage tells.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.table.trouble()
     }
 
     /// Adds changes up to position `upto` to the backlog. Never waits.
     pub(crate) fn add(&self, changes: impl IntoIterator<Item = CacheChange>, upto: Seq) {
         let mut backlog = self.backlog.lock();
-        for change in changes {
-            backlog.add(change);
+        if self.table.keeps_rows() {
+            changes.into_iter().for_each(|change| backlog.add(change));
         }
         backlog.upto = backlog.upto.max(upto);
         if backlog.rows.len() >= CHUNK {
@@ -72,14 +83,19 @@ impl Store {
     /// Writes the backlog; returns the position that is on disk then.
     pub(crate) async fn flush(&self) -> Result<Seq, CacheError> {
         let mut meta = self.meta.lock().await;
+        if self.is_partial.load(Ordering::Relaxed) {
+            return Err(CacheError::corrupt("table", "it could not be filled again as a whole"));
+        }
         let taken = std::mem::take(&mut *self.backlog.lock());
-        if taken.rows.is_empty() && taken.versions.is_empty() && taken.upto <= meta.watermark {
+        let is_empty = taken.rows.is_empty() && taken.versions.is_empty() && taken.upto <= meta.watermark;
+        if is_empty && !self.owes_meta.load(Ordering::Relaxed) {
             return Ok(meta.watermark);
         }
         let next = CacheMeta { watermark: taken.upto.max(meta.watermark), ..meta.clone() };
         match self.table.commit(taken.batch(next.clone())).await {
             Ok(()) => {
                 *meta = next;
+                self.owes_meta.store(false, Ordering::Relaxed);
                 let mut backlog = self.backlog.lock();
                 backlog.upto = backlog.upto.max(meta.watermark);
                 Ok(meta.watermark)
@@ -116,15 +132,17 @@ impl Store {
         }
     }
 
-    /// Flushes, then stores changed metadata.
+    /// Flushes, then stores changed metadata. What cannot be stored now is stored by the next flush.
     pub(crate) async fn set_meta(&self, change: impl FnOnce(&mut CacheMeta)) -> Result<(), CacheError> {
-        self.flush().await?;
+        let flushed = self.flush().await;
         let mut meta = self.meta.lock().await;
-        let mut next = meta.clone();
-        change(&mut next);
-        self.table.commit(CacheBatch { meta: Some(next.clone()), ..CacheBatch::default() }).await?;
-        *meta = next;
-        Ok(())
+        change(&mut meta);
+        let stored = match flushed {
+            Ok(_) => self.table.commit(CacheBatch { meta: Some(meta.clone()), ..CacheBatch::default() }).await,
+            Err(error) => Err(error),
+        };
+        self.owes_meta.store(stored.is_err(), Ordering::Relaxed);
+        stored
     }
 
     /// Stores a whole table that is not published yet, in chunks, marked as incomplete.
@@ -136,7 +154,7 @@ impl Store {
         self.backlog.lock().rows.clear();
         self.table.clear().await?;
         let mut rows = table.iter_slots();
-        loop {
+        while self.table.keeps_rows() {
             let upserts: Vec<StoredRow> = rows
                 .by_ref()
                 .take(4 * CHUNK)
@@ -158,9 +176,13 @@ impl Store {
 
     /// Clears the table and stores every confirmed row again, marked as incomplete meanwhile.
     pub(crate) async fn rewrite(&self, state: impl Fn() -> Arc<State>) -> Result<(), CacheError> {
+        if !self.table.keeps_rows() {
+            return self.set_meta(|meta| meta.bulk = false).await;
+        }
         {
             let mut meta = self.meta.lock().await;
             meta.bulk = true;
+            self.is_partial.store(true, Ordering::Relaxed);
             self.table.clear().await?;
             self.table.commit(CacheBatch { meta: Some(meta.clone()), ..CacheBatch::default() }).await?;
             // Nothing is flushed meanwhile, and changes in the backlog are newer than this State.
@@ -176,6 +198,7 @@ impl Store {
                 backlog.versions.entry(id).or_insert(Some(versions));
             }
             backlog.upto = backlog.upto.max(state.seq());
+            self.is_partial.store(false, Ordering::Relaxed);
         }
         self.set_meta(|meta| meta.bulk = false).await
     }

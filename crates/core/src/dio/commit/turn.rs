@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::journal_failure::{JournalFailure, no_answer, storage};
 use super::stage::Stage;
+use crate::dio::clock::wait_until;
 use crate::dio::core::Core;
 use crate::dio::submission::{Submission, UnpublishedClaims};
 use crate::journal::{Journal, LogBatch};
@@ -24,6 +25,9 @@ const TURN_TIME: Duration = Duration::from_millis(4);
 const PROBE: Duration = Duration::from_secs(1);
 /// Maximum time for which a turn waits for more submissions.
 const GATHER: Duration = Duration::from_millis(5);
+/// Maximum time for which a patient submission waits for another one that it shares an append with. It is several times what an
+/// append takes, and little beside what a delivery takes.
+const PATIENCE: Duration = Duration::from_millis(2);
 
 /// State of the committer's task.
 pub(super) struct CommitLoop {
@@ -31,6 +35,8 @@ pub(super) struct CommitLoop {
     pub(super) submissions: mpsc::UnboundedReceiver<Submission>,
     /// Submissions for the next turn.
     pub(super) waiting: VecDeque<Submission>,
+    /// Time of the next turn if all of them are patient.
+    pub(super) due: Option<Instant>,
     /// Every Dio that has sent a submission.
     pub(super) dios: IndexMap<Arc<str>, Weak<Core>>,
     /// Error of the journal after a failure; it is opened again before the next append.
@@ -44,30 +50,42 @@ pub(super) struct CommitLoop {
 impl CommitLoop {
     /// Runs until every sender is dropped.
     pub(super) async fn run(mut self) {
-        while let Some(submission) = self.next().await {
-            self.waiting.push_front(submission);
+        while self.has_work().await {
             self.turn().await;
             self.forget_published();
             tokio::task::yield_now().await;
         }
     }
 
-    async fn next(&mut self) -> Option<Submission> {
+    /// Waits until a turn has something to do. Returns false once every sender is dropped and nothing waits.
+    async fn has_work(&mut self) -> bool {
         loop {
-            if let Some(submission) = self.waiting.pop_front() {
-                return Some(submission);
+            if self.waiting.iter().any(|waiting| !waiting.is_patient) {
+                return true;
             }
-            if self.journal_failure.now().is_none() {
-                return self.submissions.recv().await;
-            }
+            let due = match self.waiting.is_empty() {
+                true => None,
+                false => Some(*self.due.get_or_insert_with(|| Instant::now() + PATIENCE)),
+            };
+            let has_failed = self.journal_failure.now().is_some();
             tokio::select! {
-                submission = self.submissions.recv() => return submission,
-                () = tokio::time::sleep(PROBE) => {
+                submission = self.submissions.recv() => match submission {
+                    Some(submission) => self.waiting.push_back(submission),
+                    None => return !self.waiting.is_empty(),
+                },
+                () = wait_until(due) => return true,
+                () = tokio::time::sleep(PROBE), if has_failed => {
                     self.probe().await;
                     self.forget_published();
                 }
             }
         }
+    }
+
+    /// Returns true if every submission that waits is patient, and none has waited for long.
+    fn may_wait(&self) -> bool {
+        let is_early = self.due.is_none_or(|due| Instant::now() < due);
+        is_early && self.waiting.iter().all(|waiting| waiting.is_patient)
     }
 
     /// Takes the submissions that wait.
@@ -110,6 +128,10 @@ impl CommitLoop {
             self.broken = Some(error.to_string());
         }
         self.publish_first().await;
+        if self.may_wait() {
+            return;
+        }
+        self.due = None;
         let stages = self.stage();
         let batches: Vec<LogBatch> = stages.iter().filter(|stage| stage.appends()).map(Stage::batch).collect();
         if batches.is_empty() {

@@ -62,7 +62,7 @@ async fn read(core: &Arc<Core>, op: &Op, id: &Id, layout: &Layout) -> Result<Opt
     let encode = |row: Record| Body::encode(id, &row, layout);
     match (&core.callbacks.on_write, &core.settings.route) {
         (None, _) if core.vista.shell().reads_one() => Ok(core.read_one(id).await?.map(encode)),
-        (Some(_), Some(route)) => {
+        (Some(_), Some(route)) if route.shell().reads_one() => {
             let (shell, key) = (Arc::clone(route.shell()), id.to_string());
             let row = core.ask_driver(async move { shell.get(&key).await }).await?;
             // The destination has only rows that were written before; the others are read from the source's list.

@@ -19,7 +19,7 @@ use crate::dio::scope;
 use crate::dio::scope::{Kind, Scope};
 use crate::dio::settings::{OnUnknown, WriteRoute};
 use crate::record::{Body, Id, Record, merge_patch};
-use crate::state::{Answer, Command, Effect, Op, OpError, OpId};
+use crate::state::{Answer, Effect, Op, OpError, OpId};
 use crate::vista::{Error, ErrorKind, Result, WriteKind, Written};
 
 /// Returns true if an operation is older than `retry.max_age`, so that its next failure parks it.
@@ -173,7 +173,7 @@ fn log_failure(core: &Core, op: OpId, answer: &Answer) {
 async fn settle(core: &Arc<Core>, guard: &Guard, op: OpId, answer: Answer) {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     loop {
-        let settled = core.commit(Command::Settle { op, mark: guard.mark, answer: answer.clone() }).await;
+        let settled = core.settle(op, guard.mark, answer.clone()).await;
         match settled {
             Ok(_) => {
                 log_failure(core, op, &answer);

@@ -1,6 +1,7 @@
 //! [`Operation`]: the state of a write, and the actions on parked ones.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
@@ -244,6 +245,7 @@ impl Core {
     pub(crate) async fn settled(self: &Arc<Self>, op: OpId, patience: Duration) -> Option<Operation> {
         let mut published = self.published.subscribe();
         let deadline = tokio::time::Instant::now() + patience;
+        let _awaited = Awaited::new(&self.deliver.awaited);
         loop {
             published.borrow_and_update();
             let operation = self.operation(op)?;
@@ -255,5 +257,21 @@ impl Core {
                 () = tokio::time::sleep_until(deadline) => return self.operation(op),
             }
         }
+    }
+}
+
+/// Count of those who wait for an operation to be settled, while one of them does.
+struct Awaited<'a>(&'a AtomicUsize);
+
+impl<'a> Awaited<'a> {
+    fn new(count: &'a AtomicUsize) -> Awaited<'a> {
+        count.fetch_add(1, Ordering::Relaxed);
+        Awaited(count)
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

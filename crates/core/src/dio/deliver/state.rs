@@ -1,6 +1,7 @@
 //! Shared state of deliveries: attempts and circuit breakers.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use parking_lot::Mutex;
 
@@ -16,6 +17,8 @@ pub(crate) struct DeliverState {
     pub(in crate::dio) source: Arc<Upstream>,
     /// Circuit breaker of the delivery route: the source's, unless there is an `on_write`.
     pub(in crate::dio) route_breaker: Arc<Upstream>,
+    /// Number of callers that wait for an operation to be settled.
+    pub(in crate::dio) awaited: AtomicUsize,
 }
 
 impl DeliverState {
@@ -24,6 +27,6 @@ impl DeliverState {
         let source = Arc::new(Upstream::new("source", limits));
         let route_breaker =
             if has_route { Arc::new(Upstream::new("write route", limits)) } else { Arc::clone(&source) };
-        DeliverState { attempts: Mutex::default(), source, route_breaker }
+        DeliverState { attempts: Mutex::default(), source, route_breaker, awaited: AtomicUsize::new(0) }
     }
 }

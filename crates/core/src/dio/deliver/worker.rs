@@ -17,9 +17,11 @@ use super::breaker::CallPermit;
 use super::call_order::{CallTurn, LastCall};
 use super::delivery::{deliver, deliver_batch, give_up, is_old};
 use super::schedule::Schedule;
+use crate::dio::clock::wait_until;
 use crate::dio::core::Core;
 use crate::dio::handle::Handle;
 use crate::journal::Seq;
+use crate::record::Id;
 use crate::state::{Op, OpId, OpState, State};
 use crate::vista::Error;
 
@@ -55,13 +57,6 @@ pub(crate) async fn run(core: Arc<Core>, handle: Weak<Handle>) {
                 return;
             }
         }
-    }
-}
-
-async fn wait_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -385,6 +380,16 @@ impl ActiveDeliveries {
 }
 
 impl Core {
+    /// Returns true if a caller or another operation waits until `op` is settled.
+    pub(in crate::dio) fn is_awaited(&self, op: OpId) -> bool {
+        let state = self.state();
+        let is_alone = |row: &Id| state.fold(row).is_none_or(|fold| fold.ops.len() <= 1);
+        let shares_row = state.op(op).is_some_and(|op| !op.targets.iter().all(is_alone));
+        // So many deliveries need not wait for each other.
+        let together = if self.batches() { OVERLAP } else { 1 };
+        self.deliver.awaited.load(Ordering::Relaxed) > 0 || shares_row || state.backlog().0 > together
+    }
+
     /// Returns true if the master takes several writes in one transaction, and guarantees by their ids that each takes
     /// effect once.
     pub(super) fn batches(&self) -> bool {

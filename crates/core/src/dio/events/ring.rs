@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -161,6 +161,24 @@ pub struct Ring {
     items: RwLock<Items>,
     head: watch::Sender<u64>,
     erased: AtomicU64,
+    observers: RwLock<Vec<Weak<dyn RingObserver>>>,
+}
+
+/// Follower of a ring that is called by the thread that adds events.
+pub trait RingObserver: std::fmt::Debug + Send + Sync {
+    /// Reads on: events were added, or the ring was closed. Calls may overlap. Writers wait for its return.
+    fn advance(&self);
+}
+
+/// Place between two events of a ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingPlace {
+    /// Cursor of the event after it.
+    pub number: u64,
+    /// Position of the last event of the log before it.
+    pub seq: Seq,
+    /// [`Ring::weight`] of the events before it.
+    pub weight: u64,
 }
 
 /// An event in the ring.
@@ -214,6 +232,7 @@ impl Ring {
             items: RwLock::new(items),
             head: watch::Sender::new(0),
             erased: AtomicU64::new(0),
+            observers: RwLock::default(),
         }
     }
 
@@ -235,6 +254,19 @@ impl Ring {
         let head = items.first + items.queue.len() as u64;
         drop(items);
         self.head.send_replace(head);
+        self.call_observers();
+    }
+
+    /// Adds an observer, which is called until it is dropped.
+    pub fn observe(&self, observer: Weak<dyn RingObserver>) {
+        let mut observers = self.observers.write();
+        observers.retain(|known| known.strong_count() > 0);
+        observers.push(observer);
+    }
+
+    fn call_observers(&self) {
+        let observers = self.observers.read();
+        observers.iter().filter_map(Weak::upgrade).for_each(|observer| observer.advance());
     }
 
     /// Adds an event that is not in the log.
@@ -273,6 +305,7 @@ impl Ring {
     pub(crate) fn close(&self) {
         self.items.write().closed = true;
         self.head.send_modify(|_| {});
+        self.call_observers();
     }
 
     /// Reads at cursor `at`.
@@ -286,6 +319,23 @@ impl Ring {
             None if items.closed => CursorRead::Closed,
             None => CursorRead::End,
         }
+    }
+
+    /// Reads up to `most` events from cursor `at` on, each with the weight of the events before it. Empty if [`Ring::at`] yields no
+    /// event there.
+    pub fn read(&self, at: u64, most: usize) -> Vec<(Arc<RingItem>, u64)> {
+        let items = self.items.read();
+        let Some(skip) = at.checked_sub(items.first).and_then(|skip| usize::try_from(skip).ok()) else {
+            return Vec::new();
+        };
+        items.queue.iter().skip(skip).take(most).map(|kept| (Arc::clone(&kept.item), kept.before)).collect()
+    }
+
+    /// Place after the newest event.
+    pub fn tail(&self) -> RingPlace {
+        let items = self.items.read();
+        let seq = items.queue.iter().rev().find_map(|kept| kept.item.seq).unwrap_or(items.floor);
+        RingPlace { number: items.first + items.queue.len() as u64, seq, weight: items.weight }
     }
 
     /// Cursor after the newest event.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::coverage::Coverage;
 use crate::dio::core::Core;
-use crate::plan::{Plan, Selection};
 use crate::record::Record;
 use crate::state::State;
 use crate::vista::query::{Aggregation, JsonRow, Meter};
@@ -51,15 +50,22 @@ impl Core {
         // A count alone needs no rows.
         let limit = aggregation.is_count().then_some(0);
         let rows = Query { filter: query.filter.clone(), search: query.search.clone(), limit, ..Query::default() };
-        let (aggregation, snapshot) = (Arc::clone(aggregation), Arc::clone(&state));
-        let page = move |selection: Selection, _: Plan, meter: &Meter| {
+        let plan = self.plan(&state, &rows, schema)?;
+        let weight = Core::weight(&rows, &plan);
+        let (aggregation, schema) = (Arc::clone(aggregation), Arc::clone(schema));
+        let work = move |meter: &Meter| {
             if aggregation.is_count() {
-                return page(&mut std::iter::once(Ok(aggregation.of_count(selection.total))), meter);
+                let total = plan.run(state.table(), &rows, &schema, meter)?.total;
+                return page(&mut std::iter::once(Ok(aggregation.of_count(total))), meter);
             }
-            let rows = selection.slots.iter().filter_map(|slot| snapshot.table().at(*slot));
+            if let Some(mut groups) = plan.groups(&aggregation, (state.table(), meter), &rows, &schema)? {
+                return page(&mut groups, meter);
+            }
+            let selection = plan.run(state.table(), &rows, &schema, meter)?;
+            let rows = selection.slots.iter().filter_map(|slot| state.table().at(*slot));
             let rows = rows.map(|row| JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])));
             page(&mut aggregation.fold_within(rows, meter)?, meter)
         };
-        self.select_then(&state, &rows, schema, meter, page).await
+        self.work(weight, meter, work).await
     }
 }

@@ -10,7 +10,7 @@ use crate::dio::core::Core;
 use crate::dio::handle::Handle;
 use crate::dio::tasks::HEAVY;
 use crate::plan::{Page, Plan, PreparedQuery, Selection, plan};
-use crate::record::{Id, Record, Rows};
+use crate::record::{Record, Rows};
 use crate::state::State;
 use crate::table::Slot;
 use crate::vista::query::{Cursor, Meter};
@@ -42,7 +42,10 @@ pub(crate) fn capabilities(core: &Core) -> Capabilities {
     caps.can_insert = routed || master.can_insert;
     caps.can_update = routed || master.can_update;
     caps.can_delete = routed || master.can_delete;
-    caps.can_delete_all = routed || master.can_delete_all;
+    caps.can_delete_all = match &core.settings.route {
+        Some(route) if routed => route.capabilities().can_delete_all,
+        _ => routed || master.can_delete_all,
+    };
     caps
 }
 
@@ -75,27 +78,27 @@ impl Core {
         schema: &Arc<Schema>,
         meter: &Arc<Meter>,
     ) -> Result<(Selection, Plan)> {
-        self.select_then(state, query, schema, meter, |selection, plan, _| Ok((selection, plan))).await
+        let plan = self.plan(state, query, schema)?;
+        let weight = Core::weight(query, &plan);
+        let (state, query, schema) = (Arc::clone(state), query.clone(), Arc::clone(schema));
+        let work = move |meter: &Meter| Ok((plan.run(state.table(), &query, &schema, meter)?, plan));
+        self.work(weight, meter, work).await
     }
 
-    /// Runs `then` on the result of [`Core::select_slots`], as one piece of work.
+    /// Plans `query`, and notes the indexes that it uses and lacks.
     ///
     /// # Errors
-    /// As [`Core::select_slots`], and errors of `then`.
-    pub(crate) async fn select_then<T: Send + 'static>(
-        &self,
-        state: &Arc<State>,
-        query: &Query,
-        schema: &Arc<Schema>,
-        meter: &Arc<Meter>,
-        then: impl FnOnce(Selection, Plan, &Meter) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    /// As [`plan`].
+    pub(super) fn plan(&self, state: &State, query: &Query, schema: &Schema) -> Result<Plan> {
+        state.table().columns().set_limit(self.settings.column_memory);
         let plan = plan(state.table(), query, schema)?;
         self.note_plan(state, &plan);
-        let (state, query, schema) = (Arc::clone(state), query.clone(), Arc::clone(schema));
-        let weight = if query.filter.has_patterns() { HEAVY } else { plan.cost() };
-        let work = move |meter: &Meter| then(plan.run(state.table(), &query, &schema, meter)?, plan, meter);
-        self.work(weight, meter, work).await
+        Ok(plan)
+    }
+
+    /// Number of rows that a query counts as.
+    pub(super) fn weight(query: &Query, plan: &Plan) -> usize {
+        if query.filter.has_patterns() { HEAVY } else { plan.cost() }
     }
 
     /// [`Core::select_slots`] for a prepared query that runs repeatedly.
@@ -110,6 +113,7 @@ impl Core {
         schema: &Arc<Schema>,
         meter: &Arc<Meter>,
     ) -> Result<Selection> {
+        state.table().columns().set_limit(self.settings.column_memory);
         let cached_plan = query.cached_plan(state, page, schema)?;
         self.note_plan(state, cached_plan.plan());
         if cached_plan.plan().cost() < HEAVY && !query.has_patterns() {
@@ -173,7 +177,7 @@ impl Core {
 fn encode(state: &State, slots: &[Slot], schema: &Schema) -> Rows {
     let mut rows = Rows::with_layout(Arc::clone(schema.layout()));
     for row in slots.iter().filter_map(|slot| state.table().at(*slot)) {
-        rows.push_body(Id::from(row.id()), row.body());
+        rows.push_body(row.id(), row.encoded());
     }
     rows
 }

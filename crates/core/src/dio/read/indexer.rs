@@ -5,6 +5,7 @@
 //! recently used are dropped first, those of the settings never.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::dio::clock::now;
 use crate::dio::core::Core;
@@ -29,11 +30,18 @@ pub(crate) async fn run(core: Arc<Core>) {
             }
         };
         let built = core.build_index(&spec, false).await;
-        match &built {
-            Ok(()) => tracing::debug!(dio = %core.name, index = %spec, "an index was built"),
-            Err(error) => tracing::debug!(dio = %core.name, index = %spec, %error, "an index was not built"),
+        match built {
+            Ok(()) => {
+                core.indexer.done(None);
+                tracing::debug!(dio = %core.name, index = %spec, "an index was built");
+            }
+            Err(error) => {
+                let is_new = core.indexer.done(Some(error.to_string()));
+                if is_new && !core.tasks.closing().is_cancelled() {
+                    tracing::warn!(dio = %core.name, index = %spec, %error, "an index was not built: queries that ask for it look at all rows");
+                }
+            }
         }
-        core.indexer.done(built.is_err(), core.settings.index_rest);
         if core.tasks.closing().is_cancelled() {
             return;
         }
@@ -64,6 +72,35 @@ impl Core {
         Ok(())
     }
 
+    /// Builds the indexes that queries had built before the last stop. The Dio is not ready until then; queries are answered.
+    pub(crate) fn build_remembered(self: &Arc<Self>, names: &[String]) {
+        let schema = self.vista.schema();
+        // A column may be gone, and some orders have no text.
+        let specs: Vec<Spec> = names.iter().filter_map(|name| Spec::parse(name, &schema).ok()).collect();
+        if specs.is_empty() || self.state().table().is_empty() {
+            return;
+        }
+        specs.iter().for_each(|spec| self.indexer.request(spec, self.settings.index_rest));
+        self.indexer.restoring.store(true, Ordering::Release);
+        let core = Arc::clone(self);
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = core.indexer.all_built() => core.indexer.restoring.store(false, Ordering::Release),
+                () = core.tasks.closing().cancelled() => {}
+            }
+        });
+    }
+
+    /// Notes in the cache which indexes the next start builds.
+    async fn remember_indexes(self: &Arc<Self>) {
+        let state = self.state();
+        let names: Vec<String> = self.droppable(&state).map(|index| index.spec().to_string()).collect();
+        drop(state);
+        if let Err(error) = self.store.set_meta(|meta| meta.indexes = names).await {
+            tracing::debug!(dio = %self.name, %error, "the names of the indexes could not be stored");
+        }
+    }
+
     /// Builds an index and attaches it, in place of one that the table has outgrown. Indexes of the settings
     /// (`configured`) are built without regard to the bounds.
     async fn build_index(self: &Arc<Self>, spec: &Spec, configured: bool) -> Result<()> {
@@ -83,7 +120,11 @@ impl Core {
                 return Err(Error::permanent(format!("the index would take {size} bytes, more than index_memory")));
             }
             if self.commit(Command::Attach(Arc::new(built))).await?.outcome != Outcome::Unchanged {
-                return self.shrink(configured).await;
+                self.shrink(configured).await?;
+                if !configured {
+                    self.remember_indexes().await;
+                }
+                return Ok(());
             }
         }
         Err(Error::permanent("the table changes faster than an index of it can be built"))
@@ -159,10 +200,13 @@ impl Core {
 }
 
 impl Dio {
+    /// Indexes that queries have asked for and that were not built, with the reasons.
+    pub fn refused_indexes(&self) -> Vec<(String, String)> {
+        self.0.core.indexer.refused()
+    }
+
     /// Waits until every requested index is built or refused.
     pub async fn indexes_built(&self) {
-        let mut pending = self.0.core.indexer.pending.subscribe();
-        // The sender lives as long as the Dio.
-        let _ = pending.wait_for(|pending| *pending == 0).await;
+        self.0.core.indexer.all_built().await;
     }
 }

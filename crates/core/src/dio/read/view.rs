@@ -191,7 +191,7 @@ impl Core {
         for id in listed.ids() {
             // A pending write may have removed the row, or changed it so that it no longer matches.
             if let Some(row) = state.get(id).filter(|row| prepared.matches(&JsonRow::from(&row.body()))) {
-                rows.push_body(Id::from(id), row.body());
+                rows.push_body(id, row.encoded());
             }
         }
         Ok(rows)
@@ -220,7 +220,7 @@ impl Core {
     }
 
     async fn keep(self: &Arc<Self>, rows: Rows, guard: Guard, publish: bool) -> Result<Vec<Id>> {
-        let ids = rows.bodies().map(|(id, _)| Arc::clone(id)).collect();
+        let ids = rows.ids().map(Id::from).collect();
         let stamp = Stamp { mark: guard.mark, complete: false, _guard: Arc::new(guard) };
         self.apply_list(rows.stamped(stamp), publish, false).await?;
         Ok(ids)

@@ -42,6 +42,8 @@ pub(crate) struct ListOutcome {
     pub(crate) outcome: Outcome,
     /// True if it became the first copy as a whole, without row events.
     pub(crate) seeded: bool,
+    /// The list.
+    pub(crate) rows: Arc<Rows>,
 }
 
 impl Core {
@@ -87,10 +89,9 @@ impl Core {
             publish,
             allow_shrink: allow_shrink || self.settings.allow_shrink,
         };
-        let rows = Arc::new(rows);
         let _announcement = Announcement::of(self);
-        let applied = self.apply_rows(&rows, &list).await?;
-        self.keep_list(&rows, complete);
+        let applied = self.apply_rows(rows, &list).await?;
+        self.keep_list(&applied.rows, complete);
         if complete && (removes || applied.seeded) {
             self.mark_complete().await;
         }
@@ -101,20 +102,22 @@ impl Core {
     }
 
     /// Commits the differences between a list and the State.
-    pub(crate) async fn apply_rows(self: &Arc<Self>, rows: &Arc<Rows>, list: &Listing) -> Result<ListOutcome> {
+    pub(crate) async fn apply_rows(self: &Arc<Self>, mut rows: Rows, list: &Listing) -> Result<ListOutcome> {
         if list.removes {
             self.check_shrink(rows.len(), confirmed_at(&self.state(), list.mark), list.allow_shrink)?;
         }
         let state = self.state();
         let first = list.whole && state.table().is_empty() && state.folds().next().is_none();
-        if first && self.seed(rows, list.mark, self.notice_of_silent(list.publish)).await? {
+        drop(state);
+        if first && self.seed(&mut rows, list.mark, self.notice_of_silent(list.publish)).await? {
             let outcome = Outcome::Applied { inserted: rows.len() as u64, changed: 0, removed: 0 };
             if let Some(scope) = scope_of(&self.name) {
                 scope.covered.lock().outcome.add(&outcome);
             }
-            return Ok(ListOutcome { outcome, seeded: true });
+            return Ok(ListOutcome { outcome, seeded: true, rows: Arc::new(rows) });
         }
-        let (state, core, listed, whole) = (self.state(), Arc::clone(self), Arc::clone(rows), list.whole);
+        let rows = Arc::new(rows);
+        let (state, core, listed, whole) = (self.state(), Arc::clone(self), Arc::clone(&rows), list.whole);
         let mut items = self
             .heavy(rows.len(), move || {
                 let items = diff(&state, &listed, whole);
@@ -127,7 +130,7 @@ impl Core {
         }
         let notice = if list.publish { Notice::RowEvents } else { self.notice_of_silent(false) };
         let outcome = self.apply_items(items, list.mark, notice).await?;
-        Ok(ListOutcome { outcome, seeded: false })
+        Ok(ListOutcome { outcome, seeded: false, rows })
     }
 
     /// Returns true if all rows of a list could be decoded.
@@ -214,8 +217,7 @@ impl Core {
     /// Commits rows that the program made, as statements.
     async fn state_rows(self: &Arc<Self>, rows: &Rows) -> Result<Outcome> {
         let mut outcome = Outcome::Unchanged;
-        let rows: Vec<(Id, Option<Body>)> =
-            rows.bodies().map(|(id, body)| (Arc::clone(id), Some(body.clone()))).collect();
+        let rows: Vec<(Id, Option<Body>)> = rows.to_bodies().map(|(id, body)| (id, Some(body))).collect();
         if let Some(scope) = scope_of(&self.name) {
             scope.covered.lock().silent |= !rows.is_empty();
         }

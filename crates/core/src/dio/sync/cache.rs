@@ -42,7 +42,7 @@ impl DioCache {
             .heavy(rows, move || {
                 let mut rows = Rows::with_layout(Arc::clone(state.rules().schema.layout()));
                 for row in state.table().natural(0) {
-                    rows.push_body(Id::from(row.id()), row.body());
+                    rows.push_body(row.id(), row.encoded());
                 }
                 rows
             })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::ingest::Inbound;
 use crate::dio::core::Core;
-use crate::record::{Body, Record, Rows};
+use crate::record::{Body, BodyRef, Record, Rows};
 use crate::state::ReadRow;
 use crate::vista::check::Checked;
 use crate::vista::query::JsonRow;
@@ -91,17 +91,19 @@ pub(crate) fn check_key(id: &str) -> Result<()> {
 impl Core {
     /// [`Mismatches::check`] of one row of the source.
     pub(crate) fn note_mismatches(&self, id: &str, row: Option<&Body>) {
-        self.sync.mismatches.check(&self.name, row.map(|row| (id, row)));
+        self.sync.mismatches.check(&self.name, row.map(|row| (id, row.into())));
     }
 
     /// [`Mismatches::check`] of the rows of a list.
     pub(crate) fn note_list_mismatches(&self, rows: &Rows) {
-        self.sync.mismatches.check(&self.name, rows.bodies().map(|(id, body)| (&**id, body)));
+        self.sync.mismatches.check(&self.name, rows.bodies());
     }
 
     /// [`Mismatches::check`] of the rows of a read that differ from the known rows.
     pub(crate) fn note_read_mismatches(&self, items: &[ReadRow]) {
-        self.sync.mismatches.check(&self.name, items.iter().filter_map(|item| Some((&*item.id, item.row.as_ref()?))));
+        self.sync
+            .mismatches
+            .check(&self.name, items.iter().filter_map(|item| Some((&*item.id, item.row.as_ref()?.into()))));
     }
 
     /// Converts the values of a list that the program made. Values that cannot be converted are kept and counted.
@@ -118,7 +120,7 @@ impl Core {
 
 fn convert_all(rows: Rows, schema: &Schema, kinds: &Kinds) -> Rows {
     let check = RowCheck::new(schema, Shape::Whole);
-    let converted = |id: &str, body: &Body| {
+    let converted = |id: &str, body: BodyRef<'_>| {
         let mut differs = false;
         kinds.differences(JsonRow::from(body), |_| differs = true);
         let record = if differs { body.decode().ok()? } else { return None };

@@ -19,6 +19,7 @@ pub struct FeedMeter {
     last_message: Mutex<Option<Instant>>,
     lag: Mutex<Option<FeedLag>>,
     error: Mutex<Option<String>>,
+    warnings: Mutex<Vec<String>>,
     /// True if it began where it had stopped; `None` before the first connection.
     resumed: watch::Sender<Option<bool>>,
 }
@@ -28,8 +29,10 @@ pub struct FeedMeter {
 pub struct FeedLag {
     /// Time between the last change at the sender and its arrival in the log of the Dio; zero if there is nothing to wait for.
     pub time: Duration,
-    /// Size of what the sender has and the Dio has not, in bytes.
-    pub bytes: u64,
+    /// Size of what the sender has and the Dio has not, in bytes; `None` if the sender does not tell.
+    pub bytes: Option<u64>,
+    /// Number of messages that the sender has and the Dio has not; `None` if the sender does not tell.
+    pub messages: Option<u64>,
 }
 
 /// Status of a feed.
@@ -52,6 +55,8 @@ pub struct FeedStatus {
     pub lag: Option<FeedLag>,
     /// Last error, if it is not connected.
     pub error: Option<String>,
+    /// Warnings about its sender for people, for example that it may lose messages.
+    pub warnings: Vec<String>,
 }
 
 impl FeedMeter {
@@ -66,6 +71,7 @@ impl FeedMeter {
             last_message: Mutex::new(None),
             lag: Mutex::new(None),
             error: Mutex::new(None),
+            warnings: Mutex::default(),
             resumed: watch::Sender::new(None),
         })
     }
@@ -107,6 +113,14 @@ impl FeedMeter {
         *self.lag.lock() = Some(lag);
     }
 
+    /// Replaces the warnings about the sender. Returns those of `warnings` that are new.
+    pub fn set_warnings(&self, warnings: Vec<String>) -> Vec<String> {
+        let mut known = self.warnings.lock();
+        let new = warnings.iter().filter(|warning| !known.contains(warning)).cloned().collect();
+        *known = warnings;
+        new
+    }
+
     /// Counts a message, or a row of one, that could not be decoded.
     pub fn undecodable(&self) {
         self.undecodable.fetch_add(1, Ordering::Relaxed);
@@ -122,6 +136,7 @@ impl FeedMeter {
             lag: *self.lag.lock(),
             last_message: self.last_message.lock().map(|at| at.elapsed()),
             error: self.error.lock().clone(),
+            warnings: self.warnings.lock().clone(),
         }
     }
 }

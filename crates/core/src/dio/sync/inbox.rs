@@ -31,6 +31,10 @@ const CHUNK: usize = 512;
 /// Number of attempts to apply a delivery while concurrent ones take its ids.
 const ROUNDS: usize = 8;
 
+/// Time for which the id of a feed's message is remembered, in milliseconds. Feeds are frequent, and repeat what was under way when a
+/// connection was lost.
+const FEED_CLAIM: u64 = 3_600_000;
+
 /// Delivery to apply, with its decoded changes.
 #[derive(Clone, Debug)]
 pub struct DeliveryBatch {
@@ -140,10 +144,21 @@ impl Core {
         let (mut commands, mut needs_refresh) = (Vec::with_capacity(batch.changes.len()), false);
         let (mut doubted, mut dropped) = (Vec::new(), Vec::new());
         for inbound in &batch.changes {
-            let own = self.change_claim(&delivery, inbound.delivery.as_deref());
-            if let Some(own) = &own {
-                let twice = claims.iter().any(|claim| claim.key == own.key);
-                if twice || !batch.again && self.claimable(&own.key).await?.is_some() {
+            let mut own = self.change_claim(&delivery, inbound.delivery.as_deref());
+            if let Some(claim) = &own {
+                let twice = claims.iter().any(|other| other.key == claim.key);
+                let taken = match twice || batch.again {
+                    true => twice,
+                    false => match self.claimable(&claim.key).await {
+                        // Waiting would hold up all rows of a feed. Without a claim, a repeated change is applied again.
+                        Err(Error::ClaimsFull) if !is_kept(&delivery) => {
+                            own = None;
+                            false
+                        }
+                        other => other?.is_some(),
+                    },
+                };
+                if taken {
                     delivery.changes.duplicates += 1;
                     continue;
                 }
@@ -251,7 +266,8 @@ impl Core {
     }
 
     fn change_claim(&self, delivery: &Delivery, own: Option<&str>) -> Option<Claim> {
-        own.map(|own| delivery_claim(&self.name, &format!("{}:{own}", delivery.hook)))
+        let claim = delivery_claim(&self.name, &format!("{}:{}", delivery.hook, own?));
+        Some(if is_kept(delivery) { claim } else { Claim { expires: now() + FEED_CLAIM, ..claim } })
     }
 
     async fn conclude(

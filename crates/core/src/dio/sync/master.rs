@@ -54,8 +54,18 @@ impl Core {
 
     /// Lists the rows of `query` at the master.
     pub(crate) async fn list_master(&self, query: &Query) -> Result<Rows> {
-        let (shell, query) = (Arc::clone(self.vista.shell()), query.clone());
-        self.ask_for_list(async move { shell.list(&query).await }).await
+        let (shell, query, rows) = (Arc::clone(self.vista.shell()), query.clone(), self.rows_for_list());
+        self.ask_for_list(async move { shell.list_into(&query, rows).await }).await
+    }
+
+    /// An empty set for a list, which keeps only rows that differ from the present ones.
+    fn rows_for_list(&self) -> Rows {
+        let rows = Rows::with_layout(Arc::clone(self.vista.schema().layout()));
+        let state = self.state();
+        match state.table().is_empty() {
+            true => rows,
+            false => rows.compared_with(Arc::new(state.table().without_indexes())),
+        }
     }
 
     /// Asks the master for a list, until the Dio closes.
@@ -130,7 +140,8 @@ pub(crate) async fn list_stamped(core: &Arc<Core>, query: &Query) -> Result<Rows
 pub(super) async fn list_changed_stamped(core: &Arc<Core>, fingerprint: Arc<str>) -> Result<Option<Rows>> {
     let guard = core.open_guard().await?;
     let (started, shell) = (Instant::now(), Arc::clone(core.vista.shell()));
-    let rows = core.ask_for_list(async move { shell.list_changed(&fingerprint).await }).await?;
+    let known = core.rows_for_list();
+    let rows = core.ask_for_list(async move { shell.list_changed_into(&fingerprint, known).await }).await?;
     Ok(rows.map(|rows| stamped(core, rows, guard, started, true)))
 }
 
@@ -195,6 +206,10 @@ impl TableShell for StampingShell {
 
     fn withheld(&self) -> Option<String> {
         self.inner.withheld()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.inner.warnings()
     }
 
     fn is_replaced(&self) -> bool {

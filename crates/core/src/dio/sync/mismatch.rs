@@ -5,7 +5,7 @@
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 
-use crate::record::Body;
+use crate::record::BodyRef;
 use crate::vista::query::JsonRow;
 use crate::vista::{ColumnType, Kinds, Schema, expected};
 
@@ -74,7 +74,7 @@ impl Mismatches {
     }
 
     /// Checks rows of the source, and counts values that are not of their column's type.
-    pub(crate) fn check<'r>(&self, dio: &str, rows: impl IntoIterator<Item = (&'r str, &'r Body)>) {
+    pub(crate) fn check<'r>(&self, dio: &str, rows: impl IntoIterator<Item = (&'r str, BodyRef<'r>)>) {
         let mut new: IndexMap<usize, Count> = IndexMap::new();
         for (id, body) in rows {
             self.kinds.differences(JsonRow::from(body), |column| {

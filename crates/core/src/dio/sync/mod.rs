@@ -11,6 +11,7 @@ pub(super) mod ingest;
 pub(super) mod mark;
 pub(super) mod master;
 pub(super) mod mismatch;
+pub(super) mod outbox;
 pub(super) mod refresh;
 pub(super) mod replacement;
 pub(super) mod replacement_rows;

@@ -78,7 +78,7 @@ impl Core {
         }
         replacement_rows.whole |= complete;
         replacement_rows.undecodable |= !decoded;
-        rows.bodies().for_each(|(id, body)| replacement_rows.put(Arc::clone(id), Some(body.clone())));
+        rows.to_bodies().for_each(|(id, body)| replacement_rows.put(id, Some(body)));
         Ok(())
     }
 
@@ -96,11 +96,11 @@ impl Core {
 
     async fn replace_all(self: &Arc<Self>, replacement_rows: &ReplacementRows, mark: u64) -> Result<()> {
         let schema = self.vista.schema();
-        let rows = Arc::new(replacement_rows.rows(schema.layout()));
+        let rows = replacement_rows.rows(schema.layout());
         // Rows that could not be decoded keep their known values.
         let list =
             Listing { mark, whole: true, removes: !replacement_rows.undecodable, publish: true, allow_shrink: true };
-        let applied = self.apply_rows(&rows, &list).await?;
+        let applied = self.apply_rows(rows, &list).await?;
         if replacement_rows.whole || self.callbacks.on_load_chunk.is_none() {
             self.mark_complete().await;
         } else {

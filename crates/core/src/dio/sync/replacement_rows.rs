@@ -53,7 +53,7 @@ impl ReplacementRows {
         let mut rows = Rows::with_layout(Arc::clone(layout));
         for (id, row) in &self.rows {
             if let Some(body) = row {
-                rows.push_body(Arc::clone(id), body.clone());
+                rows.push_body(id, body);
             }
         }
         rows

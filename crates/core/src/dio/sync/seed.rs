@@ -12,22 +12,19 @@ use crate::table::TableBuilder;
 use crate::vista::{Error, Result};
 
 impl Core {
-    /// Makes the first copy: builds and stores the table, then publishes it at once. Returns false if rows arrived meanwhile.
-    pub(super) async fn seed(self: &Arc<Self>, rows: &Arc<Rows>, mark: u64, notice: Notice) -> Result<bool> {
+    /// Makes the first copy: turns the rows into a table and stores it, then publishes it at once. The rows refer to the table
+    /// afterwards. Returns false if other rows arrived meanwhile.
+    pub(super) async fn seed(self: &Arc<Self>, rows: &mut Rows, mark: u64, notice: Notice) -> Result<bool> {
         if rows.is_empty() {
             return Ok(false);
         }
-        let (core, listed) = (Arc::clone(self), Arc::clone(rows));
-        let table = self
-            .heavy(rows.len(), move || {
-                core.note_list_mismatches(&listed);
-                let mut builder = TableBuilder::new();
-                for (at, (id, body)) in listed.bodies().enumerate() {
-                    builder.push(id, body, (at as u64 + 1).saturating_mul(crate::table::ORDINAL_STEP));
-                }
-                builder.finish()
-            })
-            .await?;
+        let (core, mut listed) = (Arc::clone(self), std::mem::take(rows));
+        let built = self.heavy(listed.len(), move || {
+            core.note_list_mismatches(&listed);
+            (TableBuilder::take_over(&mut listed), listed)
+        });
+        let (table, listed) = built.await?;
+        *rows = listed;
         let stored = self.store.seed(&table).await;
         match self.commit(Command::Seed { table, mark, notice }).await {
             Ok(_) => {

@@ -234,7 +234,7 @@ impl Core {
         let list = Listing { mark, whole: true, removes: decoded, publish: true, allow_shrink };
         let undecodable = rows.undecodable().map_or(0, |bad| bad.count);
         let _announcement = Announcement::of(self);
-        let applied = self.apply_rows(&Arc::new(rows), &list).await?;
+        let applied = self.apply_rows(rows, &list).await?;
         self.mark_complete().await;
         match &scope {
             // A list that was given to the cache before is superseded.

@@ -55,7 +55,7 @@ impl Writer {
 impl Inner {
     /// Loads the logs, with their actual heads, and the index of deliveries.
     pub(super) fn load_logs(&self) -> Result<(), Fault> {
-        let mut inbox = Index::within(self.inbox.read().limits);
+        let mut inbox = Index::within(&self.inbox.read());
         let (logs, audit) = self.file.with(|database| {
             inbox::load(database, &mut inbox)?;
             let audit = audit::load(database)?;

@@ -28,7 +28,8 @@ use crate::journal::head::Head;
 use crate::journal::memory::Heads;
 use crate::journal::{
     AppendError, AuditEntry, AuditLimits, AuditQuery, AuditUse, Delivery, DeliveryId, DeliveryQuery, InboxLimits,
-    InboxUse, Journal, JournalError, LogBatch, LogEntry, LogId, LogState, RawRequest, Rewrite, Seq,
+    InboxUse, Journal, JournalError, LogBatch, LogEntry, LogId, LogState, OutboxLimits, OutboxUse, RawRequest, Rewrite,
+    Seq,
 };
 use crate::redb_file::{BackendFactory, Copy, Fault, Owner, RedbFile, blocking};
 
@@ -182,7 +183,15 @@ impl Journal for RedbJournal {
     }
 
     fn limit_inbox(&self, limits: InboxLimits) {
-        self.0.inbox.write().limits = limits;
+        self.0.inbox.write().limit_inbox(limits);
+    }
+
+    fn outbox(&self) -> OutboxUse {
+        self.0.inbox.read().outbox_usage()
+    }
+
+    fn limit_outbox(&self, limits: OutboxLimits) {
+        self.0.inbox.write().limit_outbox(limits);
     }
 
     fn heads(&self, log: &str) -> watch::Receiver<Seq> {

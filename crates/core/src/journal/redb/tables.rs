@@ -6,7 +6,7 @@ use bytes::Bytes;
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::audit::{self, AUDIT};
+use super::audit::AUDIT;
 use super::inbox::{self};
 use crate::journal::memory::{check_batch, unix_ms};
 use crate::journal::{AppendError, JournalError, LogBatch, LogEntry, LogId, Seq};
@@ -47,8 +47,8 @@ pub(super) fn copy_tables(copy: &Copy, from: &ReadTransaction) -> Result<(), Fau
 
 pub(super) fn begin(database: &redb::Database) -> Result<WriteTransaction, Fault> {
     let mut transaction = database.begin_write()?;
+    // With one phase, a newest commit whose pages are damaged looks like one that a crash interrupted.
     transaction.set_two_phase_commit(true);
-    transaction.set_quick_repair(true);
     Ok(transaction)
 }
 
@@ -171,7 +171,7 @@ pub(super) fn count(claims: &impl ReadableTableMetadata) -> Result<usize, Fault>
 #[cfg(any(test, feature = "testing"))]
 pub(super) fn decode_stored(content: &[u8]) {
     let _ = super::log::decode_log("log/a", &seal(xxh3_64(b"log/a"), &[content]));
-    audit::decode_stored(content);
+    super::audit::decode_stored(content);
     let _ = unseal_claim("a", &seal(xxh3_64(b"a"), &[content]));
     // Content that is itself sealed, correctly or not.
     let _ = (super::log::decode_log("log/a", content), unseal_claim("a", content), unseal_entry(1, 1, content));

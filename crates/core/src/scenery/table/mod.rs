@@ -170,7 +170,7 @@ impl TableScenery {
     pub fn rows(&self) -> Rows {
         let mut rows = Rows::with_layout(Arc::clone(self.0.shared.schema.layout()));
         for row in self.0.shared.window.read().rows() {
-            rows.push_body(Arc::clone(&row.id), row.body.clone());
+            rows.push_body(&row.id, &row.body);
         }
         rows
     }

@@ -19,6 +19,7 @@ const SMALL: Setup = Setup {
     keys: 1,
     route: Route::Through { returns: false },
     hooks: Hooks::None,
+    early: false,
     echo: false,
     versioned: false,
     clocked: false,
@@ -106,7 +107,16 @@ fn never_back_after_a_change_whose_sender_has_its_own_clock() {
 #[test]
 fn never_back_a_versioned_master_with_events_in_any_order() {
     let one = Setup { versioned: true, hooks: Hooks::Full, externals: 2, writes: 1, refreshes: 0, ..SMALL };
-    explore_all(&[(2200, one), (1500, Setup { route: RETURNS, ..one })]);
+    let clocked = Setup { clocked: true, trust: true, ..one };
+    let listed = Setup { writes: 0, refreshes: 1, ..clocked };
+    explore_all(&[
+        (2200, one),
+        (1500, Setup { route: RETURNS, ..one }),
+        // Deletions have the clock of their sender only, so that nothing tells whether a list is newer.
+        (3300, clocked),
+        (14_300, Setup { externals: 3, ..listed }),
+        (5200, Setup { restarts: 1, ..listed }),
+    ]);
 }
 
 #[test]
@@ -121,9 +131,26 @@ fn an_acknowledged_routed_write_never_goes_back() {
 }
 
 #[test]
+fn a_write_that_comes_back_before_its_route_answers_is_settled() {
+    let one =
+        Setup { route: FEEDBACK, hooks: Hooks::Full, early: true, externals: 0, writes: 1, refreshes: 1, ..SMALL };
+    explore_all(&[
+        (3000, Setup { versioned: true, writes: 2, ..one }),
+        (5100, Setup { versioned: true, externals: 1, ..one }),
+        (750, Setup { versioned: true, restarts: 1, ..one }),
+        (24_000, Setup { versioned: true, externals: 1, restarts: 1, ..one }),
+        (400, Setup { clocked: true, trust: true, ..one }),
+        (5000, Setup { writes: 2, deletes: false, ..one }),
+        (1100, Setup { hooks: Hooks::None, route: SILENT, externals: 1, ..one }),
+    ]);
+}
+
+#[test]
 #[ignore = "minutes; run after any change of the rules"]
 fn all_interleavings_of_two_of_each() {
+    let early = Setup { early: true, route: FEEDBACK, hooks: Hooks::Full, refreshes: 1, ..SMALL };
     explore_all(&[
+        (1, Setup { versioned: true, externals: 1, deletes: false, ..early }),
         (1, Setup { route: FEEDBACK, hooks: Hooks::Full, externals: 1, refreshes: 1, deletes: false, ..SMALL }),
         (1, Setup { route: SILENT, restarts: 1, deletes: false, ..SMALL }),
         (316_000, Setup { route: THROUGH, restarts: 1, externals: 1, ..SMALL }),
@@ -173,9 +200,10 @@ proptest! {
         versioned: bool,
         clocked: bool,
         trust: bool,
+        early: bool,
         echo: bool,
     ) {
-        walk(Setup { route, hooks, echo, versioned, clocked, trust, restarts: 1, ..THREE }, &choices)?;
+        walk(Setup { route, hooks, early, echo, versioned, clocked, trust, restarts: 1, ..THREE }, &choices)?;
     }
 
     #[test]
@@ -184,8 +212,9 @@ proptest! {
         route in any_route(),
         hooks in any_hooks(),
         trust: bool,
+        early: bool,
         echo: bool,
     ) {
-        walk(Setup { route, hooks, echo, trust, restarts: 1, losses: 2, ..THREE }, &choices)?;
+        walk(Setup { route, hooks, early, echo, trust, restarts: 1, losses: 2, ..THREE }, &choices)?;
     }
 }

@@ -41,7 +41,10 @@ fn observable(state: &State) -> String {
             let (id, text) = (id(key), |body: &Body| String::from_utf8(body.json().to_vec()).unwrap());
             let visible = state.get(&id).map(|row| text(&row.body()));
             let base = state.base(&id).map(|base| (text(&base.body), base.ordinal));
-            format!("{id} {visible:?} {base:?} {:?}", state.fold(&id).map(|fold| (&fold.ops, &fold.rebased)))
+            format!(
+                "{id} {visible:?} {base:?} {:?}",
+                state.fold(&id).map(|fold| (&fold.ops, &fold.rebased, &fold.seen))
+            )
         })
         .collect();
     lines.extend(state.ops().map(|op| {

@@ -123,6 +123,22 @@ fn news_that_equal_the_result_of_a_routed_write_end_it() {
 }
 
 #[test]
+fn a_row_in_which_the_source_filled_in_columns_ends_its_routed_insert_only() {
+    let mut state = state_with_row(false);
+    run(&mut state, &Command::Write(write(1, Some(&id(0)), Effect::Delete)));
+    settle(&mut state, 1, Answer::Routed);
+    read(&mut state, None);
+    run(&mut state, &Command::Write(write(2, Some(&id(0)), Effect::Insert(plain(0, 2)))));
+    patch(&mut state, 3, r#"{"n":3}"#);
+    settle(&mut state, 2, Answer::Routed);
+    settle(&mut state, 3, Answer::Routed);
+    read(&mut state, Some(body(0, 2, Some(9), None)));
+    assert_eq!(state.op(op_id(2)).unwrap().state, OpState::Applied);
+    assert_eq!(state.op(op_id(3)).unwrap().state, OpState::Routed);
+    assert_eq!((shown(&state), base(&state)), (json(3, 9), json(2, 9)));
+}
+
+#[test]
 fn other_news_override_only_writes_delivered_before_them() {
     let mut state = state_with_row(false);
     patch(&mut state, 1, r#"{"n":2}"#);
@@ -161,4 +177,175 @@ fn a_versioned_read_from_before_the_delivery_does_not_override_it() {
     run(&mut state, &Command::ReadRows { items, mark: early, notice: Notice::RowEvents });
     assert!(state.op(op_id(1)).unwrap().is_open());
     assert_eq!(value_of(&state.get("a").unwrap().body()), 2);
+}
+
+/// Begins a delivery of the row.
+fn deliver(state: &mut State) -> u64 {
+    match run(state, &Command::OpenFor(id(0))).outcome {
+        Outcome::Mark(mark) => mark,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Answers a delivery that began at `mark`; the write is committed once.
+fn accept(state: &mut State, op: u64, mark: u64) -> Decision {
+    let decision = run(state, &Command::Settle { op: op_id(op), mark, answer: Answer::Routed });
+    let committed = decision.entries.iter().filter(|entry| entry.frame == Frame::WriteCommitted);
+    assert_eq!(committed.count(), 1);
+    decision
+}
+
+fn json_with(n: u64, m: u64, v: u64) -> Option<String> {
+    Some(format!(r#"{{"id":"a","n":{n},"m":{m},"v":{v}}}"#))
+}
+
+#[test]
+fn a_write_that_comes_back_before_its_route_answers_ends_with_the_answer() {
+    let insert = Effect::Insert(plain(0, 2));
+    let replace = Effect::Replace(plain(0, 2));
+    let patch = Effect::Patch(part(2));
+    for (effect, exists) in [(insert, false), (replace.clone(), false), (replace, true), (patch, true)] {
+        let mut state = state_with_row(true);
+        if !exists {
+            push(&mut state, None, Some(2));
+        }
+        run(&mut state, &Command::Write(write(1, Some(&id(0)), effect.clone())));
+        let mark = deliver(&mut state);
+        push(&mut state, Some(body(0, 2, Some(9), Some(3))), Some(3));
+        assert!(state.op(op_id(1)).unwrap().is_open());
+        accept(&mut state, 1, mark);
+        assert_eq!((shown(&state), base(&state)), (json_with(2, 9, 3), json_with(2, 9, 3)), "{effect:?}");
+        assert_eq!((state.op(op_id(1)).unwrap().state, state.folds().count()), (OpState::Applied, 0));
+    }
+}
+
+#[test]
+fn a_delete_that_comes_back_before_its_route_answers_ends_with_the_answer() {
+    let mut state = state_with_row(true);
+    run(&mut state, &Command::Write(write(1, Some(&id(0)), Effect::Delete)));
+    let mark = deliver(&mut state);
+    push(&mut state, None, Some(2));
+    accept(&mut state, 1, mark);
+    assert_eq!((shown(&state), state.folds().count()), (None, 0));
+    push(&mut state, Some(body(0, 5, None, Some(3))), Some(3));
+    assert_eq!(value_of(&state.get("a").unwrap().body()), 5, "the row of another client is shown");
+}
+
+#[test]
+fn a_delete_of_all_rows_that_comes_back_before_its_route_answers_ends_with_the_answer() {
+    let mut state = state_with_row(true);
+    run(&mut state, &Command::Statement { rows: vec![(id(1), Some(plain(1, 1)))], notify: false });
+    run(&mut state, &Command::Write(write(1, None, Effect::DeleteAll)));
+    let mark = open(&mut state);
+    push(&mut state, None, Some(2));
+    accept(&mut state, 1, mark);
+    assert!(state.fold("a").is_none() && state.fold("b").is_some(), "each row has its own report");
+    assert!(state.table().is_empty() && state.op(op_id(1)).unwrap().is_open());
+}
+
+#[test]
+fn a_write_that_comes_back_before_its_route_answers_leaves_those_behind_it() {
+    let mut state = state_with_row(true);
+    patch(&mut state, 1, r#"{"n":2}"#);
+    patch(&mut state, 2, r#"{"n":3}"#);
+    patch(&mut state, 3, r#"{"n":4}"#);
+    settle(&mut state, 1, Answer::Routed);
+    let mark = deliver(&mut state);
+    push(&mut state, Some(body(0, 3, Some(9), Some(3))), Some(3));
+    assert_eq!(state.op(op_id(1)).unwrap().state, OpState::Applied, "the second contains the first");
+    assert_eq!(shown(&state), json_with(4, 9, 3));
+    accept(&mut state, 2, mark);
+    assert_eq!((shown(&state), base(&state)), (json_with(4, 9, 3), json_with(3, 9, 3)));
+    assert_eq!(state.op(op_id(2)).unwrap().state, OpState::Applied);
+    assert_eq!(state.op(op_id(3)).unwrap().state, OpState::Queued);
+}
+
+#[test]
+fn a_later_change_after_a_write_came_back_is_shown_once_its_route_answers() {
+    let mut state = state_with_row(true);
+    patch(&mut state, 1, r#"{"n":2}"#);
+    let mark = deliver(&mut state);
+    push(&mut state, Some(body(0, 2, None, Some(2))), Some(2));
+    push(&mut state, Some(body(0, 7, None, Some(3))), Some(3));
+    assert_eq!(value_of(&state.get("a").unwrap().body()), 2, "the route may still refuse the write");
+    accept(&mut state, 1, mark);
+    assert_eq!((value_of(&state.get("a").unwrap().body()), state.folds().count()), (7, 0));
+}
+
+#[test]
+fn an_older_change_does_not_end_a_write_that_is_delivered() {
+    let mut state = state_with_row(true);
+    patch(&mut state, 1, r#"{"n":2}"#);
+    let mark = deliver(&mut state);
+    push(&mut state, Some(body(0, 5, None, Some(2))), Some(2));
+    accept(&mut state, 1, mark);
+    assert_eq!(value_of(&state.get("a").unwrap().body()), 2);
+    assert_eq!(state.op(op_id(1)).unwrap().state, OpState::Routed);
+    push(&mut state, Some(body(0, 2, None, Some(3))), Some(3));
+    assert_eq!((value_of(&state.get("a").unwrap().body()), state.folds().count()), (2, 0));
+}
+
+#[test]
+fn a_change_with_equal_values_before_the_delivery_does_not_end_a_write() {
+    let mut state = state_with_row(true);
+    patch(&mut state, 1, r#"{"n":2}"#);
+    push(&mut state, Some(body(0, 2, None, Some(2))), Some(2));
+    push(&mut state, Some(body(0, 5, None, Some(3))), Some(3));
+    let mark = deliver(&mut state);
+    accept(&mut state, 1, mark);
+    assert_eq!(value_of(&state.get("a").unwrap().body()), 2, "the consumer has not carried it out yet");
+}
+
+#[test]
+fn a_write_that_came_back_in_other_values_before_its_route_answered_is_ended_by_the_next_read() {
+    let mut state = state_with_row(true);
+    patch(&mut state, 1, r#"{"n":2}"#);
+    let mark = deliver(&mut state);
+    push(&mut state, Some(body(0, 20, None, Some(2))), Some(2));
+    let entries = accept(&mut state, 1, mark).entries;
+    assert_eq!(value_of(&state.get("a").unwrap().body()), 2);
+    assert_eq!(entries.len(), 1);
+    let decision = read(&mut state, Some(body(0, 20, None, Some(2))));
+    assert_eq!((value_of(&state.get("a").unwrap().body()), state.folds().count()), (20, 0), "the master wins");
+    assert!(decision.entries[0].visible_body().is_some(), "the journal has the row of the event");
+}
+
+#[test]
+fn a_write_that_came_back_before_a_restart_ends_with_its_repeated_delivery() {
+    for pushed_before in [true, false] {
+        let mut state = state_with_row(true);
+        let mut log = patch(&mut state, 1, r#"{"n":2}"#).entries;
+        deliver(&mut state);
+        let row = || Some(body(0, 2, Some(9), Some(3)));
+        if pushed_before {
+            log.extend(push(&mut state, row(), Some(3)).entries);
+        }
+        let mut table = TableBuilder::new();
+        let kept = state.base("a").unwrap();
+        table.push_at(kept.slot, "a", &kept.body, kept.ordinal);
+        let (head, kept) = (state.seq(), state.kept_entries());
+        let mut state = State::restore(rules(true, true), "epoch", head, table.finish());
+        for entry in log.iter().filter(|entry| kept.contains(&entry.seq)) {
+            state.apply(&Entry::decode(&entry.encode()).unwrap());
+        }
+        state.advance(head);
+        if !pushed_before {
+            push(&mut state, row(), Some(3));
+        }
+        let mark = deliver(&mut state);
+        accept(&mut state, 1, mark);
+        assert_eq!((shown(&state), state.folds().count()), (json_with(2, 9, 3), 0), "{pushed_before}");
+    }
+}
+
+#[test]
+fn a_routed_replacement_ends_with_a_row_in_which_the_source_filled_in_columns() {
+    let mut state = state_with_row(false);
+    run(&mut state, &Command::Write(write(1, Some(&id(0)), Effect::Replace(plain(0, 2)))));
+    run(&mut state, &Command::Write(write(2, Some(&id(0)), Effect::Replace(plain(0, 3)))));
+    settle(&mut state, 1, Answer::Routed);
+    settle(&mut state, 2, Answer::Routed);
+    read(&mut state, Some(body(0, 2, Some(9), None)));
+    assert_eq!(state.op(op_id(2)).unwrap().state, OpState::Routed);
+    assert_eq!((value_of(&state.get("a").unwrap().body()), base(&state)), (3, json(2, 9)));
 }

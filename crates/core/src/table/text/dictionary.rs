@@ -122,6 +122,19 @@ impl Dictionary {
         numbers.filter(|number| finder.find(self.token(*number)).is_some()).collect()
     }
 
+    /// Numbers of the tokens that contain a pair of bytes.
+    pub(super) fn containing_pair(&self, pair: [u8; 2]) -> Vec<u32> {
+        let pair = gram(&pair);
+        let holds = |gram: u32| gram >> 8 == pair || gram & 0xFFFF == pair;
+        let grams = self.grams.iter().copied().filter(|gram| holds(*gram));
+        let mut numbers: Vec<u32> = grams.flat_map(|gram| &self.holders[self.holders_of(gram)]).copied().collect();
+        let bytes = [(pair >> 8) as u8, pair as u8];
+        numbers.extend(std::str::from_utf8(&bytes).ok().and_then(|token| self.number(token)));
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
+
     pub(super) fn heap(&self) -> usize {
         let numbers =
             [&self.ends, &self.buckets, &self.grams, &self.gram_ends, &self.holders].map(|numbers| numbers.capacity());

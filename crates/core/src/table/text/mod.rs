@@ -2,9 +2,10 @@
 //!
 //! The searchable texts of a row are split into tokens. Tokens that are frequent when the index is built form its dictionary,
 //! with a list of rows per token. A word is looked up in the dictionary's tokens, and so finds their rows exactly. For all other
-//! tokens rows are listed by trigram (three consecutive bytes), which gives candidates. Single bytes and pairs are listed for all
-//! tokens. So most words are answered without reading rows, and counted as fast as bitmaps are combined. A clone is O(1); a
-//! change copies only the lists that it touches.
+//! tokens rows are listed by trigram (three consecutive bytes), which gives candidates. Single bytes are listed for all tokens. Pairs of
+//! bytes have no lists, which would be larger than all others: they are looked up as the tokens and trigrams that contain them. So most
+//! words are answered without reading rows, and counted as fast as bitmaps are combined. A clone is O(1); a change copies only the
+//! lists that it touches.
 
 mod dictionary;
 mod slots;
@@ -142,8 +143,15 @@ impl TextIndex {
     }
 
     fn word(&self, word: &[u8]) -> WordLists<'_> {
-        if word.len() < 3 {
-            return WordLists { confirmed: self.shorts.get(short(word)).into_iter().collect(), candidates: Vec::new() };
+        match word {
+            [_] => {
+                return WordLists {
+                    confirmed: self.shorts.get(short(word)).into_iter().collect(),
+                    candidates: Vec::new(),
+                };
+            }
+            [first, second] => return self.pair([*first, *second]),
+            _ => {}
         }
         let numbers = self.dictionary.containing(word);
         let confirmed = numbers.into_iter().filter_map(|number| self.tokens.get(number));
@@ -156,6 +164,18 @@ impl TextIndex {
             None => {}
         }
         word_lists
+    }
+}
+
+impl TextIndex {
+    /// Rows with a token that contains a pair of bytes: with a token of the dictionary, a trigram of another one, or a token that is the
+    /// pair itself.
+    fn pair(&self, pair: [u8; 2]) -> WordLists<'_> {
+        let tokens = self.dictionary.containing_pair(pair).into_iter().filter_map(|number| self.tokens.get(number));
+        let grams = (0..=u8::MAX).flat_map(|byte| [[byte, pair[0], pair[1]], [pair[0], pair[1], byte]]);
+        let grams = grams.filter_map(|bytes| self.grams.get(gram(&bytes)));
+        let confirmed = tokens.chain(grams).chain(self.shorts.get(short(&pair))).collect();
+        WordLists { confirmed, candidates: Vec::new() }
     }
 }
 

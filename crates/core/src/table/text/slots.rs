@@ -1,8 +1,10 @@
 //! Persistent sets of slots: blocks of neighbouring slots, each a list or a bitmap, whichever is smaller.
 
-use std::collections::BTreeMap;
+mod combine;
+
 use std::sync::Arc;
 
+pub(super) use self::combine::{intersection, union};
 use crate::table::Slot;
 
 /// Number of slots per block: small enough that a change copies little, large enough that a sparse set has few blocks.
@@ -446,55 +448,4 @@ impl List {
                 List::Many(set) => set.heap(),
             }
     }
-}
-
-/// Union of `lists`, restricted to `within` if it is given.
-pub(super) fn union(lists: &[&List], within: Option<&SlotSet>) -> SlotSet {
-    let mut few: Vec<Slot> = Vec::new();
-    let mut many: Vec<&SlotSet> = Vec::new();
-    for list in lists {
-        match list {
-            List::Few(slots) => few.extend(slots.iter().filter(|slot| within.is_none_or(|set| set.contains(**slot)))),
-            List::Many(set) => many.push(set),
-        }
-    }
-    few.sort_unstable();
-    let few: SlotSet = few.into_iter().collect();
-    let masked = |set: &SlotSet| within.map_or_else(|| set.clone(), |within| within.and(set));
-    match &many[..] {
-        [] => few,
-        [only] if few.is_empty() => masked(only),
-        _ => {
-            many.push(&few);
-            let all = union_of_sets(&many);
-            within.map_or_else(|| all.clone(), |within| within.and(&all))
-        }
-    }
-}
-
-/// Union of `sets`, computed in bitmaps.
-fn union_of_sets(sets: &[&SlotSet]) -> SlotSet {
-    let mut bitmaps: BTreeMap<u32, Box<[u64; WORDS]>> = BTreeMap::new();
-    for (number, block) in sets.iter().flat_map(|set| &set.blocks) {
-        let words = bitmaps.entry(*number).or_insert_with(|| Box::new([0; WORDS]));
-        match &**block {
-            Block::Listed(offsets) => set_all(words, offsets),
-            Block::Bits { words: other, .. } => {
-                words.iter_mut().zip(other.iter()).for_each(|(word, other)| *word |= other)
-            }
-        }
-    }
-    let blocks = bitmaps.into_iter().filter_map(|(number, words)| {
-        let len = words.iter().map(|word| word.count_ones()).sum();
-        (len > 0).then(|| (number, Arc::new(Block::Bits { words, len })))
-    });
-    SlotSet::of(blocks.collect())
-}
-
-/// Intersection of `lists`, restricted to `within` if it is given.
-pub(super) fn intersection(lists: &mut [&List], within: Option<&SlotSet>) -> SlotSet {
-    lists.sort_by_key(|list| list.len());
-    let Some((rarest, rest)) = lists.split_first() else { return SlotSet::default() };
-    let first = union(&[rarest], within);
-    rest.iter().fold(first, |found, list| if found.is_empty() { found } else { union(&[list], Some(&found)) })
 }

@@ -5,7 +5,7 @@ use super::dictionary::Dictionary;
 /// An index term: a key under which rows are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Term {
-    /// One or two bytes that occur in a token.
+    /// One byte that occurs in a token, or a token of two bytes that is not in the dictionary.
     Short(u32),
     /// Three bytes that occur in a token that is not in the dictionary.
     Gram(u32),
@@ -36,9 +36,10 @@ pub(super) fn tokens(text: &str) -> impl Iterator<Item = &str> {
 pub(super) fn each_term(text: &str, dictionary: &Dictionary, visit: &mut impl FnMut(Term)) {
     for token in tokens(text) {
         let bytes = token.as_bytes();
-        bytes.windows(1).chain(bytes.windows(2)).for_each(|bytes| visit(Term::Short(short(bytes))));
+        bytes.windows(1).for_each(|byte| visit(Term::Short(short(byte))));
         match dictionary.number(token) {
             Some(number) => visit(Term::Token(number)),
+            None if bytes.len() == 2 => visit(Term::Short(short(bytes))),
             None => bytes.windows(3).for_each(|bytes| visit(Term::Gram(gram(bytes)))),
         }
     }

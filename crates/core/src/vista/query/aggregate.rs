@@ -1,6 +1,14 @@
 //! Aggregation: counts, sums, means and extremes of rows by groups. Used by `_aggregate` and value sceneries.
 //!
-//! Functions ignore nulls, as in SQL; nulls form a group of their own. Sums of integers and of decimals are exact.
+//! Functions ignore nulls, as in SQL; nulls form a group of their own. Sums of integers and of decimals are exact, sums of floats are
+//! exact before they are rounded once, so that no result depends on the order of the rows' addition.
+
+mod blocks;
+mod interner;
+mod total;
+
+pub(crate) use self::blocks::{BlockFold, BlockGroups};
+use self::total::Total;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,7 +19,7 @@ use super::fields::{Fields, Path};
 use super::json::{split_name, unquoted};
 use super::literal::nearest;
 use super::meter::Meter;
-use crate::record::{CborValue, Record, as_big, of_digits};
+use crate::record::{CborValue, Record};
 use crate::vista::{Column, ColumnType, Error, Result, Schema};
 
 /// Maximum number of groups in one answer.
@@ -122,10 +130,21 @@ struct Compiled {
 }
 
 /// State of one group while rows are folded.
+#[derive(Clone, Debug)]
 struct Group {
     /// First cell seen of each column that is grouped by.
     shown: Vec<CborValue>,
     folds: Vec<Fold>,
+}
+
+impl Group {
+    fn new(shown: Vec<CborValue>, folded: &[&Compiled]) -> Group {
+        Group { shown, folds: folded.iter().filter_map(|item| item.function.map(Fold::new)).collect() }
+    }
+}
+
+fn too_many_groups() -> Error {
+    Error::invalid(format!("there are more than {MAX_GROUPS} groups; filter the rows"))
 }
 
 impl Aggregation {
@@ -193,8 +212,7 @@ impl Aggregation {
         let mut groups: Vec<Group> = Vec::new();
         let grouped: Vec<&Compiled> = self.items.iter().filter(|item| item.function.is_none()).collect();
         let folded: Vec<&Compiled> = self.items.iter().filter(|item| item.function.is_some()).collect();
-        let begin =
-            |shown| Group { shown, folds: folded.iter().filter_map(|item| item.function.map(Fold::new)).collect() };
+        let begin = |shown| Group::new(shown, &folded);
         if grouped.is_empty() {
             indexes.insert(Vec::new(), 0);
             groups.push(begin(Vec::new()));
@@ -207,7 +225,7 @@ impl Aggregation {
                 let bytes = self.bytes(&key);
                 at = *indexes.entry(key).or_insert(groups.len());
                 if at == MAX_GROUPS {
-                    return Err(Error::invalid(format!("there are more than {MAX_GROUPS} groups; filter the rows")));
+                    return Err(too_many_groups());
                 }
                 if at == groups.len() {
                     meter.charge(bytes);
@@ -220,15 +238,18 @@ impl Aggregation {
             }
         }
         meter.check()?;
-        Ok(Groups { aggregation: self, indexes: indexes.into_values(), groups })
+        let order: Vec<usize> = indexes.into_values().collect();
+        Ok(Groups { aggregation: self, order: order.into_iter(), groups })
     }
 
     /// Approximate memory of a group in bytes.
-    fn bytes(&self, key: &[Key<'static>]) -> usize {
+    fn bytes<'k>(&self, key: impl IntoIterator<Item = &'k Key<'static>>) -> usize {
         /// Size of the map entry, without the key's contents.
         const ENTRY: usize = 2 * size_of::<(Vec<Key<'_>>, usize)>();
-        let cells: usize = key.iter().map(|cell| size_of::<Key<'_>>() + size_of::<CborValue>() + 2 * cell.heap()).sum();
-        ENTRY + size_of::<Group>() + cells + (self.items.len() - key.len()) * size_of::<Fold>()
+        let cell = |cell: &Key<'_>| size_of::<Key<'_>>() + size_of::<CborValue>() + 2 * cell.heap();
+        let cells: usize = key.into_iter().map(cell).sum();
+        let folds = self.items.iter().filter(|item| item.function.is_some()).count();
+        ENTRY + size_of::<Group>() + cells + folds * size_of::<Fold>()
     }
 
     fn record(&self, group: &mut Group) -> Result<Record> {
@@ -245,7 +266,8 @@ impl Aggregation {
 /// Iterator over the groups of an aggregation, sorted by the columns that are grouped by.
 pub(crate) struct Groups<'a> {
     aggregation: &'a Aggregation,
-    indexes: std::collections::btree_map::IntoValues<Vec<Key<'static>>, usize>,
+    /// Indexes of the groups in the order of the answer.
+    order: std::vec::IntoIter<usize>,
     groups: Vec<Group>,
 }
 
@@ -253,12 +275,12 @@ impl Iterator for Groups<'_> {
     type Item = Result<Record>;
 
     fn next(&mut self) -> Option<Result<Record>> {
-        let at = self.indexes.next()?;
+        let at = self.order.next()?;
         Some(self.aggregation.record(&mut self.groups[at]))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.indexes.size_hint()
+        self.order.size_hint()
     }
 }
 
@@ -302,6 +324,12 @@ impl Compiled {
         row.field(self.path.as_ref()?).filter(|cell| **cell != CborValue::Null)
     }
 
+    /// The error of a cell or a sum that cannot be added.
+    fn unaddable(&self, wrong: &str) -> Error {
+        let column = self.path.as_ref().map_or("", Path::column);
+        Error::invalid(format!("column {column:?} {wrong}"))
+    }
+
     fn result_type(&self) -> ColumnType {
         match self.function {
             Some(Function::Count) => ColumnType::Integer,
@@ -312,6 +340,7 @@ impl Compiled {
 }
 
 /// State of one function while rows are folded.
+#[derive(Clone, Debug)]
 enum Fold {
     Count(u64),
     Sum(Total),
@@ -337,16 +366,18 @@ impl Fold {
             return Ok(());
         }
         let Some(cell) = item.cell(row) else { return Ok(()) };
+        self.add_cell(item, &cell)
+    }
+
+    /// Adds a cell that is not null.
+    fn add_cell(&mut self, item: &Compiled, cell: &CborValue) -> Result<()> {
         match self {
             Fold::Count(count) => *count += 1,
             Fold::Sum(total) | Fold::Avg(total) => {
-                total.add(&cell, item.ty == ColumnType::Decimal).map_err(|wrong| {
-                    let column = item.path.as_ref().map_or("", Path::column);
-                    Error::invalid(format!("column {column:?} {wrong}"))
-                })?
+                total.add(cell, item.ty == ColumnType::Decimal).map_err(|wrong| item.unaddable(wrong))?;
             }
-            Fold::Min(best) => keep_best(best, &cell, &item.collation, |key, best| key < best),
-            Fold::Max(best) => keep_best(best, &cell, &item.collation, |key, best| key > best),
+            Fold::Min(best) => keep_best(best, cell, &item.collation, |key, best| key < best),
+            Fold::Max(best) => keep_best(best, cell, &item.collation, |key, best| key > best),
         }
         Ok(())
     }
@@ -374,115 +405,6 @@ fn keep_best(
     if best.as_ref().is_none_or(|(best, _)| beats(&key, best)) {
         *best = Some((key.into_owned(), cell.clone()));
     }
-}
-
-/// A running sum: exact for integers and decimals, with Neumaier's error compensation for floats.
-#[derive(Default)]
-struct Total {
-    integers: i128,
-    /// Digits as an integer, and the number of them after the point.
-    decimals: Option<(i128, u32)>,
-    floats: Option<(f64, f64)>,
-    count: u64,
-}
-
-/// Maximum number of digits after the point of a decimal that is added.
-const MAX_PLACES: u32 = 30;
-
-impl Total {
-    fn add(&mut self, cell: &CborValue, decimal: bool) -> Result<(), &'static str> {
-        self.count += 1;
-        match cell {
-            // No table has enough rows to fill an i128 with numbers of 65 bits.
-            CborValue::Integer(number) => self.integers += i128::from(*number),
-            CborValue::Float(number) => self.add_float(*number),
-            CborValue::Text(text) if decimal => {
-                let (digits, places) =
-                    decimal_of(text).ok_or("holds text that is not a decimal number or has too many digits")?;
-                self.add_decimal(digits, places).ok_or("has a sum of more digits than can be added exactly")?;
-            }
-            _ => {
-                let number = as_big(cell).ok_or("holds a value that is not a number")?;
-                let sum = i128::try_from(&number).ok().and_then(|number| self.integers.checked_add(number));
-                self.integers = sum.ok_or("has a sum of more digits than can be added exactly")?;
-            }
-        }
-        Ok(())
-    }
-
-    fn add_float(&mut self, number: f64) {
-        let (sum, lost) = self.floats.unwrap_or((0.0, 0.0));
-        let next = sum + number;
-        let more = if sum.abs() >= number.abs() { sum - next + number } else { number - next + sum };
-        self.floats = Some((next, lost + more));
-    }
-
-    fn add_decimal(&mut self, digits: i128, places: u32) -> Option<()> {
-        let (sum, there) = self.decimals.unwrap_or((0, 0));
-        let most = places.max(there);
-        let sum = scaled(sum, most - there)?.checked_add(scaled(digits, most - places)?)?;
-        self.decimals = Some((sum, most));
-        Some(())
-    }
-
-    /// The sum, `None` if it is out of range.
-    fn sum(&self) -> Option<CborValue> {
-        match (self.floats, self.decimals) {
-            _ if self.count == 0 => Some(CborValue::Null),
-            (Some(_), _) => Some(CborValue::Float(self.as_float())),
-            (None, Some((digits, places))) => {
-                let digits = digits.checked_add(scaled(self.integers, places)?)?;
-                Some(CborValue::Text(decimal_text(digits, places)))
-            }
-            (None, None) => of_digits(&self.integers.to_string()),
-        }
-    }
-
-    fn mean(&self) -> CborValue {
-        match self.count {
-            0 => CborValue::Null,
-            count => CborValue::Float(self.as_float() / count as f64),
-        }
-    }
-
-    fn as_float(&self) -> f64 {
-        let (sum, lost) = self.floats.unwrap_or((0.0, 0.0));
-        // A sum that is not finite has no error to compensate.
-        let floats = if (sum + lost).is_nan() { sum } else { sum + lost };
-        let decimals =
-            self.decimals.map_or(0.0, |(digits, places)| decimal_text(digits, places).parse().unwrap_or(f64::NAN));
-        self.integers as f64 + decimals + floats
-    }
-}
-
-fn scaled(digits: i128, places: u32) -> Option<i128> {
-    digits.checked_mul(10_i128.checked_pow(places)?)
-}
-
-/// Parses a decimal: `-12.50` is -1250 with two places. `None` if it is not a decimal or has too many digits.
-fn decimal_of(text: &str) -> Option<(i128, u32)> {
-    let (mantissa, exponent) = match text.find(['e', 'E']) {
-        Some(at) => (&text[..at], text[at + 1..].parse::<i32>().ok()?),
-        None => (text, 0),
-    };
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
-    let places = i32::try_from(fraction.len()).ok()?.checked_sub(exponent)?;
-    match u32::try_from(places) {
-        Ok(places) if places <= MAX_PLACES => Some((digits, places)),
-        Ok(_) => None,
-        Err(_) => scaled(digits, places.unsigned_abs()).map(|digits| (digits, 0)),
-    }
-}
-
-fn decimal_text(digits: i128, places: u32) -> String {
-    let places = places as usize;
-    if places == 0 {
-        return digits.to_string();
-    }
-    let mut text = format!("{:0>width$}", digits.unsigned_abs(), width = places + 1);
-    text.insert(text.len() - places, '.');
-    if digits < 0 { format!("-{text}") } else { text }
 }
 
 #[cfg(test)]

@@ -172,6 +172,30 @@ enum Repr {
 }
 
 impl Number {
+    /// Order of an integer and this number, in two steps: its order with the whole number, then, for equal ones, the order given.
+    /// `None` for numbers that are not integers or floats, and for NaN.
+    pub(super) fn steps(&self) -> Option<(i128, Ordering)> {
+        match &self.0 {
+            Repr::Int(number) => Some((*number, Ordering::Equal)),
+            Repr::Float(number) if !number.is_nan() => {
+                let whole = number.trunc();
+                Some((whole as i128, compare_floats(0.0, number - whole)))
+            }
+            _ => None,
+        }
+    }
+
+    /// This number as a float; `None` if it is neither a float nor an integer that a float represents.
+    pub(super) fn float(&self) -> Option<f64> {
+        /// Greatest integer below which floats represent all integers.
+        const EXACT: i128 = 1 << 53;
+        match &self.0 {
+            Repr::Int(number) if number.abs() <= EXACT => Some(*number as f64),
+            Repr::Float(number) => Some(*number),
+            _ => None,
+        }
+    }
+
     /// Converts to a decimal: exact for integers, the shortest that parses back to the same float for floats. `None` if not finite.
     fn to_decimal(&self) -> Option<Decimal> {
         match &self.0 {
@@ -247,7 +271,8 @@ impl PartialEq for Number {
 
 impl Eq for Number {}
 
-fn compare_floats(a: f64, b: f64) -> Ordering {
+/// Order of two floats; NaN equals itself and is above all others.
+pub(super) fn compare_floats(a: f64, b: f64) -> Ordering {
     a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
 }
 
@@ -334,6 +359,11 @@ pub struct SortKey<'a> {
 impl<'a> SortKey<'a> {
     pub(super) fn new(terms: Vec<TermKey<'a>>, id: Cow<'a, str>, integer: bool, descending: bool) -> SortKey<'a> {
         SortKey { terms, id: Directed { descending, value: IdKey::new(id, integer) } }
+    }
+
+    /// Key of the first term, `None` if the order has no terms.
+    pub(super) fn first(&self) -> Option<&TermKey<'a>> {
+        self.terms.first()
     }
 
     /// Approximate heap memory in bytes.

@@ -1,5 +1,7 @@
 //! The evaluator: a query compiled for one schema and applied to rows.
 
+mod blocks;
+
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;

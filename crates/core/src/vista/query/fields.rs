@@ -1,11 +1,12 @@
 //! Access to the cells of a row: paths, decoded records, and rows that are kept as JSON.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use memchr::{memchr2, memchr3};
 
 use super::literal::nearest;
-use crate::record::{Body, CborValue, JsonLimits, Record, of_digits, parse_json, value_to_json};
+use crate::record::{Body, BodyRef, CborValue, JsonLimits, Record, of_digits, parse_json, value_to_json};
 use crate::vista::{ColumnType, Schema};
 
 /// A row whose cells can be read by path.
@@ -27,6 +28,17 @@ pub struct Path {
     json_name: Vec<u8>,
     steps: Vec<String>,
     as_text: bool,
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.column)?;
+        for (at, step) in self.steps.iter().enumerate() {
+            let last = self.as_text && at + 1 == self.steps.len();
+            write!(f, "{}{step}", if last { "->>" } else { "->" })?;
+        }
+        Ok(())
+    }
 }
 
 impl Path {
@@ -184,6 +196,16 @@ impl Fields for Body {
     }
 }
 
+impl Fields for BodyRef<'_> {
+    fn field(&self, path: &Path) -> Option<Cow<'_, CborValue>> {
+        JsonRow::from(*self).get(path).map(Cow::Owned)
+    }
+
+    fn canonical(&self) -> Option<JsonRow<'_>> {
+        Some((*self).into())
+    }
+}
+
 /// A row as its canonical bytes: the JSON that this crate wrote, and its CBOR if the JSON is not exact.
 ///
 /// Only requested members are decoded. Bytes that are not a canonical row have no fields.
@@ -192,6 +214,12 @@ pub struct JsonRow<'a>(pub &'a [u8], pub Option<&'a [u8]>);
 
 impl<'a> From<&'a Body> for JsonRow<'a> {
     fn from(body: &'a Body) -> JsonRow<'a> {
+        JsonRow(body.json(), body.cbor().map(|cbor| &cbor[..]))
+    }
+}
+
+impl<'a> From<BodyRef<'a>> for JsonRow<'a> {
+    fn from(body: BodyRef<'a>) -> JsonRow<'a> {
         JsonRow(body.json(), body.cbor().map(|cbor| &cbor[..]))
     }
 }

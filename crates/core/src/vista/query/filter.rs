@@ -68,6 +68,22 @@ pub enum IsTest {
     Unknown,
 }
 
+/// Columns, or paths, and the values that their cells equal.
+pub type Equalities<'f> = Vec<(&'f str, &'f CborValue)>;
+
+/// Joins the sets of two conditions that both hold. Either of them alone is correct too; the shorter one is taken if there would be
+/// more than `most`.
+fn both<'f>(a: Vec<Equalities<'f>>, b: Vec<Equalities<'f>>, most: usize) -> Vec<Equalities<'f>> {
+    if a.len() * b.len() > most {
+        return if b.len() < a.len() { b } else { a };
+    }
+    let join = |a: &Equalities<'f>, b: &Equalities<'f>| {
+        let others = b.iter().filter(|(column, _)| a.iter().all(|(own, _)| own != column));
+        a.iter().chain(others).copied().collect()
+    };
+    a.iter().flat_map(|a| b.iter().map(move |b| join(a, b))).collect()
+}
+
 impl IsTest {
     /// The operand's word in queries.
     pub fn as_str(self) -> &'static str {
@@ -122,6 +138,25 @@ impl Filter {
         }
     }
 
+    /// Filter of the rows that match `self` and `other`. A condition that both have is in it once, so that it can be answered by its index
+    /// alone.
+    #[must_use]
+    pub fn narrowed_by(self, other: Filter) -> Filter {
+        let mut parts: Vec<Filter> = Vec::new();
+        for filter in [self, other] {
+            let own = match filter {
+                Filter::All(own) => own,
+                filter => vec![filter],
+            };
+            for part in own {
+                if !parts.contains(&part) {
+                    parts.push(part);
+                }
+            }
+        }
+        Filter::All(parts)
+    }
+
     /// True if every row matches because there are no tests.
     pub fn is_everything(&self) -> bool {
         matches!(self, Filter::All(all) if all.iter().all(Filter::is_everything))
@@ -159,6 +194,30 @@ impl Filter {
             },
             Filter::Test { .. } | Filter::Not(_) => None,
         }
+    }
+
+    /// Sets of equalities, of which every matching row meets at least one set as a whole: its cells equal the values. `None` if rows can
+    /// match without any equality, or if there are more than `most` sets. Empty if no row matches.
+    pub fn equalities(&self, most: usize) -> Option<Vec<Equalities<'_>>> {
+        let found = match self {
+            Filter::All(parts) => {
+                let found = parts.iter().filter_map(|part| part.equalities(most));
+                found.reduce(|all, part| both(all, part, most))?
+            }
+            Filter::Any(parts) => {
+                let mut all = Vec::new();
+                for part in parts {
+                    all.extend(part.equalities(most.checked_sub(all.len())?)?);
+                }
+                all
+            }
+            Filter::Test { column, test: Test::Eq(value) } => vec![vec![(&**column, value)]],
+            Filter::Test { column, test: Test::In(values) } => {
+                values.iter().take(most + 1).map(|value| vec![(&**column, value)]).collect()
+            }
+            Filter::Test { .. } | Filter::Not(_) => return None,
+        };
+        (found.len() <= most).then_some(found)
     }
 
     /// Number of tests.

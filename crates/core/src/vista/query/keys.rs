@@ -12,8 +12,8 @@ use crate::vista::Schema;
 /// One term of an order, compiled.
 #[derive(Clone, Debug)]
 pub(super) struct Term {
-    path: Path,
-    collation: Collation,
+    pub(super) path: Path,
+    pub(super) collation: Collation,
     pub(super) descending: bool,
     nulls_first: bool,
 }
@@ -30,7 +30,11 @@ impl Term {
     }
 
     pub(super) fn key_of<'a>(&self, cell: Option<Cow<'a, CborValue>>) -> TermKey<'a> {
-        TermKey::new(Key::of_cow(cell, &self.collation), self.descending, self.nulls_first)
+        self.directed(Key::of_cow(cell, &self.collation))
+    }
+
+    pub(super) fn directed<'a>(&self, key: Key<'a>) -> TermKey<'a> {
+        TermKey::new(key, self.descending, self.nulls_first)
     }
 }
 

@@ -4,6 +4,8 @@
 //! A query is compiled once per request and then applied to rows as [`Fields`]: decoded records or their JSON bytes.
 
 mod aggregate;
+mod block;
+mod cell_key;
 mod collation;
 mod compare;
 mod cursor;
@@ -24,12 +26,15 @@ pub mod url;
 
 pub use aggregate::numbered;
 pub use aggregate::{AggregateItem, Aggregation, Function, MAX_GROUPS};
+pub(crate) use aggregate::{BlockFold, BlockGroups, Groups};
+pub(crate) use block::{BLOCK_ROWS, Block, Mask, Vector};
+pub use cell_key::CellKeys;
 pub use collation::Collation;
 pub use compare::{Key, SortKey};
 pub use cursor::Cursor;
 pub use eval::{CompiledQuery, TopRows};
 pub use fields::{Fields, JsonRow, Path};
-pub use filter::{Filter, IsTest, Test};
+pub use filter::{Equalities, Filter, IsTest, Test};
 pub use json::{split_name, unquoted};
 pub(crate) use keys::{Bound, KeyMaker, after_all_with};
 pub use literal::{Literal, nearest};

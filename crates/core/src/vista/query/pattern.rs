@@ -155,14 +155,24 @@ fn reason(error: &BuildError) -> String {
 
 fn like_to_regex(source: &str) -> String {
     let mut regex = String::with_capacity(source.len() + 8);
-    regex.push_str(r"(?s)\A");
-    let mut chars = source.chars().peekable();
+    regex.push_str("(?s)");
+    let is_any = |c: char| matches!(c, '*' | '%');
+    // Any run at an end is left out, and with it the anchor: the rest is searched for, by its literals if it has some.
+    let begin = source.trim_start_matches(is_any);
+    if begin.len() == source.len() {
+        regex.push_str(r"\A");
+    }
+    let mut anchored = !begin.is_empty() || source.is_empty();
+    let mut chars = begin.chars().peekable();
     let mut literal = [0; 4];
     while let Some(c) = chars.next() {
         match c {
             '*' | '%' => {
-                while chars.next_if(|next| matches!(next, '*' | '%')).is_some() {}
-                regex.push_str(".*");
+                while chars.next_if(|next| is_any(*next)).is_some() {}
+                anchored = chars.peek().is_some();
+                if anchored {
+                    regex.push_str(".*");
+                }
             }
             '_' => regex.push('.'),
             '\\' => {
@@ -172,6 +182,8 @@ fn like_to_regex(source: &str) -> String {
             _ => regex.push_str(&regex_syntax::escape(c.encode_utf8(&mut literal))),
         }
     }
-    regex.push_str(r"\z");
+    if anchored {
+        regex.push_str(r"\z");
+    }
     regex
 }

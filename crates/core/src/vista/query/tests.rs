@@ -642,3 +642,13 @@ fn one_equality_costs_well_below_a_microsecond_a_row() {
         println!("{total} hits, {} ns a row", start.elapsed().as_nanos() / 100_000);
     }
 }
+
+#[test]
+fn a_condition_that_a_filter_and_its_scope_share_is_judged_once() {
+    let test = |column: &str| Filter::Test { column: column.into(), test: Test::Eq(1.into()) };
+    let both = test("a").narrowed_by(Filter::All(vec![test("b"), test("a")]));
+    assert_eq!(both, Filter::All(vec![test("a"), test("b")]));
+    assert_eq!(test("a").narrowed_by(Filter::default()), Filter::All(vec![test("a")]));
+    let any = Filter::Any(vec![test("a"), test("b")]);
+    assert_eq!(any.clone().narrowed_by(test("a")), Filter::All(vec![any, test("a")]));
+}

@@ -13,11 +13,12 @@ use serde_json::Value;
 use super::super::issuer::testing::{SECRET, ed25519, secret_issuer};
 use super::super::jwt::testing::{claims, signed};
 use super::*;
+use crate::access::{Allow, Verb};
 use crate::events::testing::{record, small_dio};
 use crate::{Gateway, GatewayService, Limits};
 
 /// Returns a service with a row, whose callers are authenticated by `auth`.
-async fn service(auth: Auth, gateway: impl FnOnce(Gateway) -> Gateway) -> GatewayService {
+pub(super) async fn service(auth: Auth, gateway: impl FnOnce(Gateway) -> Gateway) -> GatewayService {
     let dio = small_dio().await;
     for id in ["a", "b"] {
         dio.patched(id, record("A", 1)).await.unwrap();
@@ -45,7 +46,7 @@ async fn status(service: &GatewayService, method: &str, uri: &str, headers: &[(&
     send(service, method, uri, headers, "").await.status().as_u16()
 }
 
-async fn text(response: Response) -> String {
+pub(super) async fn text(response: Response) -> String {
     String::from_utf8(to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap()
 }
 
@@ -53,7 +54,7 @@ async fn json(response: Response) -> Value {
     serde_json::from_str(&text(response).await).unwrap()
 }
 
-fn header_of(response: &Response, name: &str) -> String {
+pub(super) fn header_of(response: &Response, name: &str) -> String {
     response.headers().get(name).map(|value| value.to_str().unwrap().to_string()).unwrap_or_default()
 }
 
@@ -61,7 +62,7 @@ fn viewer() -> Auth {
     Auth::builder().key(Key::new("viewer", "viewer").token("s3cret")).build().unwrap()
 }
 
-const VIEWER: [(&str, &str); 1] = [("authorization", "Bearer s3cret")];
+pub(super) const VIEWER: [(&str, &str); 1] = [("authorization", "Bearer s3cret")];
 
 #[tokio::test]
 async fn callers_without_credentials_are_admitted_where_that_is_set_and_wrong_ones_never() {
@@ -172,6 +173,51 @@ async fn a_cookie_is_secure_behind_tls_and_a_removed_key_ends_its_session() {
     assert_eq!(status(&service, "GET", "/products", &cookie).await, 401);
 }
 
+#[tokio::test]
+async fn the_end_of_a_session_ends_its_streams_and_tickets_and_no_others() {
+    let service = service(viewer(), |gateway| gateway).await;
+    let own = ("origin", "http://shop.example");
+    let mut cookies = Vec::new();
+    for _ in 0..2 {
+        let begun = send(&service, "POST", "/_session", &[VIEWER[0], own], "").await;
+        cookies.push(header_of(&begun, "set-cookie").split(';').next().unwrap().to_string());
+    }
+    let (ending, kept) = ([("cookie", &*cookies[0]), own], [("cookie", &*cookies[1]), own]);
+    let (ended, others, of_token) =
+        (stream(&service, &ending).await, stream(&service, &kept).await, stream(&service, &VIEWER).await);
+    let ticket = json(send(&service, "POST", "/_ticket", &ending, r#"{"path":"/products"}"#).await).await;
+    assert_eq!(status(&service, "DELETE", "/_session", &ending).await, 204);
+    let body = text(ended).await;
+    assert!(body.contains(r#""type":"bye""#) && body.contains("4401"), "{body}");
+    assert!(body.contains("the session has ended"), "{body}");
+    let uri = format!("/products?ticket={}", ticket["ticket"].as_str().unwrap());
+    assert_eq!(status(&service, "GET", &uri, &[]).await, 401);
+    for going_on in [others, of_token] {
+        let rest = tokio::time::timeout(Duration::from_millis(100), text(going_on)).await;
+        assert!(rest.is_err(), "it goes on");
+    }
+}
+
+#[tokio::test]
+async fn rights_tell_who_the_caller_is_and_whether_it_has_a_session() {
+    let open = Auth::builder().key(Key::new("viewer", "viewer").token("s3cret")).anonymous(true).build().unwrap();
+    let service = service(open, |gateway| gateway).await;
+    let rights = async |headers: &[(&'static str, &str)]| {
+        let answer = send(&service, "GET", "/_access", headers, "").await;
+        assert_eq!(header_of(&answer, "cache-control"), "no-store");
+        let rights = json(answer).await;
+        [&rights["name"], &rights["role"], &rights["credentials"], &rights["session"]].map(Value::to_string)
+    };
+    assert_eq!(rights(&[]).await, ["null", r#""anonymous""#, "true", "false"]);
+    assert_eq!(rights(&VIEWER).await, [r#""key:viewer""#, r#""viewer""#, "true", "false"]);
+    let own = ("origin", "http://shop.example");
+    let begun = send(&service, "POST", "/_session", &[VIEWER[0], own], "").await;
+    let set = header_of(&begun, "set-cookie");
+    let cookie = ("cookie", set.split(';').next().unwrap());
+    assert_eq!(rights(&[cookie, own]).await, [r#""key:viewer""#, r#""viewer""#, "true", "true"]);
+    assert_eq!(status(&service, "GET", "/_access", &[("authorization", "Bearer x")]).await, 401);
+}
+
 async fn stream(service: &GatewayService, headers: &[(&'static str, &str)]) -> Response {
     let accept = [("accept", "text/event-stream")];
     let answer = send(service, "GET", "/products/events", &[&accept, headers].concat(), "").await;
@@ -201,6 +247,23 @@ async fn a_reload_ends_streams_of_removed_keys_only() {
     let kept = tokio::time::timeout(Duration::from_secs(60), text(kept)).await;
     assert!(kept.is_err(), "it goes on");
     assert_eq!(status(&service, "GET", "/products", &[("authorization", "Bearer other")]).await, 401);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_says_that_other_rules_were_loaded() {
+    let allow = |can: &[Verb]| Allow {
+        role: "viewer".into(),
+        dio: "*".into(),
+        can: can.iter().copied().collect(),
+        filter: String::new(),
+        check: None,
+        columns: None,
+    };
+    let service = service(viewer(), |gateway| gateway.try_allow(&[allow(&[Verb::Events])]).unwrap()).await;
+    let open = stream(&service, &VIEWER).await;
+    service.reload_rules(service.compile_rules(&[allow(&[Verb::Events, Verb::Read])]).unwrap());
+    let body = text(open).await;
+    assert!(body.contains(r#""type":"bye""#) && body.contains("4403"), "{body}");
 }
 
 #[tokio::test]
@@ -306,6 +369,32 @@ async fn many_requests_with_an_unknown_key_share_one_fetch() {
     };
     tokio::select! {
         () = service.refresh_keys(&server) => unreachable!("it never returns"),
+        () = story => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_refused_just_before_other_requests_fetched_its_key_is_admitted() {
+    let auth = CurrentAuth::from(Auth::builder().issuer(url_issuer()).build().unwrap());
+    let server = Server::default();
+    *server.keys.lock() = vec![("one", 1)];
+    let headers = |id: &str| {
+        let claims: Vec<_> = claims().into_iter().chain([("jti", format!("{id:?}"))]).collect();
+        let token = format!("Bearer {}", ed25519(2).signed("two", &claims));
+        HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_str(&token).unwrap())])
+    };
+    let (late, other) = (headers("late"), headers("other"));
+    let story = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        *server.keys.lock() = vec![("two", 2)];
+        let refused = auth.load().check(&late).unwrap_err();
+        assert!(refused.may_pass_later(), "{refused}");
+        assert!(auth.retry(&other).await.unwrap().is_some(), "its request fetches the keys");
+        assert!(auth.retry(&late).await.unwrap().is_some(), "the keys of the other request count");
+        assert_eq!(server.fetches.load(Ordering::SeqCst), 2);
+    };
+    tokio::select! {
+        () = auth.refresh(&server) => unreachable!("it never returns"),
         () = story => {}
     }
 }

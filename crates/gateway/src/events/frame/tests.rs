@@ -4,6 +4,7 @@ use futures_util::FutureExt as _;
 
 use super::*;
 use crate::events::testing::{mounted, record, subscription};
+use crate::events::view::ViewKind;
 use crate::http::bounds::Bounds;
 use crate::scope::Scope;
 use diorama_core::Dio;
@@ -24,7 +25,12 @@ async fn items(dio: &Dio, count: usize, change: impl AsyncFnOnce()) -> Vec<std::
 fn frame_of(scope: &Scope, query: &str, item: &RingItem) -> Option<Value> {
     let subscription = subscription(scope, query);
     let bounds = Bounds::default();
-    let view = scope.views.get(&scope.rows, &subscription.query, subscription.records, Encoding::Json, &bounds);
+    let view = scope.views.get(
+        &scope.rows,
+        &subscription.query,
+        (subscription.records, Encoding::Json, ViewKind::Evaluated),
+        &bounds,
+    );
     let view = view.now_or_never().expect("only patterns make it wait").unwrap();
     view.frame_of(item, item.seq).map(|event| serde_json::from_slice(&event.frame).unwrap())
 }
@@ -64,8 +70,11 @@ async fn cbor_frames_have_the_same_members_with_exact_rows() {
     let scope = mounted().await;
     let item = items(&scope.dio, 1, async || scope.dio.patched("a", record("A", 1)).await.unwrap()).await;
     let subscription = subscription(&scope, "");
-    let view =
-        scope.views.get(&scope.rows, &subscription.query, true, Encoding::Cbor, &Bounds::default()).await.unwrap();
+    let view = scope
+        .views
+        .get(&scope.rows, &subscription.query, (true, Encoding::Cbor, ViewKind::Evaluated), &Bounds::default())
+        .await
+        .unwrap();
     let frame = view.frame_of(&item[0], item[0].seq).unwrap().frame;
     for frame in [frame.clone(), tagged(Encoding::Cbor, "a1", &frame)] {
         let value: CborValue = ciborium::from_reader(&frame[..]).unwrap();

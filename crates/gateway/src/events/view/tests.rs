@@ -19,7 +19,12 @@ use diorama_core::vista::query::Test;
 fn view(scope: &Scope, query: &str) -> Arc<EventView> {
     let subscription = subscription(scope, query);
     let bounds = Bounds::default();
-    let got = scope.views.get(&scope.rows, &subscription.query, subscription.records, Encoding::Json, &bounds);
+    let got = scope.views.get(
+        &scope.rows,
+        &subscription.query,
+        (subscription.records, Encoding::Json, ViewKind::Evaluated),
+        &bounds,
+    );
     got.now_or_never().expect("only patterns make it wait").unwrap()
 }
 
@@ -100,13 +105,22 @@ async fn equal_views_are_shared_and_evaluate_an_event_once() {
     assert_eq!(frames[0].as_ptr(), frames[1].as_ptr(), "an unchanged frame is shared by all views");
     drop((one, two, whole, matching));
     assert_eq!(scope.views.len(), 0);
-    let held: Vec<_> = (0..MOST_VIEWS).map(|n| view(&scope, &format!("price={n}"))).collect();
+    let held: Vec<_> = (0..MOST_EVALUATED).map(|n| view(&scope, &format!("price={n}"))).collect();
     let subscription = subscription(&scope, "price=gt.7");
-    let refused =
-        scope.views.get(&scope.rows, &subscription.query, true, Encoding::Json, &Bounds::default()).await.unwrap_err();
+    let refused = scope
+        .views
+        .get(&scope.rows, &subscription.query, (true, Encoding::Json, ViewKind::Evaluated), &Bounds::default())
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::TooManyViews);
     drop(held);
-    assert!(scope.views.get(&scope.rows, &subscription.query, true, Encoding::Json, &Bounds::default()).await.is_ok());
+    assert!(
+        scope
+            .views
+            .get(&scope.rows, &subscription.query, (true, Encoding::Json, ViewKind::Evaluated), &Bounds::default())
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test]
@@ -121,7 +135,7 @@ async fn the_cached_frames_of_a_view_are_bounded() {
     let recent = view.recent.lock();
     let held: usize = recent.frames.iter().map(|(_, event)| event.as_ref().map_or(0, |event| event.frame.len())).sum();
     assert_eq!(held, recent.bytes);
-    assert!(held <= MOST_REMEMBERED, "{held}");
+    assert!(held <= ViewKind::Evaluated.cached().1, "{held}");
 }
 
 #[tokio::test]
@@ -149,7 +163,7 @@ async fn callers_with_different_scopes_have_different_views() {
     let bounds = Bounds::default();
     let all = Query::default();
     let get = |rows| {
-        let got = scope.views.get(rows, &all, true, Encoding::Json, &bounds);
+        let got = scope.views.get(rows, &all, (true, Encoding::Json, ViewKind::Evaluated), &bounds);
         got.now_or_never().expect("only patterns make it wait").unwrap()
     };
     let (all, dear) = (get(&scope.rows), get(&narrowed));

@@ -1,5 +1,7 @@
 //! Reads and writes while changes arrive.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use tokio::task::JoinSet;
 
 use super::*;
@@ -11,12 +13,21 @@ async fn reads_and_writes_never_bring_an_older_row_back() {
     let fixture = Arc::new(fixture);
     let followed = follow(&fixture.url(), "t").await;
     followed.connected().await;
+    let rounds = Arc::new(AtomicUsize::new(0));
     let writers: Vec<_> = (0..3)
         .map(|writer| {
-            let fixture = Arc::clone(&fixture);
+            let (fixture, rounds) = (Arc::clone(&fixture), Arc::clone(&rounds));
             let sql = (0..400).map(|_| format!("UPDATE t SET n = n + 1 WHERE id % 3 = {writer} AND id < 12;\n"));
             let sql: String = sql.collect();
-            std::thread::spawn(move || fixture.sql(&sql))
+            // At least once, and until enough was read meanwhile.
+            std::thread::spawn(move || {
+                loop {
+                    fixture.sql(&sql);
+                    if rounds.load(Ordering::Relaxed) > 5 {
+                        break;
+                    }
+                }
+            })
         })
         .collect();
     let mut events = followed.dio.subscribe_events();
@@ -35,6 +46,7 @@ async fn reads_and_writes_never_bring_an_older_row_back() {
         let mut round = 0;
         while writers.iter().any(|writer| !writer.is_finished()) {
             round += 1;
+            rounds.store(round, Ordering::Relaxed);
             followed.dio.refresh_from_now().await.unwrap();
             facade.patch_value("1", &record([("large", format!("{round}").into())])).await.unwrap();
             followed.dio.invalidate_record((1 + round % 11).to_string());

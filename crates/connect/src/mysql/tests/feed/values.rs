@@ -76,3 +76,18 @@ async fn values_at_the_edges_of_their_types_are_those_of_a_list() {
     assert_eq!(followed.dio.status().feeds[0].undecodable, 0);
     followed.close().await;
 }
+
+/// Reading them one by one would take minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_rows_that_the_log_does_not_have_as_a_whole_are_listed() {
+    let Some(fixture) = Fixture::new(TABLE) else { return };
+    let followed = follow(&fixture.url(), "t").await;
+    followed.connected().await;
+    fixture.sql("SET binlog_row_image = MINIMAL; INSERT INTO t (id, n) SELECT seq, seq FROM seq_10001_to_30000");
+    followed.equals(&fixture, "t").await;
+    fixture.sql(
+        "SET binlog_row_image = MINIMAL; INSERT INTO t (id, n) VALUES (40000, 1); UPDATE t SET n = 0 WHERE id = 7",
+    );
+    followed.equals(&fixture, "t").await;
+    followed.close().await;
+}

@@ -81,6 +81,8 @@ impl World {
                 out.extend(fold.ops.iter().map(|op| op.as_u128() as u64));
                 out.push(1000 + fold.rebased.len() as u64);
                 out.extend(fold.rebased.iter().map(|op| op.as_u128() as u64));
+                out.push(u64::MAX - 6);
+                out.extend(fold.seen.iter().map(|op| op.as_u128() as u64));
             }
             out.push(u64::MAX);
             out.extend(self.history[key].iter().map(|n| n.map_or(0, |n| n + 1)));
@@ -92,6 +94,7 @@ impl World {
         }
         for op in state.ops().filter(|op| op.is_open()) {
             out.extend([u64::MAX, op.id.as_u128() as u64, (op.state == OpState::Routed).into(), rank(op.delivered)]);
+            out.push(op.tried.into());
         }
         for read in &self.reads {
             out.extend([u64::MAX - 1, read.key.map_or(9, |key| key as u64), rank(read.mark)]);
@@ -109,6 +112,8 @@ impl World {
         out.extend(self.events.iter().map(|(key, version)| (key * 100 + version) as u64));
         out.push(u64::MAX - 4);
         out.extend(self.consumer.iter().map(|op| op.as_u128() as u64));
+        out.push(u64::MAX - 7);
+        out.extend(self.published.iter().map(|op| op.as_u128() as u64));
         let left = [self.externals, self.writes, self.refreshes, self.restarts, self.stale.into()];
         out.extend([
             u64::MAX - 5,

@@ -25,6 +25,8 @@ pub(super) struct Setup {
     pub(super) keys: usize,
     pub(super) route: Route,
     pub(super) hooks: Hooks,
+    /// The consumer may carry out a write before the route has answered.
+    pub(super) early: bool,
     /// The master also sends events for writes through it.
     pub(super) echo: bool,
     pub(super) versioned: bool,
@@ -105,6 +107,8 @@ pub(super) struct World {
     pub(super) reads: Vec<Read>,
     pub(super) delivery: Option<Delivery>,
     pub(super) consumer: VecDeque<OpId>,
+    /// Operations that the consumer knows: it carries out each once.
+    pub(super) published: Vec<OpId>,
     pub(super) written: Vec<bool>,
     pub(super) next: u64,
     pub(super) externals: u8,
@@ -142,6 +146,7 @@ impl World {
             reads: Vec::new(),
             delivery: None,
             consumer: VecDeque::new(),
+            published: Vec::new(),
             written: vec![false; setup.keys],
             next: 1,
             externals: setup.externals,
@@ -263,14 +268,18 @@ impl World {
             }
             Action::Deliver(op) => {
                 self.before.fill(None);
-                let mark = self.open();
+                let mark = self.open_delivery(op);
                 if matches!(self.setup.route, Route::Through { .. }) {
                     self.delivery = Some(Delivery { op, mark, answer: None });
-                } else {
-                    self.run(&Command::Settle { op, mark, answer: Answer::Routed });
-                    if self.setup.route != Route::Around {
-                        self.consumer.push_back(op);
-                    }
+                    return self.check();
+                }
+                if self.setup.route != Route::Around && !self.published.contains(&op) {
+                    self.published.push(op);
+                    self.consumer.push_back(op);
+                }
+                match self.setup.early {
+                    true => self.delivery = Some(Delivery { op, mark, answer: Some(Some(Vec::new())) }),
+                    false => self.run(&Command::Settle { op, mark, answer: Answer::Routed }),
                 }
             }
             Action::Judge { accept } => {
@@ -322,6 +331,7 @@ impl World {
     pub(super) fn answer(&mut self) {
         let Delivery { op, mark, answer } = self.delivery.take().unwrap();
         let answer = match answer.unwrap() {
+            _ if !matches!(self.setup.route, Route::Through { .. }) => Answer::Routed,
             None => Answer::Failed(rejection()),
             Some(made) => {
                 let stored = |(key, version): &(usize, usize)| self.row_at(*key, *version);
@@ -334,7 +344,19 @@ impl World {
     }
 
     pub(super) fn open(&mut self) -> u64 {
-        match run(&mut self.state, &Command::Open).outcome {
+        self.begin(&Command::Open)
+    }
+
+    /// Opens the guard of a delivery, as the worker does.
+    pub(super) fn open_delivery(&mut self, op: OpId) -> u64 {
+        match &*self.state.op(op).unwrap().targets {
+            [id] => self.begin(&Command::OpenFor(Arc::clone(id))),
+            _ => self.begin(&Command::Open),
+        }
+    }
+
+    fn begin(&mut self, command: &Command) -> u64 {
+        match run(&mut self.state, command).outcome {
             Outcome::Mark(mark) => mark,
             other => panic!("{other:?}"),
         }
@@ -363,7 +385,13 @@ impl World {
             .collect();
         let consumed = matches!(self.setup.route, Route::Consumer { .. });
         let base = |key: usize| self.state.base(&id(key)).map(|base| value_of(&base.body));
-        let known: Vec<bool> = (0..self.setup.keys).map(|key| consumed && base(key) == self.master(key)).collect();
+        // A read from before the answer of a route cannot end its operation.
+        let is_later = |key: usize| {
+            let ops = self.state.fold(&id(key)).into_iter().flat_map(|fold| &fold.ops);
+            ops.filter_map(|op| self.state.op(*op)).all(|op| op.state == OpState::Routed && op.delivered <= read.mark)
+        };
+        let known = |key: usize| consumed && base(key) == self.master(key) && is_later(key);
+        let known: Vec<bool> = (0..self.setup.keys).map(known).collect();
         self.run(&Command::ReadRows { items, mark: read.mark, notice: Notice::RowEvents });
         self.run(&Command::Close(read.mark));
         if read.key.is_none() {
@@ -384,9 +412,9 @@ impl World {
             _ => UpstreamChange::Thin,
         };
         let by_sender = || EventVersion { clock: "sender".into(), version: (version as u64).into() };
-        let version_sent = match self.setup.versioned {
-            true => Some(by_column(version as u64)),
-            false => self.setup.clocked.then(by_sender),
+        let version_sent = match (self.setup.clocked, self.setup.versioned) {
+            (true, _) => Some(by_sender()),
+            (false, versioned) => versioned.then(|| by_column(version as u64)),
         };
         let (row, ident) = (self.row_at(key, version), id(key));
         let reported_row = ReportedRow { version: version_sent.as_ref(), ..ReportedRow::of(&ident, row.as_ref()) };

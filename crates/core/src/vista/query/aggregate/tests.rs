@@ -143,3 +143,34 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #[test]
+    fn sums_of_floats_are_exact_in_any_order(
+        cells in prop::collection::vec((-(1i64 << 53)..1 << 53, 0u32..40), 1..60),
+        huge in any::<bool>(),
+        cut in 0..60usize,
+    ) {
+        // Multiples of 2^-40 below 2^53: an integer of 128 bits holds their sum, and converts to the nearest float.
+        let exact: i128 = cells.iter().map(|(number, shift)| i128::from(*number) << shift).sum();
+        let scale = 2f64.powi(if huge { 850 } else { -40 });
+        let floats = cells.iter().map(|(number, shift)| *number as f64 * 2f64.powi(*shift as i32) * scale);
+        let mut floats: Vec<CborValue> = floats.map(CborValue::Float).collect();
+        if huge {
+            // Numbers whose sum overflows on the way.
+            floats.extend([f64::MAX, f64::MAX, -f64::MAX, -f64::MAX].map(CborValue::Float));
+        }
+        let expected = CborValue::Float(exact as f64 * scale);
+        prop_assert_eq!(&sum("n", floats.clone()).unwrap(), &expected);
+        let middle = cut % floats.len();
+        floats.rotate_left(middle);
+        prop_assert_eq!(&sum("n", floats.clone()).unwrap(), &expected);
+        let mut halves = total::Total::default();
+        for half in floats.chunks(middle + 1) {
+            let mut total = total::Total::default();
+            half.iter().for_each(|cell| total.add(cell, false).unwrap());
+            halves.merge(&total).unwrap();
+        }
+        prop_assert_eq!(halves.sum(), Some(expected));
+    }
+}

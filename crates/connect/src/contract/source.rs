@@ -1,20 +1,18 @@
-//! Contract suite of all drivers: reads for every source of the same rows, writes for every writable one.
+//! Contract suite of all sources: reads of the same rows.
 
 use diorama_core::record::{CborValue, Record, Rows};
 use diorama_core::vista::{Capabilities, Error, Vista};
-#[cfg(any(feature = "http", feature = "postgres", feature = "mysql"))]
-use diorama_core::vista::{ErrorKind, Query};
-#[cfg(any(feature = "http", feature = "sql"))]
-use diorama_core::vista::{TableShell, WriteOp};
-#[cfg(any(feature = "http", feature = "postgres", feature = "mysql"))]
+#[cfg(any(feature = "http", feature = "postgres", feature = "mysql", feature = "surrealdb"))]
+use diorama_core::vista::{ErrorKind, Query, TableShell};
+#[cfg(any(feature = "http", feature = "postgres", feature = "mysql", feature = "surrealdb"))]
 use diorama_servers::CutProxy;
 
-/// Rows that [`reads`] and [`writes`] expect: `id,name,price,category_id` in this natural order.
-pub(super) const CSV: &str = "id,name,price,category_id\n\
+/// Rows that [`reads`] and [`writes`](super::writes) expect: `id,name,price,category_id` in this natural order.
+pub(crate) const CSV: &str = "id,name,price,category_id\n\
     1,Cupcake,120,1\n2,Doughnut,135,1\n10,Tart,220,2\n4,Pie,299,2\n3,Cookies,,1\n6,Éclair,99,3\n7,Flan,20,3\n";
 
 /// Returns [`CSV`] as records.
-pub(super) fn rows() -> Vec<(String, Record)> {
+pub(crate) fn rows() -> Vec<(String, Record)> {
     let row = |line: &str| {
         let cells: Vec<&str> = line.split(',').collect();
         let number = |text: &str| text.parse::<i64>().map_or(CborValue::Null, CborValue::from);
@@ -27,13 +25,13 @@ pub(super) fn rows() -> Vec<(String, Record)> {
 
 /// Order of a source's rows without a requested order.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Natural {
+pub(crate) enum Natural {
     /// As in [`CSV`].
     #[cfg_attr(not(feature = "csv"), expect(dead_code, reason = "sources of files and rowids"))]
     Stored,
     /// By id.
     #[cfg_attr(
-        not(any(feature = "mysql", feature = "postgres")),
+        not(any(feature = "mysql", feature = "postgres", feature = "surrealdb")),
         expect(dead_code, reason = "databases without rowids")
     )]
     ById,
@@ -65,7 +63,7 @@ async fn listed(vista: &Vista) -> String {
 }
 
 /// Checks that advertised reads work and the others are refused.
-pub(super) async fn reads(vista: &Vista, natural: Natural) {
+pub(crate) async fn reads(vista: &Vista, natural: Natural) {
     assert_eq!(listed(vista).await, natural.sort("1 2 10 4 3 6 7"));
     let tart = vista.get_value("10").await.unwrap().unwrap();
     assert_eq!(tart, rows()[2].1);
@@ -79,7 +77,7 @@ pub(super) async fn reads(vista: &Vista, natural: Natural) {
     pages(vista, can, natural).await;
 }
 
-fn refused<T>(result: &Result<T, Error>) -> bool {
+pub(super) fn refused<T>(result: &Result<T, Error>) -> bool {
     matches!(result, Err(Error::Unsupported { .. }))
 }
 
@@ -175,129 +173,10 @@ async fn walk(vista: &Vista) -> Vec<String> {
     }
 }
 
-/// Checks that a source without writes refuses all of them and stays unchanged.
-pub(super) async fn refuses_writes(vista: &Vista) {
-    let record = rows()[0].1.clone();
-    assert!(refused(&vista.insert("9", &record).await));
-    assert!(refused(&vista.insert_return_id(&record).await));
-    assert!(refused(&vista.replace_value("1", &record).await));
-    assert!(refused(&vista.patch_value("1", &record).await));
-    assert!(refused(&vista.delete("1").await));
-    assert!(refused(&vista.delete_all().await));
-    assert_eq!(vista.list_values().await.unwrap().len(), 7);
-}
-
-fn cells<const N: usize>(cells: [(&str, CborValue); N]) -> Record {
-    cells.into_iter().map(|(column, value)| (column.to_string(), value)).collect()
-}
-
-/// Checks all writes on a source of [`rows`] whose ids are integers.
-pub(super) async fn writes(vista: &Vista) {
-    let muffin = cells([("id", 8.into()), ("name", "Muffin".into()), ("price", 150.into()), ("category_id", 1.into())]);
-    vista.insert("8", &muffin).await.unwrap();
-    assert_eq!(vista.get_value("8").await.unwrap().unwrap(), muffin);
-    vista.insert("8", &muffin).await.expect("an identical insert is a retry");
-    let other = cells([("name", "Scone".into()), ("price", 150.into()), ("category_id", 1.into())]);
-    assert!(matches!(vista.insert("8", &other).await, Err(Error::Conflict { .. })));
-    assert!(matches!(vista.insert("9", &muffin).await, Err(Error::Invalid { .. })), "another id in the record");
-
-    vista.replace_value("8", &cells([("name", "Scone".into())])).await.unwrap();
-    let scone = vista.get_value("8").await.unwrap().unwrap();
-    assert_eq!((&scone["name"], scone.get("price").unwrap_or(&CborValue::Null)), (&"Scone".into(), &CborValue::Null));
-    vista.replace_value("9", &cells([("name", "Strudel".into()), ("price", 1.into())])).await.unwrap();
-    assert_eq!(vista.get_count().await.unwrap(), 9, "replacing a missing row adds it");
-
-    vista.patch_value("9", &cells([("price", 180.into())])).await.unwrap();
-    let strudel = vista.get_value("9").await.unwrap().unwrap();
-    assert_eq!((&strudel["name"], &strudel["price"]), (&"Strudel".into(), &180.into()));
-    vista.patch_value("9", &cells([("price", CborValue::Null)])).await.unwrap();
-    assert_eq!(vista.get_value("9").await.unwrap().unwrap()["price"], CborValue::Null);
-    assert!(matches!(vista.patch_value("99", &muffin_price()).await, Err(Error::NotFound { .. })));
-
-    vista.delete("9").await.unwrap();
-    vista.delete("9").await.expect("deleting a missing row succeeds");
-    assert_eq!(vista.get_value("9").await.unwrap(), None);
-
-    let id = vista.insert_return_id(&cells([("name", "Bagel".into())])).await.unwrap();
-    assert_eq!(id, "11");
-    assert_eq!(vista.get_value(&id).await.unwrap().unwrap()["id"], 11.into());
-
-    let mut narrow = vista.clone();
-    narrow.add_condition_eq("category_id", 3.into()).unwrap();
-    bounded_writes(vista, &narrow).await;
-    narrow.delete_all().await.unwrap();
-    assert_eq!(vista.get_count().await.unwrap(), 7, "deletes only the rows it is narrowed to");
-    vista.delete_all().await.unwrap();
-    assert_eq!(vista.get_count().await.unwrap(), 0);
-}
-
-/// Checks writes to `narrow`, which is `vista` with rows of category 3 only. It writes as if there were no other rows, and leaves
-/// rows 6 and 7.
-async fn bounded_writes(vista: &Vista, narrow: &Vista) {
-    let all = vista.list_values().await.unwrap();
-    let price = muffin_price();
-    narrow.delete("1").await.expect("deleting a missing row succeeds");
-    assert!(matches!(narrow.patch_value("1", &price).await, Err(Error::NotFound { .. })));
-    assert!(matches!(narrow.insert("1", &price).await, Err(Error::Conflict { .. })));
-    assert!(matches!(narrow.replace_value("1", &price).await, Err(Error::Conflict { .. })));
-    let away = cells([("category_id", 1.into())]);
-    for refused in [
-        narrow.patch_value("6", &away).await,
-        narrow.replace_value("6", &away).await,
-        narrow.insert("20", &away).await,
-        narrow.insert_return_id(&away).await.map(drop),
-    ] {
-        let Err(Error::Invalid { fields, .. }) = refused else { panic!("{refused:?}") };
-        assert_eq!(fields.keys().collect::<Vec<_>>(), ["category_id"]);
-    }
-    assert_eq!(vista.list_values().await.unwrap(), all, "no refused write had an effect");
-    let tart = cells([("name", "Tart".into())]);
-    narrow.insert("20", &tart).await.unwrap();
-    let chosen = narrow.insert_return_id(&tart).await.unwrap();
-    narrow.replace_value("20", &cells([("name", "Pie".into())])).await.unwrap();
-    narrow.patch_value("20", &price).await.unwrap();
-    for id in ["20", &chosen] {
-        assert_eq!(vista.get_value(id).await.unwrap().unwrap()["category_id"], 3.into());
-        narrow.delete(id).await.unwrap();
-    }
-    assert_eq!(vista.list_values().await.unwrap(), all);
-}
-
-/// Number of operations of [`one_effect`], and of deliveries of each.
-#[cfg(any(feature = "http", feature = "sql"))]
-const OPERATIONS: (usize, usize) = (100, 10);
-
-/// Checks that each operation of a write route has one effect over 1,000 deliveries, alone and in batches, and that the others are
-/// answered with the row. The table has rows `0` to `9` with a column `n`; returns the number of expected changes.
-#[cfg(any(feature = "http", feature = "sql"))]
-pub(super) async fn one_effect(shell: &(impl TableShell + ?Sized)) -> usize {
-    let (operations, deliveries) = OPERATIONS;
-    let write = |number: usize| {
-        let n = i64::try_from(number).unwrap();
-        let op = WriteOp::Patch { id: (number % 10).to_string(), record: cells([("n", n.into())]) };
-        (format!("op_{number:03}"), op)
-    };
-    for round in 0..deliveries {
-        for first in (0..operations).step_by(20) {
-            let batch: Vec<_> = (first..first + 20).map(write).collect();
-            match round % 2 {
-                0 => assert!(shell.write_batch(&batch).await.iter().all(Result::is_ok)),
-                _ => {
-                    for (operation, op) in batch.iter().rev() {
-                        let row = shell.write_once(operation, op).await.unwrap().record;
-                        assert!(row.is_some_and(|row| row["n"] >= op.record().unwrap()["n"]), "{operation}");
-                    }
-                }
-            }
-        }
-    }
-    operations
-}
-
 /// Checks that a list whose connection is cut is an error that may be retried, never a part of the rows. The source has `count`
 /// rows behind `proxy`.
-#[cfg(any(feature = "http", feature = "postgres", feature = "mysql"))]
-pub(super) async fn whole_or_error(shell: &(impl TableShell + ?Sized), proxy: &CutProxy, count: usize) {
+#[cfg(any(feature = "http", feature = "postgres", feature = "mysql", feature = "surrealdb"))]
+pub(crate) async fn whole_or_error(shell: &(impl TableShell + ?Sized), proxy: &CutProxy, count: usize) {
     let before = proxy.received();
     assert_eq!(shell.list(&Query::default()).await.unwrap().len(), count);
     let size = proxy.received() - before;
@@ -323,31 +202,9 @@ pub(super) async fn whole_or_error(shell: &(impl TableShell + ?Sized), proxy: &C
     assert_eq!(retried(|| shell.list(&all)).await.len(), count);
 }
 
-/// Checks that a write whose connection is cut is retried without a second effect. Returns the number of expected changes of a
-/// table with rows `0` to `9` and a column `n`.
-#[cfg(any(feature = "http", feature = "postgres", feature = "mysql"))]
-pub(super) async fn one_effect_over_cuts(shell: &(impl TableShell + ?Sized), proxy: &CutProxy) -> usize {
-    let writes = 60;
-    for number in 0..writes {
-        let n = i64::try_from(number).unwrap();
-        let op = WriteOp::Patch { id: (number % 10).to_string(), record: cells([("n", n.into())]) };
-        let operation = format!("op_{number:03}");
-        proxy.cut_all();
-        proxy.cut_after(u64::try_from(number * 37).unwrap());
-        if let Err(error) = shell.write_once(&operation, &op).await {
-            assert_ne!(error.kind(), ErrorKind::Permanent, "{error}");
-        }
-        proxy.cut_after(None);
-        proxy.cut_all();
-        let row = retried(|| shell.write_once(&operation, &op)).await.record.unwrap();
-        assert_eq!(row["n"], n.into());
-    }
-    writes
-}
-
 /// Repeats `call` until it succeeds; each of a few idle connections may have been cut.
-#[cfg(any(feature = "http", feature = "postgres", feature = "mysql"))]
-async fn retried<T, F: Future<Output = Result<T, Error>>>(call: impl Fn() -> F) -> T {
+#[cfg(any(feature = "http", feature = "postgres", feature = "mysql", feature = "surrealdb"))]
+pub(super) async fn retried<T, F: Future<Output = Result<T, Error>>>(call: impl Fn() -> F) -> T {
     for _ in 0..20 {
         match call().await {
             Ok(done) => return done,
@@ -357,13 +214,9 @@ async fn retried<T, F: Future<Output = Result<T, Error>>>(call: impl Fn() -> F) 
     panic!("the server is reachable, but no call succeeds");
 }
 
-fn muffin_price() -> Record {
-    cells([("price", 1.into())])
-}
-
 /// Random queries, for the equivalence of SQL and the evaluator.
-#[cfg(feature = "sql")]
-pub(super) mod queries {
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+pub(crate) mod queries {
     use diorama_core::record::CborValue;
     use diorama_core::vista::query::{IsTest, Test};
     use diorama_core::vista::{Filter, OrderTerm, Query};

@@ -1,0 +1,234 @@
+//! [`Vector`]: the cells of one column of a block, by type.
+
+use std::borrow::Cow;
+
+use super::super::collation::Collation;
+use super::super::compare::Key;
+use super::super::fields::{Fields, JsonRow, Path, decode, plain_text};
+use super::{Block, Mask};
+use crate::record::{CborValue, value_to_json};
+
+/// Maximum number of distinct cells of a coded vector.
+const MAX_CODES: usize = 256;
+/// Maximum heap bytes of the distinct cells of a vector, and of the cells of mixed types.
+const MAX_CELLS: usize = 512 << 10;
+/// Maximum bytes of the texts of a vector.
+const MAX_TEXTS: usize = 2 << 20;
+
+/// The cells of one column of a block. A missing cell is a null, as for filters and functions.
+#[derive(Debug)]
+pub(crate) enum Vector {
+    /// Cells of any type of which few are distinct: for each row the index of its cell.
+    Coded { codes: Box<[u8]>, cells: Box<[CborValue]> },
+    /// Integers and nulls, and the least and greatest integer.
+    Integers { cells: Box<[i64]>, present: Mask, range: (i64, i64) },
+    /// Floats and nulls.
+    Floats { cells: Box<[f64]>, present: Mask },
+    /// Texts and nulls: the ends of the cells in one text.
+    Texts { text: Box<str>, ends: Box<[u32]>, present: Mask },
+    /// Cells of several types.
+    Mixed(Box<[CborValue]>),
+    /// Cells that are too large for a vector, or not exact in JSON: they are read from the rows.
+    Unread,
+}
+
+impl Vector {
+    /// Reads the cells under `path` of the rows of a block.
+    pub(crate) fn read<'r>(rows: impl Iterator<Item = JsonRow<'r>>, path: &Path) -> Vector {
+        let cells: Option<Vec<Cow<'r, [u8]>>> = rows.map(|row| json_cell(row, path)).collect();
+        let Some(cells) = cells else { return Vector::Unread };
+        let first = cells.iter().find(|cell| ***cell != *NULL).and_then(|cell| cell.first());
+        let typed = coded(&cells).or_else(|| match first {
+            Some(b'"') => texts(&cells),
+            _ => integers(&cells).or_else(|| floats(&cells)),
+        });
+        typed.unwrap_or_else(|| mixed(&cells))
+    }
+
+    /// Heap memory in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Vector::Coded { codes, cells } => codes.len() + cells_bytes(cells),
+            Vector::Integers { cells, .. } => size_of_val(&**cells),
+            Vector::Floats { cells, .. } => size_of_val(&**cells),
+            Vector::Texts { text, ends, .. } => text.len() + size_of_val(&**ends),
+            Vector::Mixed(cells) => cells_bytes(cells),
+            Vector::Unread => 0,
+        }
+    }
+
+    /// The cell of the row with number `at`.
+    pub(crate) fn cell<'v>(&'v self, at: usize, block: &impl Block, path: &Path) -> Cow<'v, CborValue> {
+        let of = |present: &Mask, value: CborValue| if present.has(at) { value } else { CborValue::Null };
+        match self {
+            Vector::Coded { codes, cells } => Cow::Borrowed(&cells[usize::from(codes[at])]),
+            Vector::Integers { cells, present, .. } => Cow::Owned(of(present, cells[at].into())),
+            Vector::Floats { cells, present } => Cow::Owned(of(present, CborValue::Float(cells[at]))),
+            Vector::Texts { text, ends, present } => Cow::Owned(of(present, slice(text, ends, at).into())),
+            Vector::Mixed(cells) => Cow::Borrowed(&cells[at]),
+            Vector::Unread => {
+                let cell = block.row(at).field(path).map(Cow::into_owned);
+                Cow::Owned(cell.unwrap_or(CborValue::Null))
+            }
+        }
+    }
+
+    /// The text of the row with number `at`, in a vector of texts that has one.
+    pub(crate) fn text(&self, at: usize) -> Option<&str> {
+        let Vector::Texts { text, ends, present } = self else { return None };
+        present.has(at).then(|| slice(text, ends, at))
+    }
+
+    /// Sort key of the cell of the row with number `at`.
+    pub(crate) fn key<'v>(&'v self, at: usize, block: &impl Block, path: &Path, collation: &Collation) -> Key<'v> {
+        match self.text(at).filter(|_| *collation == Collation::Plain) {
+            Some(text) => Key::Text(Cow::Borrowed(text)),
+            None => Key::of_cow(Some(self.cell(at, block, path)), collation),
+        }
+    }
+
+    /// Visits the cells of `rows` with the number of their row.
+    pub(crate) fn each<E>(
+        &self,
+        rows: impl Iterator<Item = usize>,
+        block: &impl Block,
+        path: &Path,
+        mut visit: impl FnMut(usize, &CborValue) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Vector::Texts { text, ends, present } = self else {
+            return rows.into_iter().try_for_each(|at| visit(at, &self.cell(at, block, path)));
+        };
+        // One buffer for all texts.
+        let mut cell = CborValue::Text(String::new());
+        for at in rows {
+            if !present.has(at) {
+                visit(at, &CborValue::Null)?;
+            } else if let CborValue::Text(buffer) = &mut cell {
+                buffer.clear();
+                buffer.push_str(slice(text, ends, at));
+                visit(at, &cell)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The text of the row with number `at` in a vector of texts.
+fn slice<'t>(text: &'t str, ends: &[u32], at: usize) -> &'t str {
+    let start = at.checked_sub(1).map_or(0, |before| ends[before] as usize);
+    &text[start..ends[at] as usize]
+}
+
+const NULL: &[u8] = b"null";
+
+/// The cell as JSON, null if it is missing; `None` if JSON does not represent it exactly.
+fn json_cell<'r>(row: JsonRow<'r>, path: &Path) -> Option<Cow<'r, [u8]>> {
+    if row.1.is_none() && path.is_plain() {
+        return Some(Cow::Borrowed(row.member(path).unwrap_or(NULL)));
+    }
+    let Some(cell) = row.field(path) else { return Some(Cow::Borrowed(NULL)) };
+    let json = value_to_json(&cell);
+    (decode(&json).as_ref() == Some(&*cell)).then_some(Cow::Owned(json))
+}
+
+fn value(json: &[u8]) -> CborValue {
+    decode(json).unwrap_or(CborValue::Null)
+}
+
+/// Codes for cells of which few are distinct.
+fn coded(cells: &[Cow<'_, [u8]>]) -> Option<Vector> {
+    /// Number of places of the hash table: several for each code, so that most are found at once.
+    const PLACES: usize = 4 * MAX_CODES;
+    let mut places = [u16::MAX; PLACES];
+    let mut distinct: Vec<&[u8]> = Vec::new();
+    let mut codes = Vec::with_capacity(cells.len());
+    for cell in cells {
+        let mut place = xxhash_rust::xxh3::xxh3_64(cell) as usize % PLACES;
+        let code = loop {
+            match distinct.get(usize::from(places[place])) {
+                Some(known) if *known == &**cell => break places[place],
+                Some(_) => place = (place + 1) % PLACES,
+                None if distinct.len() == MAX_CODES => return None,
+                None => {
+                    places[place] = distinct.len() as u16;
+                    distinct.push(cell);
+                    break places[place];
+                }
+            }
+        };
+        codes.push(code as u8);
+    }
+    let cells: Box<[CborValue]> = distinct.into_iter().map(value).collect();
+    (cells_bytes(&cells) <= MAX_CELLS).then(|| Vector::Coded { codes: codes.into(), cells })
+}
+
+fn integers(cells: &[Cow<'_, [u8]>]) -> Option<Vector> {
+    let present = Mask::of(cells.len(), |at| *cells[at] != *NULL);
+    let mut range = (i64::MAX, i64::MIN);
+    let mut numbers = vec![0; cells.len()];
+    for at in present.iter() {
+        let number = integer(&cells[at])?;
+        range = (range.0.min(number), range.1.max(number));
+        numbers[at] = number;
+    }
+    Some(Vector::Integers { cells: numbers.into(), present, range })
+}
+
+/// An integer of 64 bits as canonical JSON spells it.
+fn integer(json: &[u8]) -> Option<i64> {
+    std::str::from_utf8(json).ok()?.parse().ok()
+}
+
+fn floats(cells: &[Cow<'_, [u8]>]) -> Option<Vector> {
+    let present = Mask::of(cells.len(), |at| *cells[at] != *NULL);
+    let mut numbers = vec![0.0; cells.len()];
+    for at in present.iter() {
+        let CborValue::Float(number) = decode(&cells[at])? else { return None };
+        numbers[at] = number;
+    }
+    Some(Vector::Floats { cells: numbers.into(), present })
+}
+
+fn texts(cells: &[Cow<'_, [u8]>]) -> Option<Vector> {
+    let present = Mask::of(cells.len(), |at| *cells[at] != *NULL);
+    let (mut text, mut ends) = (String::new(), Vec::with_capacity(cells.len()));
+    for (at, cell) in cells.iter().enumerate() {
+        match plain_text(cell) {
+            Some(plain) => text.push_str(plain),
+            None if present.has(at) => match decode(cell)? {
+                CborValue::Text(escaped) => text.push_str(&escaped),
+                _ => return None,
+            },
+            None => {}
+        }
+        ends.push(u32::try_from(text.len()).ok().filter(|end| *end as usize <= MAX_TEXTS)?);
+    }
+    Some(Vector::Texts { text: text.into(), ends: ends.into(), present })
+}
+
+fn mixed(cells: &[Cow<'_, [u8]>]) -> Vector {
+    if cells.iter().map(|cell| cell.len()).sum::<usize>() > MAX_CELLS {
+        return Vector::Unread;
+    }
+    let cells: Box<[CborValue]> = cells.iter().map(|cell| value(cell)).collect();
+    if cells_bytes(&cells) > MAX_CELLS { Vector::Unread } else { Vector::Mixed(cells) }
+}
+
+/// Memory of cells in bytes.
+pub(crate) fn cells_bytes(cells: &[CborValue]) -> usize {
+    size_of_val(cells) + cells.iter().map(heap).sum::<usize>()
+}
+
+/// Approximate heap memory of a cell in bytes.
+fn heap(cell: &CborValue) -> usize {
+    match cell {
+        CborValue::Text(text) => text.len(),
+        CborValue::Bytes(bytes) => bytes.len(),
+        CborValue::Array(items) => cells_bytes(items),
+        CborValue::Map(members) => {
+            members.iter().map(|(key, value)| 2 * size_of::<CborValue>() + heap(key) + heap(value)).sum()
+        }
+        CborValue::Tag(_, inner) => size_of::<CborValue>() + heap(inner),
+        _ => 0,
+    }
+}

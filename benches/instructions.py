@@ -3,10 +3,11 @@
 
     benches/instructions.py DIORAMA [BENCH] [--rows N] [--requests N] [--only WORD] [--warm] [--keep FOLDER]
     benches/instructions.py DIORAMA --access [--rows N] [--requests N]
+    benches/instructions.py DIORAMA --related [--rows N] [--requests N]
 
 DIORAMA is the release binary; BENCH is that of `cargo bench --bench gateway --no-run`, whose bare handlers give the same bytes.
 With --access, the same requests are sent to a server without authentication, with a key, with a JWT, and with a key and a rule on an
-indexed column.
+indexed column. With --related, pages of 50 rows are asked with and without related rows.
 Needs valgrind. Texts of queries are new but for few; with --warm each was asked before. --keep leaves callgrind's files.
 `rep movsb` counts an instruction for each byte, so long copies look worse than they are.
 """
@@ -32,6 +33,7 @@ parser.add_argument("--only", default="")
 parser.add_argument("--warm", action="store_true")
 parser.add_argument("--keep")
 parser.add_argument("--access", action="store_true")
+parser.add_argument("--related", action="store_true")
 options = parser.parse_args()
 ROWS = options.rows
 
@@ -279,5 +281,44 @@ def access(folder):
         print(f"| {case} | " + " | ".join(cells) + " |", flush=True)
 
 
+# Name, parameters beside those of the page.
+RELATED = [
+    ("whole rows", ""),
+    ("with the category", "&select=*,category(*)"),
+    ("with the name of the category", "&select=*,category(name)"),
+    ("with the number of notes", "&select=*,notes(count)"),
+    ("with two notes", "&select=*,notes(id,order=id,limit=2)"),
+    ("of a category by its name", "&category.name=eq.category+7"),
+]
+
+
+def related(folder):
+    with open(f"{folder}/products.ndjson", "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row(at), separators=(",", ":")) + "\n" for at in range(ROWS))
+    with open(f"{folder}/categories.ndjson", "w", encoding="utf-8") as file:
+        file.writelines(f'{{"id":{at},"name":"category {at}","shelf":{at % 7}}}\n' for at in range(50))
+    with open(f"{folder}/notes.ndjson", "w", encoding="utf-8") as file:
+        file.writelines(f'{{"id":"n{at}","product_id":"p{at % ROWS:08}","text":"a note"}}\n' for at in range(2 * ROWS))
+    with open(f"{folder}/diorama.toml", "w", encoding="utf-8") as file:
+        file.write('[server]\nlisten = "127.0.0.1:0"\n')
+        for name in ["products", "categories", "notes"]:
+            file.write(f'[dio.{name}]\nsource = {{ json = "{name}.ndjson" }}\nid = "id"\n')
+            file.write({"products": 'indexes = ["category_id"]\n', "notes": 'indexes = ["product_id"]\n'}.get(name, ""))
+        file.write('[dio.products.relations]\ncategory = { dio = "categories", on = "category_id" }\n')
+        file.write('notes = { dio = "notes", on = "product_id", many = true }\n')
+    server = Server("ours", [os.path.abspath(options.diorama), "serve"], folder)
+    wait(lambda: Connection(server.port).ask("GET", "/readyz")[0] == 200)
+    print("| page of 50 | instructions | to whole rows |\n|---|---|---|")
+    first = None
+    for name, parameters in RELATED:
+        asks = [("GET", f"/products?limit=50&offset={scattered(n, ROWS // 50 - 50)}{parameters}", "") for n in range(options.requests)]
+        status, _, body = Connection(server.port).ask(*asks[0])
+        assert status == 200, (name, status, body)
+        count = server.instructions(name, asks)
+        first = first or count
+        print(f"| {name} | {count:.1f}k | {count / first:.2f} |", flush=True)
+    server.process.kill()
+
+
 with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
-    (access if options.access else main)(place)
+    (access if options.access else related if options.related else main)(place)

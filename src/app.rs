@@ -304,6 +304,11 @@ impl App {
                 .try_mount(dio.clone(), mount_options(spec, config.server.limits.rows))
                 .map_err(Failure::config)?;
         }
+        for spec in &config.dios {
+            for relation in &spec.relations {
+                gateway = gateway.try_relate(&spec.name, relation.clone()).map_err(Failure::config)?;
+            }
+        }
         gateway = gateway.try_allow(&config.allow).map_err(|mistakes| Failure::config(rule_mistakes(&mistakes)))?;
         for spec in &config.webhooks {
             let hook = hooks::hook(spec).map_err(Failure::config)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use diorama_connect::{Connector, Route, Source, SourceRequest};
-use diorama_core::vista::{Error, Result, Vista};
+use diorama_core::vista::{Error, Reference, Result, Vista};
 use diorama_gateway::Ack;
 
 use super::connection::{Connected, Connections};
@@ -79,6 +79,8 @@ pub struct DioSpec {
     pub reread_rate: Option<u32>,
     /// A source of changes besides webhooks.
     pub feed: Option<FeedSpec>,
+    /// Relations to the rows of other resources.
+    pub relations: Vec<Reference>,
 }
 
 /// A declared column.
@@ -136,6 +138,7 @@ impl DioSpec {
             read_timeout: None,
             reread_rate: None,
             feed: None,
+            relations: Vec::new(),
         }
     }
 
@@ -180,6 +183,7 @@ impl DioSpec {
             read_timeout: reader.duration("read_timeout"),
             reread_rate: reader.count("reread_rate", 1..=100_000).and_then(|rate| u32::try_from(rate).ok()),
             feed,
+            relations: relations(&reader),
             ..DioSpec::new(name, source.unwrap_or_else(|| Arc::new(UnreadSource)))
         };
         reader.finish();
@@ -367,4 +371,19 @@ fn columns(reader: &Reader<'_>) -> Vec<ColumnSpec> {
         Some(ColumnSpec { name, ty: ty?, flags, timezone })
     };
     reader.tables("columns").into_iter().filter_map(column).collect()
+}
+
+fn relations(reader: &Reader<'_>) -> Vec<Reference> {
+    let relation = |(relation, table): (String, Reader<'_>)| {
+        for (key, what) in [("dio", "the related resource"), ("on", "the column with its id")] {
+            if table.position(key).is_none() {
+                table.problem(table.at, format!("relation {relation:?} requires {key}: {what}"));
+            }
+        }
+        let (target, column) = (table.text("dio"), table.text("on"));
+        let many = table.flag("many").unwrap_or(false);
+        table.finish();
+        Some(Reference { relation, target: target?, column: column?, many })
+    };
+    reader.tables("relations").into_iter().filter_map(relation).collect()
 }

@@ -21,6 +21,7 @@ mod live;
 mod logs;
 mod metrics;
 mod openapi;
+mod relations;
 mod rest_aggregate;
 mod rest_audit;
 mod rest_auth;

@@ -64,7 +64,7 @@ fn the_page_of_http_has_every_path_with_its_methods() {
             None if path.starts_with("/orders") || path.starts_with("/categories") => continue,
             None => path.replace("/webhooks/products", "/webhooks/HOOK"),
         };
-        let path = path.replace("{id}", "ID");
+        let path = path.replace("{id}", "ID").replace("{relation}", "RELATION");
         let methods = item.as_object().unwrap().keys().filter(|key| *key != "parameters");
         known.extend(methods.map(|method| (method.clone(), path.clone())));
     }

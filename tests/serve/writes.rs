@@ -87,14 +87,14 @@ fn a_hundred_thousand_lines_in_one_request_are_taken_in_bounded_memory() {
         assert_eq!(answer.status, 200);
         (body.len(), answer.body.len())
     };
-    // What any bulk request takes, the pages of the journal among it, is there after a tenth of them.
+    // What any bulk request takes at its peak, the pages of the journal among it, is there after a tenth of them.
     send(0..LINES / 10);
     let queued = || server.get("/readyz").json()["dios"]["orders"]["queued"].as_u64();
     let deadline = Instant::now() + PATIENCE;
     while queued() != Some(0) {
         assert!(Instant::now() < deadline, "they reach the source");
     }
-    let before = server.memory();
+    let before = server.most_memory();
     let (came, went) = send(LINES / 10..LINES);
     let grown = server.most_memory().saturating_sub(before);
     assert!(went > 20 << 20, "the results alone are {went} bytes");

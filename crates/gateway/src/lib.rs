@@ -51,7 +51,7 @@ use std::sync::atomic::AtomicU64;
 use indexmap::IndexMap;
 
 use diorama_core::dio::Dio;
-use diorama_core::vista::{Error, Result};
+use diorama_core::vista::{Error, Reference, Result};
 
 /// Builds the HTTP side of any number of Dios.
 ///
@@ -103,6 +103,21 @@ impl Gateway {
         }
         self.gateway.dios.insert(name, Arc::new(Resource::new(dio, options)));
         Ok(())
+    }
+
+    /// Relates the rows of the mounted Dio `dio` to those of another one. References in the schemas of sources relate them without this,
+    /// if their target is the name of a Dio.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if one of both Dios is not mounted yet, if the column does not exist, or if the name is taken or is not valid.
+    pub fn try_relate(mut self, dio: &str, relation: Reference) -> Result<Gateway> {
+        let fail = |detail: String| Error::Config(format!("relation {:?} of {dio:?}: {detail}", relation.relation));
+        let target = self.gateway.dios.get(&*relation.target);
+        let resource = self.gateway.dios.get(dio).ok_or_else(|| fail("there is no such resource".into()))?;
+        rows::related::check(resource, &relation, target).map_err(fail)?;
+        let resource = resource.related_by(relation);
+        self.gateway.dios.insert(dio.into(), Arc::new(resource));
+        Ok(self)
     }
 
     /// Takes webhooks under `/webhooks/{name}`.

@@ -23,7 +23,7 @@ use crate::http::response;
 use crate::http::route::Route;
 use crate::notify::routes as notifications;
 use crate::pages::{assets, index};
-use crate::rows::{delete, insert, list, patch, query, record, replace, schema, write};
+use crate::rows::{delete, insert, list, patch, query, record, related, replace, schema, write};
 use crate::scope::Scope;
 use crate::state::{GatewayState, PathTarget};
 use crate::{audit, events, openapi, webhook};
@@ -87,6 +87,7 @@ pub(crate) fn dispatch(route: Route, request: Request, gateway: Arc<GatewayState
         (Route::Row, "PATCH") => patch::patch.call(request, gateway),
         (Route::Row, "DELETE") => delete::delete.call(request, gateway),
         (Route::RowEvents, "GET") => events::subscribe_one.call(request, gateway),
+        (Route::Nested, "GET") => related::nested.call(request, gateway),
         (Route::None, _) => immediate(not_found(request.uri())),
         _ => immediate(wrong_method(route, method, &request, &gateway)),
     }
@@ -186,11 +187,14 @@ mod tests {
 
     #[test]
     fn malformed_paths_match_no_route() {
-        for path in ["//", "/products/", "/products//", "/products/7/", "/products/7/8", "/products/7/events/", "//7"] {
+        for path in ["//", "/products/", "/products//", "/products/7/", "/products/7/events/", "//7"] {
             assert_eq!(Route::of(path), Route::None, "{path}");
         }
         for (path, route) in [
             ("/products/health", Route::Row),
+            ("/products/7/tags", Route::Nested),
+            ("/products/_schema/tags", Route::None),
+            ("/products/7/tags/", Route::None),
             ("/healthz/7", Route::Row),
             ("/webhooks", Route::Rows),
             ("/static/assets/images/a.png", Route::Asset),

@@ -43,7 +43,7 @@ use crate::rows::common_headers::CommonHeaders;
 use crate::rows::query_cache::QueryCache;
 use crate::webhook::hook::Hook;
 use diorama_core::dio::Dio;
-use diorama_core::vista::{Error, LogLimit, Result, Schema};
+use diorama_core::vista::{Error, LogLimit, Reference, Result, Schema};
 
 /// Shared state of all handlers, fixed when the router is built.
 #[derive(Debug)]
@@ -250,6 +250,19 @@ impl Resource {
 
     pub(crate) fn new(dio: Dio, options: MountOptions) -> Resource {
         let schema = dio.schema();
+        Resource::of_schema(dio, options, schema)
+    }
+
+    /// The same resource, before it has callers, with one relation more. It replaces one of the same name in the source's schema.
+    pub(crate) fn related_by(&self, relation: Reference) -> Resource {
+        let mut references = self.schema.references().to_vec();
+        references.retain(|known| known.relation != relation.relation);
+        references.push(relation);
+        let schema = Arc::new(Schema::clone(&self.schema).with_references(references));
+        Resource::of_schema(self.dio.clone(), self.options.clone(), schema)
+    }
+
+    fn of_schema(dio: Dio, options: MountOptions, schema: Arc<Schema>) -> Resource {
         Resource {
             dispatch: Dispatch::new(dio.ring(), &schema),
             schema,

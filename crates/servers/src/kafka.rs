@@ -11,6 +11,7 @@ use rskafka::chrono::DateTime;
 use rskafka::client::partition::{Compression, OffsetAt, PartitionClient, UnknownTopicHandling};
 use rskafka::client::{Client, ClientBuilder};
 use rskafka::record::Record;
+use tokio::time::timeout;
 
 use crate::account::Account;
 use crate::daemon::Daemon;
@@ -19,6 +20,12 @@ use crate::skip_or_fail;
 
 /// Name of the bucket with the broker's topics.
 const BUCKET: &str = "topics";
+/// Time for which the broker looks for messages that it has.
+const WAIT_MS: i32 = 1_000;
+/// Time for which the broker looks for messages behind the end that it tells.
+const WAIT_AT_END_MS: i32 = 200;
+/// Time for an answer of the broker.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// A broker, [Tansu](https://github.com/tansu-io/tansu), that keeps its messages in memory, or in an object store of its own, so that
 /// they outlive it.
@@ -153,7 +160,7 @@ impl KafkaServer {
         deleted.unwrap_or_else(|error| panic!("topic {topic}: {error}"));
     }
 
-    /// Sends messages to a partition.
+    /// Sends messages to a partition. They may be there twice, if the broker does not answer.
     pub async fn produce(&self, topic: &str, partition: i32, messages: &[KafkaRecord<'_>]) {
         let record = |message: &KafkaRecord<'_>| Record {
             key: (!message.key.is_empty()).then(|| message.key.into()),
@@ -161,10 +168,14 @@ impl KafkaServer {
             headers: message.headers.iter().map(|(name, value)| (name.to_string(), (*value).into())).collect(),
             timestamp: DateTime::from_timestamp_millis(jiff::Timestamp::now().as_millisecond()).unwrap_or_default(),
         };
-        let records = messages.iter().map(record).collect();
+        let records: Vec<Record> = messages.iter().map(record).collect();
+        answered(|| self.send(topic, partition, records.clone())).await;
+    }
+
+    async fn send(&self, topic: &str, partition: i32, records: Vec<Record>) {
         let client = self.partition(topic, partition).await;
         let sent = client.produce(records, Compression::NoCompression).await;
-        sent.unwrap_or_else(|error| panic!("messages for {topic}: {error}"));
+        drop(sent.unwrap_or_else(|error| panic!("messages for {topic}: {error}")));
     }
 
     /// All messages of a topic, partition after partition.
@@ -173,32 +184,33 @@ impl KafkaServer {
         let Some(found) = topics.into_iter().find(|found| found.name == topic) else { return Vec::new() };
         let mut all = Vec::new();
         for number in found.partitions {
-            let client = self.partition(topic, number).await;
-            let end = client.get_offset(OffsetAt::Latest).await.unwrap_or_else(|error| panic!("{error}"));
-            let mut offset = client.get_offset(OffsetAt::Earliest).await.unwrap_or_else(|error| panic!("{error}"));
-            while offset < end {
-                let fetched = client.fetch_records(offset, 1..1 << 20, 1_000).await;
-                let (records, _) = fetched.unwrap_or_else(|error| panic!("{error}"));
-                offset = records.last().map_or(end, |last| last.offset + 1);
-                all.extend(records.into_iter().map(|record| message(number, record.record)));
-            }
+            all.extend(self.messages_from(topic, number, 0).await);
         }
         all
     }
 
     /// Messages of a partition from an offset on.
     pub async fn messages_from(&self, topic: &str, partition: i32, offset: u64) -> Vec<KafkaMessage> {
+        let offset = i64::try_from(offset).unwrap_or(i64::MAX);
+        answered(|| self.read(topic, partition, offset)).await
+    }
+
+    async fn read(&self, topic: &str, partition: i32, mut offset: i64) -> Vec<KafkaMessage> {
         let client = self.partition(topic, partition).await;
         let end = client.get_offset(OffsetAt::Latest).await.unwrap_or_else(|error| panic!("{error}"));
-        let mut offset = i64::try_from(offset).unwrap_or(i64::MAX);
         let mut all = Vec::new();
-        while offset < end {
-            let fetched = client.fetch_records(offset, 1..1 << 20, 1_000).await;
+        loop {
+            // The broker may tell an earlier end after it was killed, so it is asked for messages there too.
+            let wait = if offset < end { WAIT_MS } else { WAIT_AT_END_MS };
+            let fetched = client.fetch_records(offset, 1..1 << 20, wait).await;
             let (records, _) = fetched.unwrap_or_else(|error| panic!("{error}"));
-            offset = records.last().map_or(end, |last| last.offset + 1);
+            match records.last() {
+                Some(last) => offset = last.offset + 1,
+                None if offset >= end => return all,
+                None => offset = end,
+            }
             all.extend(records.into_iter().map(|record| message(partition, record.record)));
         }
-        all
     }
 
     async fn client(&self) -> Client {
@@ -210,6 +222,17 @@ impl KafkaServer {
         let client = self.client().await.partition_client(topic, number, UnknownTopicHandling::Retry).await;
         client.unwrap_or_else(|error| panic!("{topic}: {error}"))
     }
+}
+
+/// Makes a request again with a new connection, as a broker that was killed meanwhile may never answer the first one.
+async fn answered<T, F: Future<Output = T>>(request: impl Fn() -> F) -> T {
+    for _ in 0..5 {
+        match timeout(ANSWER, request()).await {
+            Ok(answer) => return answer,
+            Err(_) => eprintln!("a broker of Kafka did not answer for {} s; asking again", ANSWER.as_secs()),
+        }
+    }
+    panic!("a broker of Kafka does not answer")
 }
 
 fn message(partition: i32, record: Record) -> KafkaMessage {

@@ -67,6 +67,10 @@ pub(super) const TABLES: &[(&str, &str)] = &[
         "`http`: rules for the meaning of answers. The first that applies wins over the status.",
     ),
     ("dio.*.columns.*", "A declared column; other columns are inferred."),
+    (
+        "dio.*.relations.*",
+        "A relation to the rows of another resource. Foreign keys of a database are relations without this.",
+    ),
     ("dio.*.write", "Destination of writes in place of the source: a table, which must exist."),
     (
         "dio.*.write.http",
@@ -470,6 +474,14 @@ pub(super) const KEYS: &[KeyText] = &[
     ("dio.*.max_limit", "`limits.rows`", "Maximum number of rows of a list."),
     ("dio.*.max_affected", "1_000", "Maximum number of rows changed by a write by filter."),
     ("dio.*.max_live", "500", "Maximum number of distinct live queries."),
+    ("dio.*.relations", "none", "See `[dio.NAME.relations.RELATION]`."),
+    ("dio.*.relations.*.dio", REQUIRED, "The related resource."),
+    (
+        "dio.*.relations.*.on",
+        REQUIRED,
+        "The column with the id of the other row: of this resource, or with `many` of the related one.",
+    ),
+    ("dio.*.relations.*.many", "false", "True if a row of this resource has any number of related ones."),
     ("notify.*.dio", "NAME", "The resource whose events it sends."),
     ("notify.*.url", REQUIRED, "URL of the receiver, `http://` or `https://`; may be `env:NAME` or `file:PATH`."),
     (

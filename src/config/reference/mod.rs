@@ -44,6 +44,7 @@ const SAMPLES: [&str; 7] = [
         source = { csv = "a.csv" }
         write = { sqlite = "a.db", table = "a" }
         columns.c = { type = "string" }
+        relations.r = { dio = "a", on = "c" }
         feed = { ws = "ws://h", headers = {}, format = "cloudevents" }
         [notify.a]
         url = "http://h/"
@@ -150,7 +151,9 @@ impl Key {
                 json!({"type": "object", "additionalProperties": {"type": "string"}})
             }
             path if path.ends_with(".map") => json!({"type": "object"}),
-            "dio.*.columns" => json!({"type": "object", "additionalProperties": table("dio.*.columns.*")}),
+            path @ ("dio.*.columns" | "dio.*.relations") => {
+                json!({"type": "object", "additionalProperties": table(&format!("{path}.*"))})
+            }
             path if self.expected == "a table" => table(path),
             _ => type_of(&self.expected),
         };
@@ -232,7 +235,11 @@ fn is_outer(path: &str) -> bool {
 fn names_starred(table: &str) -> String {
     let mut before = "";
     let starred = table.split('.').map(|part| {
-        let part = if ["key", "jwt", "dio", "notify", "webhook", "columns"].contains(&before) { "*" } else { part };
+        let part = if ["key", "jwt", "dio", "notify", "webhook", "columns", "relations"].contains(&before) {
+            "*"
+        } else {
+            part
+        };
         before = part;
         part
     });
@@ -366,7 +373,8 @@ fn page() -> String {
     let keys = requested_keys();
     let mut page = String::from(include_str!("head.md"));
     for (path, about) in TABLES {
-        let mut names = ["NAME", "COLUMN"].into_iter();
+        let inner = if path.contains("relations") { "RELATION" } else { "COLUMN" };
+        let mut names = ["NAME", inner].into_iter();
         let title: Vec<&str> =
             path.split('.').map(|part| if part == "*" { names.next().unwrap_or_default() } else { part }).collect();
         let title = title.join(".");

@@ -71,6 +71,7 @@ POST /orders/{id}                            G      G      F      CCQ    CCQ    
 PUT /orders/{id}                             G      G      F      QCQ    QCQ    F      F      F      F      QQQ
 PATCH /orders/{id}                           G      G      F      QNN    QNN    F      F      F      F      QQN
 DELETE /orders/{id}                          G      G      F      QNN    QNN    F      F      F      F      QQN
+GET /orders/{id}/{relation}                  G      G      ANN    ANN    F      F      F      F      F      AAN
 GET /orders/{id}/events                      G      G      F      A      F      A      F      F      F      A
 ";
 
@@ -144,7 +145,7 @@ fn requests(line: &Line<'_>, operations: &[String; 3], delivery: &str) -> Vec<(S
         let id = if line.path.starts_with("/operations") { &operations[at] } else { ROWS[at] };
         let path = match line.path.starts_with("/webhooks") || line.path.starts_with("/_notify") {
             true => line.path.replace("{hook}", "shop").replace("{notification}", "shop").replace("{id}", delivery),
-            false => line.path.replace("{id}", id),
+            false => line.path.replace("{id}", id).replace("{relation}", "more"),
         };
         let (path, body) = match (line.method, line.path) {
             ("POST", "/orders") if at == 0 => (path, whole("fresh")),

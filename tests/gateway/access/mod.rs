@@ -4,4 +4,4 @@ mod channels;
 mod differential;
 mod idempotency;
 mod matrix;
-mod world;
+pub(crate) mod world;

@@ -16,6 +16,7 @@ use diorama::gateway::webhook::Hook;
 use diorama::gateway::{Gateway, MountOptions};
 use diorama::inbound::signature::Signer;
 use diorama::inbound::{self, Key, Scheme};
+use diorama::vista::Reference;
 use diorama::{CborValue, Column, ColumnType, Dio, Lens, Record, Schema};
 use futures_util::StreamExt as _;
 use tower::ServiceExt as _;
@@ -73,7 +74,7 @@ impl Receiver for Accepting {
 }
 
 /// A rule for `role` on the resource `dio`.
-pub(super) fn allow(role: &str, dio: &str, can: &[Verb], filter: &str, columns: Option<&[&str]>) -> Allow {
+pub(crate) fn allow(role: &str, dio: &str, can: &[Verb], filter: &str, columns: Option<&[&str]>) -> Allow {
     let columns = columns.map(|names| names.iter().map(ToString::to_string).collect());
     let can = can.iter().copied().collect();
     Allow { role: role.into(), dio: dio.into(), can, filter: filter.into(), check: None, columns }
@@ -122,10 +123,10 @@ pub(super) fn row(id: &str, owner: &str, status: &str, total: i64) -> (String, R
     (id.to_string(), cells(row))
 }
 
-/// A gateway with `orders` and `vault`.
-pub(super) struct World {
+/// A gateway with `orders` and `vault`, or with other tables.
+pub(crate) struct World {
     pub(super) router: Router,
-    pub(super) orders: Dio,
+    pub(crate) orders: Dio,
     _lens: Arc<Lens>,
 }
 
@@ -160,8 +161,13 @@ impl World {
             let inbound = inbound::Hook::new(scheme).delivery_header(Some("x-delivery".parse().unwrap()));
             Hook::new(name, dio, inbound)
         };
-        let gateway = Gateway::new().try_mount(orders.clone(), options.clone()).unwrap();
-        let gateway = gateway.try_mount(vault, options).unwrap();
+        let mut gateway = Gateway::new().try_mount(orders.clone(), options.clone()).unwrap();
+        gateway = gateway.try_mount(vault, options).unwrap();
+        if orders.schema().references().is_empty() && orders.schema().column("owner").is_some() {
+            let more =
+                Reference { relation: "more".into(), target: "orders".into(), column: "owner".into(), many: true };
+            gateway = gateway.try_relate("orders", more).unwrap();
+        }
         let gateway = gateway.try_hook(hook("shop", "orders")).unwrap().try_hook(hook("safe", "vault")).unwrap();
         let notify = |name: &str, dio: &str| {
             let signer = Signer::new(["whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="]).unwrap();
@@ -173,7 +179,26 @@ impl World {
         World { router, orders, _lens: lens }
     }
 
-    /// Answer to a request of `caller`; an empty name is an anonymous one. Of a stream, the first 300 ms are read.
+    /// Tables with relations; the first is [`World::orders`].
+    pub(crate) async fn of_tables(
+        tables: Vec<(&str, Schema, Vec<(String, Record)>)>,
+        relations: &[(&str, Reference)],
+        rules: &[Allow],
+    ) -> World {
+        let lens = Arc::new(seeding(memory()).build().unwrap());
+        let (mut gateway, mut first) = (Gateway::new(), None);
+        for (name, schema, rows) in tables {
+            let dio = lens.make_dio(MemoryTable::vista(name, schema, rows)).await.unwrap();
+            first.get_or_insert(dio.clone());
+            gateway = gateway.mount(dio);
+        }
+        for (dio, relation) in relations {
+            gateway = gateway.try_relate(dio, relation.clone()).unwrap();
+        }
+        let router = gateway.try_allow(rules).unwrap().into_router().layer(from_fn(authenticate));
+        World { router, orders: first.unwrap(), _lens: lens }
+    }
+
     /// Waits until a notification has delivered something about the orders, and returns the delivery's id.
     pub(super) async fn notice(&self) -> String {
         let listed = async {
@@ -188,7 +213,8 @@ impl World {
         tokio::time::timeout(Duration::from_secs(20), listed).await.expect("a delivery")
     }
 
-    pub(super) async fn send(
+    /// Answer to a request of `caller`; an empty name is an anonymous one. Of a stream, the first 300 ms are read.
+    pub(crate) async fn send(
         &self,
         caller: &str,
         method: &str,
@@ -216,7 +242,7 @@ impl World {
         Answer { status: head.status.as_u16(), headers: texts(&head.headers), body: bytes }
     }
 
-    pub(super) async fn get(&self, caller: &str, path: &str) -> Answer {
+    pub(crate) async fn get(&self, caller: &str, path: &str) -> Answer {
         self.send(caller, "GET", path, &[], "").await
     }
 

@@ -278,17 +278,16 @@ async fn unique_keys(session: &mut Session, place: &Place, fields: &[Field]) -> 
     Ok(keys)
 }
 
-/// Returns the foreign keys of one column as references, each named by its column without `_id`.
+/// Returns the foreign keys of one column as references, if they refer to a primary key.
 async fn foreign_keys(session: &mut Session, place: &Place) -> Result<Vec<Reference>> {
-    let sql = "SELECT CONSTRAINT_NAME, COLUMN_NAME, REFERENCED_TABLE_NAME FROM information_schema.KEY_COLUMN_USAGE
-        WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND REFERENCED_TABLE_NAME IS NOT NULL ORDER BY CONSTRAINT_NAME";
+    let sql = "SELECT f.CONSTRAINT_NAME, f.COLUMN_NAME, f.REFERENCED_TABLE_NAME FROM information_schema.KEY_COLUMN_USAGE f
+        JOIN information_schema.KEY_COLUMN_USAGE k ON k.TABLE_SCHEMA = f.REFERENCED_TABLE_SCHEMA
+            AND k.TABLE_NAME = f.REFERENCED_TABLE_NAME AND k.COLUMN_NAME = f.REFERENCED_COLUMN_NAME
+            AND k.CONSTRAINT_NAME = 'PRIMARY'
+        WHERE f.TABLE_SCHEMA = ? AND f.TABLE_NAME = ? AND f.REFERENCED_TABLE_NAME IS NOT NULL ORDER BY f.CONSTRAINT_NAME";
     let rows = catalog(session, sql, &[&place.database, &place.table]).await?;
     let reference = |constraint: &[Vec<String>]| match constraint {
-        [only] => {
-            let (column, target) = (only[1].clone(), only[2].clone());
-            let relation = column.strip_suffix("_id").filter(|name| !name.is_empty()).unwrap_or(&column).to_string();
-            Some(Reference { relation, target, column, many: false })
-        }
+        [only] => Some(crate::sql::reference(only[1].clone(), only[2].clone())),
         _ => None,
     };
     Ok(rows.chunk_by(|a, b| a[0] == b[0]).filter_map(reference).collect())

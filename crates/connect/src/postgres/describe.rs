@@ -11,7 +11,7 @@ use super::options::PostgresOptions;
 use super::table::{Field, Place, PostgresRelation, Rights, Table};
 use super::value::{Codec, Param};
 use crate::rows::declare;
-use crate::sql::{key, quote};
+use crate::sql::{key, quote, reference};
 use diorama_core::vista::{Column, ColumnType, Error, Flag, Reference, Result, Schema};
 
 impl Table {
@@ -229,18 +229,15 @@ async fn is_plain(client: &Client, oid: u32) -> Result<bool> {
     Ok(row.is_some_and(|row| row.get(0)))
 }
 
-/// Returns the foreign keys of one column as references, each named by its column without `_id`.
+/// Returns the foreign keys of one column as references, if they refer to a primary key.
 async fn foreign_keys(client: &Client, oid: u32) -> Result<Vec<Reference>> {
     let sql = "SELECT a.attname, c.relname FROM pg_catalog.pg_constraint f
         JOIN pg_catalog.pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = f.conkey[1]
         JOIN pg_catalog.pg_class c ON c.oid = f.confrelid
+        JOIN pg_catalog.pg_constraint k ON k.conrelid = f.confrelid AND k.contype = 'p' AND k.conkey = f.confkey
         WHERE f.conrelid = $1 AND f.contype = 'f' AND cardinality(f.conkey) = 1 ORDER BY a.attnum";
-    let reference = |row: &Row| {
-        let column: String = row.get(0);
-        let relation = column.strip_suffix("_id").filter(|name| !name.is_empty()).unwrap_or(&column).to_string();
-        Reference { relation, target: row.get(1), column, many: false }
-    };
-    Ok(client.query(sql, &[&oid]).await.map_err(failed)?.iter().map(reference).collect())
+    let keys = client.query(sql, &[&oid]).await.map_err(failed)?;
+    Ok(keys.iter().map(|row| reference(row.get(0), row.get(1))).collect())
 }
 
 fn columns(fields: &[Field], key: &[usize]) -> Vec<Column> {

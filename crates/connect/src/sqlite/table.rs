@@ -9,9 +9,9 @@ use super::options::SqliteOptions;
 use super::source::{failed, id_of};
 use super::value::{Codec, blob_key, from_sql};
 use crate::rows::declare;
-use crate::sql::quote;
+use crate::sql::{quote, reference};
 use diorama_core::record::{Record, id_to_value};
-use diorama_core::vista::{Column, ColumnType, Error, Flag, Result, Schema};
+use diorama_core::vista::{Column, ColumnType, Error, Flag, Reference, Result, Schema};
 
 /// A table with everything needed for statements on it.
 #[derive(Debug)]
@@ -150,7 +150,8 @@ impl Table {
             selected.push(alias);
         }
         let selected = selected.join(", ");
-        let schema = Arc::new(Schema::new(&fields[id].name, columns));
+        let references = foreign_keys(connection, name, &fields)?;
+        let schema = Arc::new(Schema::new(&fields[id].name, columns).with_references(references));
         Ok(Table { name: name.to_string(), quoted, schema, fields, id, natural, selected })
     }
 
@@ -265,6 +266,23 @@ fn fields(connection: &Connection, name: &str) -> Result<Vec<Field>> {
         })
     });
     fields.and_then(Iterator::collect).map_err(failed)
+}
+
+/// Returns the foreign keys of one column as references, if they refer to a primary key.
+fn foreign_keys(connection: &Connection, name: &str, fields: &[Field]) -> Result<Vec<Reference>> {
+    let sql = "SELECT f.\"from\", f.\"table\" FROM pragma_foreign_key_list(?1) f
+        WHERE (SELECT count(*) FROM pragma_foreign_key_list(?1) g WHERE g.id = f.id) = 1
+            AND (SELECT max(pk) FROM pragma_table_info(f.\"table\")) = 1
+            AND EXISTS (SELECT 1 FROM pragma_table_info(f.\"table\") k
+                WHERE k.pk = 1 AND (f.\"to\" IS NULL OR k.name = f.\"to\" COLLATE NOCASE))
+        ORDER BY f.id DESC";
+    let mut statement = connection.prepare(sql).map_err(failed)?;
+    let keys = statement.query_map([name], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
+    let keys: Vec<_> = keys.and_then(Iterator::collect).map_err(failed)?;
+    // A foreign key may be written with other letters of case than its column.
+    let written = |column: &str| fields.iter().find(|field| field.name.eq_ignore_ascii_case(column));
+    let key = |(column, target): (String, String)| Some(reference(written(&column)?.name.clone(), target));
+    Ok(keys.into_iter().filter_map(key).collect())
 }
 
 /// Returns true if some rows have no key: SQLite permits nulls in keys that are not integers.

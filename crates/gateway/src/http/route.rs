@@ -2,6 +2,7 @@
 
 use crate::access::Verb;
 use crate::http::extract::cut;
+use crate::options::is_reserved_id;
 
 /// Route that a path matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,13 +46,14 @@ pub(crate) enum Route {
     Schema,
     Row,
     RowEvents,
+    Nested,
     /// No route matches.
     None,
 }
 
 impl Route {
     /// All routes, in the order of their declaration.
-    pub(crate) const ALL: [Route; 40] = {
+    pub(crate) const ALL: [Route; 41] = {
         use Route::*;
         [
             Index,
@@ -93,6 +95,7 @@ impl Route {
             Schema,
             Row,
             RowEvents,
+            Nested,
             None,
         ]
     };
@@ -156,6 +159,7 @@ impl Route {
             (_, (Some("_schema"), None, _)) => Route::Schema,
             (_, (Some(_), None, _)) => Route::Row,
             (_, (Some(_), Some("events"), None)) => Route::RowEvents,
+            (_, (Some(id), Some(relation), None)) if !is_reserved_id(id) && !relation.is_empty() => Route::Nested,
             _ => Route::None,
         }
     }
@@ -202,6 +206,7 @@ impl Route {
             Route::Schema => "/{dio}/_schema",
             Route::Row => "/{dio}/{id}",
             Route::RowEvents => "/{dio}/{id}/events",
+            Route::Nested => "/{dio}/{id}/{relation}",
             Route::None => "none",
         }
     }
@@ -209,7 +214,9 @@ impl Route {
     /// Returns the action of a request with `method`; `None` if the route is not about the rows of one resource.
     pub(crate) fn verb(self, method: &str) -> Option<Verb> {
         Some(match (self, method) {
-            (Route::Rows | Route::Row, "GET" | "HEAD" | "QUERY") | (Route::Query | Route::Aggregate, _) => Verb::Read,
+            (Route::Rows | Route::Row, "GET" | "HEAD" | "QUERY")
+            | (Route::Nested, _)
+            | (Route::Query | Route::Aggregate, _) => Verb::Read,
             (Route::Rows | Route::Row, "POST") => Verb::Insert,
             (Route::Rows | Route::Row, "PUT" | "PATCH") => Verb::Update,
             (Route::Rows | Route::Row, "DELETE") => Verb::Delete,

@@ -90,7 +90,10 @@ pub(super) fn empty(about: &str) -> ResponseBuilder {
 /// Adds the headers of a read to `response`.
 pub(super) fn read(response: ResponseBuilder) -> ResponseBuilder {
     let response = header(response, "ETag", "Version of the content.", text());
-    let response = header(response, "Dio-Position", "Position of the rows, for the parameter `since`.", position());
+    let about = "Position of the rows, for the parameter `since`; with related rows `NAME=EPOCH:SEQ` of each resource, with semicolons.";
+    let positions = of(Type::String)
+        .pattern(Some("^([0-9A-Za-z]+:[0-9]+|[^=;]+=[0-9A-Za-z]+:[0-9]+(;[^=;]+=[0-9A-Za-z]+:[0-9]+)*)$"));
+    let response = header(response, "Dio-Position", about, positions);
     let response = header(response, "Age", "Seconds since the rows were last compared with their source.", count());
     header(response, "Cache-Status", "State of the copy: fresh or stale (RFC 9211).", text())
 }

@@ -106,7 +106,7 @@ pub(super) fn page(resource: &Resource) -> Vec<Parameter> {
             "Order of the rows, as in `column.desc.nullsfirst,other`. The defaults are `asc` and `nullslast`.",
             text(),
         ),
-        select(),
+        select_related(),
         query(
             "limit",
             "Maximum number of rows. With a filter that enumerates ids, the default is the number of ids. NDJSON, CSV and CBOR have \
@@ -142,6 +142,12 @@ pub(super) fn allow_shrink() -> Parameter {
 /// Returns the parameter that selects columns.
 pub(super) fn select() -> Parameter {
     query("select", "Columns to return, as in `id,name,alias:column,meta->key`; by default all.", text())
+}
+
+/// Returns the parameter that selects columns and related rows.
+pub(super) fn select_related() -> Parameter {
+    let about = "Columns to return, as in `id,name,alias:column,meta->key`, and related rows, as in `relation(columns)`; by default all columns.";
+    query("select", about, text())
 }
 
 /// Returns the parameter that allows a write without a filter.

@@ -71,7 +71,8 @@ impl ResourcePaths<'_> {
         for (method, verb) in [(HttpMethod::Get, "get"), (HttpMethod::Head, "check")] {
             let summary = if method == HttpMethod::Get { "Get a row" } else { "Check that a row exists" };
             let operation = self.operation(api, verb, true, &method, summary);
-            let operation = operation.parameter(parameters::row(self.resource, false)).parameter(parameters::select());
+            let operation =
+                operation.parameter(parameters::row(self.resource, false)).parameter(parameters::select_related());
             let operation = operation.parameter(parameters::if_none_match());
             let row = match method {
                 HttpMethod::Get => cbor(answers::json("The row.", rows::shown(self.title))),
@@ -80,6 +81,7 @@ impl ResourcePaths<'_> {
             let operation = operation.response("200", answers::read(row).build()).response("304", unchanged());
             api.add(&self.row_path(), method, self.readable(operation, &[400, 404, 406, 503]));
         }
+        self.related(api);
         self.query(api);
         self.aggregate(api);
         let refresh = self.operation(api, "refresh", false, &HttpMethod::Post, "Refresh the copy from the source now");
@@ -101,6 +103,21 @@ impl ResourcePaths<'_> {
         let schema = self.operation(api, "describe", false, &HttpMethod::Get, "Get columns and supported operations");
         let schema = schema.response("200", answers::json("The description.", named("Description")).build());
         api.add(&format!("{}/_schema", self.list_path()), HttpMethod::Get, schema);
+    }
+
+    fn related(&self, api: &mut Api) {
+        let related = self.operation(api, "related", false, &HttpMethod::Get, "Get the rows that are related to a row");
+        let related = related.description(Some(
+            "Returns a list with the parameters of the related resource, or one row if the relation is to one. `_schema` lists relations.",
+        ));
+        let related = related.parameter(parameters::row(self.resource, false));
+        let related =
+            related.parameter(parameters::path("relation", "Name of the relation.", text().min_length(Some(1))));
+        let related = related.parameter(parameters::select_related()).parameter(parameters::if_none_match());
+        let rows = AnyOfBuilder::new().item(array(shapes::object([]))).item(shapes::object([]));
+        let related = related.response("200", answers::read(self.row_list(rows)).build()).response("304", unchanged());
+        let related = self.readable(related, &[400, 404, 406, 503]);
+        api.add(&format!("{}/{{relation}}", self.row_path()), HttpMethod::Get, related);
     }
 
     fn query(&self, api: &mut Api) {

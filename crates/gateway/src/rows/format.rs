@@ -33,6 +33,37 @@ impl<'a> From<&'a Body> for Bytes<'a> {
     }
 }
 
+impl<'a> From<Bytes<'a>> for JsonRow<'a> {
+    fn from(row: Bytes<'a>) -> Self {
+        JsonRow(row.json, row.cbor)
+    }
+}
+
+/// Members that an answer adds to a row.
+pub(crate) trait Members {
+    /// Adds them to the JSON object at the end of `out`, which begins at `begin`.
+    fn append_json(&self, begin: usize, out: &mut Vec<u8>);
+
+    /// Adds them to a decoded row.
+    fn insert(&self, record: &mut Record);
+
+    /// True if there are none.
+    fn is_empty(&self) -> bool {
+        false
+    }
+}
+
+/// No members.
+impl Members for () {
+    fn append_json(&self, _: usize, _: &mut Vec<u8>) {}
+
+    fn insert(&self, _: &mut Record) {}
+
+    fn is_empty(&self) -> bool {
+        true
+    }
+}
+
 /// Writer of the rows of one response.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -47,6 +78,14 @@ impl Writer {
         let projection = query.projection(schema)?;
         let columns = if format == Format::Csv { columns(query, schema) } else { Vec::new() };
         Ok(Writer { format, projection, columns })
+    }
+
+    /// Sets the names of the columns that CSV shows beside the rows' own ones, or in their place.
+    pub(crate) fn add_columns<'n>(&mut self, shows_own: bool, names: impl Iterator<Item = &'n str>) {
+        if self.format == Format::Csv {
+            self.columns.truncate(if shows_own { usize::MAX } else { 0 });
+            self.columns.extend(names.map(Arc::from));
+        }
     }
 
     /// Returns true if rows are sent exactly as they are stored.
@@ -69,23 +108,27 @@ impl Writer {
 
     /// Writes one row. `first` is true for the first row of the response.
     pub(crate) fn row<'a>(&self, row: impl Into<Bytes<'a>>, first: bool, out: &mut Vec<u8>) {
-        let row = row.into();
+        self.row_with(row.into(), &(), first, out);
+    }
+
+    /// Writes one row with `members` of others.
+    pub(crate) fn row_with(&self, row: Bytes<'_>, members: &impl Members, first: bool, out: &mut Vec<u8>) {
         match self.format {
             Format::Json => {
                 if !first {
                     out.push(b',');
                 }
-                self.json(row, out);
+                self.json(row, members, out);
             }
             Format::Ndjson => {
-                self.json(row, out);
+                self.json(row, members, out);
                 out.push(b'\n');
             }
             Format::Csv => {
-                let record = self.record(row);
+                let record = self.record(row, members);
                 write_line(self.columns.iter().map(|name| record.get(name).cloned().unwrap_or(CborValue::Null)), out);
             }
-            Format::Cbor => self.cbor(row, out),
+            Format::Cbor => self.cbor(row, members, out),
         }
     }
 
@@ -116,18 +159,20 @@ impl Writer {
         out
     }
 
-    fn json(&self, row: Bytes<'_>, out: &mut Vec<u8>) {
+    fn json(&self, row: Bytes<'_>, members: &impl Members, out: &mut Vec<u8>) {
+        let begin = out.len();
         match &self.projection {
             None => out.extend_from_slice(row.json),
-            Some(projection) => projection.write_json(&JsonRow(row.json, row.cbor), out),
+            Some(projection) => projection.write_json(&row.into(), out),
         }
+        members.append_json(begin, out);
     }
 
-    fn cbor(&self, row: Bytes<'_>, out: &mut Vec<u8>) {
-        if let (Some(cbor), None) = (row.cbor, &self.projection) {
+    fn cbor(&self, row: Bytes<'_>, members: &impl Members, out: &mut Vec<u8>) {
+        if let (Some(cbor), None, true) = (row.cbor, &self.projection, members.is_empty()) {
             return out.extend_from_slice(cbor);
         }
-        let record = self.record(row);
+        let record = self.record(row, members);
         cbor_head(0xA0, record.len() as u64, out);
         for (column, value) in record {
             for value in [CborValue::from(column), value] {
@@ -138,12 +183,13 @@ impl Writer {
     }
 
     /// Decodes a row. Stored bytes always decode, because this program encoded them.
-    fn record(&self, row: Bytes<'_>) -> Record {
-        let record = decode_parts(row.json, row.cbor).unwrap_or_default();
-        match &self.projection {
-            None => record,
-            Some(projection) => projection.apply(&record),
+    fn record(&self, row: Bytes<'_>, members: &impl Members) -> Record {
+        let mut record = decode_parts(row.json, row.cbor).unwrap_or_default();
+        if let Some(projection) = &self.projection {
+            record = projection.apply(&record);
         }
+        members.insert(&mut record);
+        record
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{OriginalUri, Request};
+use axum::extract::{OriginalUri, Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 
@@ -12,52 +12,101 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::http::bounds::Bounds;
 use crate::http::negotiate::{self, Format};
 use crate::http::problem::{ApiError, Code};
-use crate::http::response::{self, HeaderBuilder, TOTAL};
+use crate::http::response::{self, HeaderBuilder, POSITION, TOTAL};
 use crate::rows::explain;
 use crate::rows::export;
 use crate::rows::extract::PathScope;
 use crate::rows::format::Writer;
 use crate::rows::query_cache::ParsedQuery;
+use crate::rows::related::{self, Embedded, Reading, Related};
 use crate::rows::snapshot::Snapshot;
 use crate::scope::Scope;
+use crate::state::GatewayState;
 use diorama_core::plan::{Page, PreparedQuery, Selection, cursor, natural_start};
 use diorama_core::record::Rows;
 use diorama_core::vista::query::url::ParamOptions;
-use diorama_core::vista::{Error, Query};
+use diorama_core::vista::{Error, Filter, Query};
 
 /// Lists rows.
-pub(crate) async fn list(bounds: Bounds, PathScope(scope): PathScope, request: Request) -> Result<Response, ApiError> {
+pub(crate) async fn list(
+    bounds: Bounds,
+    PathScope(scope): PathScope,
+    State(gateway): State<Arc<GatewayState>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    list_within(&gateway, &scope, &bounds, None, request).await
+}
+
+/// Lists rows, those that meet the condition `within`.
+pub(crate) async fn list_within(
+    gateway: &GatewayState,
+    scope: &Scope,
+    bounds: &Bounds,
+    within: Option<Filter>,
+    request: Request,
+) -> Result<Response, ApiError> {
     let (raw, headers) = (request.uri().query().unwrap_or_default(), request.headers());
     let format = negotiate::of_list(headers)?;
-    let view = Snapshot::of(&scope);
-    let etag = view.list_etag(raw.as_bytes(), format);
+    let view = Snapshot::of(scope);
+    // Links use the original path, including the prefix of an outer router.
+    let path = request.extensions().get::<OriginalUri>().map_or(request.uri(), |uri| &uri.0).path();
+    let (related, own) = Related::read(gateway, scope, raw)?.unzip();
+    let mut related = related.map(|related| (Reading::of(scope, &view, &related), related));
+    let etag = match &related {
+        Some((reading, related)) => view.list_etag(&related.identity(path, raw, reading), format),
+        None if within.is_some() => view.list_etag(&[path.as_bytes(), raw.as_bytes()].join(&b'?'), format),
+        None => view.list_etag(raw.as_bytes(), format),
+    };
+    let position = related.as_ref().map(|(reading, _)| reading.position());
+    let positioned = |mut response: Response| {
+        if let Some(position) = &position {
+            response.headers_mut().insert(POSITION, position.clone());
+        }
+        response
+    };
     // In a partial copy, rows that are not cached may have changed at the master without notice.
     if scope.dio.is_complete() && response::is_named(headers, &etag) {
-        return Ok(view.not_modified(etag));
+        return Ok(positioned(view.not_modified(etag)));
     }
-    let (parsed, mut page) = parse(&scope, raw, &bounds).await?;
+    let (parsed, mut page) = parse(scope, own.as_deref().unwrap_or(raw), bounds).await?;
     if page.limit.is_none() && !format.is_streamed() {
         page.limit = Some(scope.options.limit_of(parsed.query.query(), &scope.schema));
     }
-    if explain::is_asked(&parsed.extra)? {
-        return explain::explain(&scope, &view, &paged(&parsed.query, page), &bounds).await;
-    }
-    let mut list = find(&scope, &view, &parsed.query, page, format, &bounds).await?;
-    let etag = list.etag.take().unwrap_or(etag);
-    if response::is_known(headers, &etag) {
-        return Ok(view.not_modified(etag));
-    }
-    // Links use the original path, including the prefix of an outer router.
-    let path = request.extensions().get::<OriginalUri>().map_or(request.uri(), |uri| &uri.0).path();
-    let links = match (page.limit, &parsed.query.query().after) {
-        (None, _) => None,
-        (Some(limit), None) => Some(list.links(path, &parsed.without_paging, limit)),
-        (Some(limit), Some(_)) => {
-            let and = if parsed.without_paging.is_empty() { "" } else { "&" };
-            Some(list.cursor_links(&format!("{path}?{}{and}limit={limit}&", parsed.without_paging)))
+    let query = match (&mut related, within) {
+        (None, None) => Arc::clone(&parsed.query),
+        (related, within) => {
+            let (mut filter, mut select) = (within.unwrap_or_default(), None);
+            if let Some((reading, related)) = related {
+                filter.and(related.filter(scope.schema.id_column(), reading, bounds).await?);
+                select = related.select.clone();
+            }
+            scope.rows.restrict(&parsed.query, filter, select)
         }
     };
-    Ok(list.respond(&view, etag, format, links))
+    if explain::is_asked(&parsed.extra)? {
+        return explain::explain(scope, &view, &paged(&query, page), bounds).await;
+    }
+    let embeds = related.as_mut().filter(|(_, related)| !related.embeds.is_empty());
+    let mut list = match embeds {
+        Some((reading, related)) => find_with(scope, &view, &query, page, (related, reading), (format, bounds)).await?,
+        None => find(scope, &view, &query, page, format, bounds).await?,
+    };
+    let etag = list.etag.take().unwrap_or(etag);
+    if response::is_known(headers, &etag) {
+        return Ok(positioned(view.not_modified(etag)));
+    }
+    let rest = related.as_ref().map_or("", |(_, related)| &*related.rest);
+    let and = if parsed.without_paging.is_empty() || rest.is_empty() { "" } else { "&" };
+    let kept = [&*parsed.without_paging, and, rest].concat();
+    let links = match (page.limit, &query.query().after) {
+        (None, _) => None,
+        (Some(limit), None) => Some(list.links(path, &kept, limit)),
+        (Some(limit), Some(_)) => {
+            let and = if kept.is_empty() { "" } else { "&" };
+            Some(list.cursor_links(&format!("{path}?{kept}{and}limit={limit}&")))
+        }
+    };
+    Ok(positioned(list.respond(&view, etag, format, links)))
 }
 
 /// Parses the query string, or takes it from the cache.
@@ -128,18 +177,65 @@ pub(crate) async fn find(
         let (body, total) = (bounds.answer(body)?, Some(table.len() as u64));
         return Ok(ListPage { body: body.into(), offset: offset as u64, shown: shown as u64, total, next, etag: None });
     }
-    let selection = scope.rows.select_prepared(view.state(), prepared, page, &bounds.meter).await?;
-    let next =
-        query.after.as_ref().and_then(|_| selection.next(table, query, &scope.schema)).map(|next| next.to_string());
-    if next.as_ref().is_some_and(|next| next.len() > MOST_CURSOR) {
-        return Err(ApiError::new(Code::InvalidParameter, "after: a value that the rows are ordered by is too long")
-            .hint("order by other columns, or page with offset"));
-    }
+    let (selection, next) = select(scope, view, prepared, page, bounds).await?;
     let Selection { slots, before, total, .. } = selection;
     let shown = slots.len() as u64;
     let what = (query, page.limit.is_some(), &**scope.rows.full_schema());
     let body = export::body(scope, Arc::clone(view.state()), slots, writer, what, bounds).await?;
     Ok(ListPage { body, offset: before, shown, total: Some(total), next, etag: None })
+}
+
+/// Reads one page of a query's rows with those that are embedded in them.
+async fn find_with(
+    scope: &Scope,
+    view: &Snapshot,
+    prepared: &Arc<PreparedQuery>,
+    page: Page,
+    (related, reading): (&Related, &mut Reading),
+    (format, bounds): (Format, &Bounds),
+) -> Result<ListPage, ApiError> {
+    if page.limit.is_none() {
+        return Err(ApiError::new(Code::InvalidParameter, "an export of all rows embeds no others")
+            .hint(format!("set a limit of {} at most", scope.options.max_limit)));
+    }
+    let mut writer = Writer::new(format, prepared.query(), &scope.schema)?;
+    writer.add_columns(related.shows_own, related.embeds.iter().map(|embed| &*embed.key));
+    let (selection, next) = select(scope, view, prepared, page, bounds).await?;
+    let Selection { slots, before, total, .. } = selection;
+    let embedded = related::select(related, view.state(), &slots, reading, bounds).await?;
+    let mut body = Vec::new();
+    writer.begin(Some(slots.len()), &mut body);
+    for (index, slot) in slots.iter().enumerate() {
+        if index % MOST_AT_ONCE == MOST_AT_ONCE - 1 {
+            bounds.meter.check()?;
+            tokio::task::yield_now().await;
+        }
+        if let Some(row) = view.state().table().at(*slot) {
+            writer.row_with((&row).into(), &Embedded::of(related, &embedded, index), index == 0, &mut body);
+        }
+    }
+    writer.end(Some(slots.len()), &mut body);
+    let body = bounds.answer(body)?.into();
+    Ok(ListPage { body, offset: before, shown: slots.len() as u64, total: Some(total), next, etag: None })
+}
+
+/// Selects one page, and makes the cursor of the next one.
+async fn select(
+    scope: &Scope,
+    view: &Snapshot,
+    prepared: &Arc<PreparedQuery>,
+    page: Page,
+    bounds: &Bounds,
+) -> Result<(Selection, Option<String>), ApiError> {
+    let query = prepared.query();
+    let selection = scope.rows.select_prepared(view.state(), prepared, page, &bounds.meter).await?;
+    let next = query.after.as_ref().and_then(|_| selection.next(view.state().table(), query, &scope.schema));
+    let next = next.map(|next| next.to_string());
+    if next.as_ref().is_some_and(|next| next.len() > MOST_CURSOR) {
+        return Err(ApiError::new(Code::InvalidParameter, "after: a value that the rows are ordered by is too long")
+            .hint("order by other columns, or page with offset"));
+    }
+    Ok((selection, next))
 }
 
 /// Reads a page from the master, for a Dio with a partial copy.

@@ -17,6 +17,7 @@ pub(crate) mod patch;
 pub(crate) mod query;
 pub(crate) mod query_cache;
 pub(crate) mod record;
+pub(crate) mod related;
 pub(crate) mod replace;
 pub(crate) mod schema;
 pub(crate) mod scoped_rows;

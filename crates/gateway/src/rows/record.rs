@@ -1,44 +1,102 @@
 //! `GET /{dio}/{id}`, and parsing of rows in request bodies.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use xxhash_rust::xxh3::xxh3_128;
 
+use crate::http::bounds::Bounds;
 use crate::http::limits::Limits;
 use crate::http::negotiate::{self, Format};
 use crate::http::problem::{ApiError, Code};
-use crate::http::response;
+use crate::http::response::{self, POSITION};
 use crate::rows::extract::PathRow;
 use crate::rows::format::Writer;
+use crate::rows::related::{self, Embedded, Reading, Related};
 use crate::rows::snapshot::Snapshot;
 use crate::scope::Scope;
+use crate::state::GatewayState;
 use diorama_core::record::{Body, CborValue, Record, parse_json};
+use diorama_core::table::Slot;
 use diorama_core::vista::query::url::{self, ParamOptions};
 use diorama_core::vista::{Error, Query, RowCheck, Shape};
 
 /// Returns one row.
-pub(crate) async fn record(row: PathRow, request: Request) -> Result<Response, ApiError> {
-    let PathRow { scope, id } = row;
-    let (raw, headers) = (request.uri().query().unwrap_or_default(), request.headers());
+pub(crate) async fn record(
+    bounds: Bounds,
+    PathRow { scope, id }: PathRow,
+    State(gateway): State<Arc<GatewayState>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, _) = request.into_parts();
+    record_of(&gateway, &scope, &id, &bounds, &parts).await
+}
+
+/// Returns the row of `scope` under `id`.
+pub(crate) async fn record_of(
+    gateway: &GatewayState,
+    scope: &Scope,
+    id: &str,
+    bounds: &Bounds,
+    parts: &Parts,
+) -> Result<Response, ApiError> {
+    let (raw, headers) = (parts.uri.query().unwrap_or_default(), &parts.headers);
     let format = negotiate::of_record(headers)?;
-    let view = Snapshot::of(&scope);
-    let Some(row) = view.row(&id) else { return from_master(&scope, &id, &view, format).await };
+    let view = Snapshot::of(scope);
+    let Some(slot) = view.row(id).map(|row| row.slot()) else { return from_master(scope, id, &view, format).await };
+    if let Some((related, own)) = Related::read(gateway, scope, raw)? {
+        return with_related(scope, &view, slot, (&related, &own), (format, bounds), headers).await;
+    }
+    let row = view.state().table().at(slot).ok_or_else(|| Error::NotFound { id: id.to_string() })?;
     let etag = view.record_etag(&row, raw, format);
     if response::is_named(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
     let whole = raw.is_empty() && format == Format::Json && scope.rows.has_all_columns();
-    let shown = if whole { None } else { Some(select(raw, &scope)?) };
+    let shown = if whole { None } else { Some(select(raw, scope)?) };
     if response::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
     let Some(shown) = shown else { return Ok(view.ok(etag, format, row.json().to_vec())) };
     let writer = Writer::new(format, &shown, &scope.schema)?;
     Ok(view.ok(etag, format, writer.one(&row)))
+}
+
+/// Returns a row with those that are embedded in it.
+async fn with_related(
+    scope: &Scope,
+    view: &Snapshot,
+    slot: Slot,
+    (related, own): (&Related, &str),
+    (format, bounds): (Format, &Bounds),
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    if related.has_conditions() {
+        return Err(only_select());
+    }
+    let own = select(own, scope)?;
+    let query = Query { select: related.select.clone().unwrap_or(own.select), ..Query::default() };
+    let writer = Writer::new(format, &query, &scope.schema)?;
+    let mut reading = Reading::of(scope, view, related);
+    let embedded = related::select(related, view.state(), &[slot], &mut reading, bounds).await?;
+    let mut body = Vec::new();
+    if let Some(row) = view.state().table().at(slot) {
+        writer.row_with((&row).into(), &Embedded::of(related, &embedded, 0), true, &mut body);
+    }
+    let etag =
+        response::text(format!("\"{}{}\"", URL_SAFE_NO_PAD.encode(xxh3_128(&body).to_be_bytes()), format.suffix()));
+    let mut response = match response::is_known(headers, &etag) {
+        true => view.not_modified(etag),
+        false => view.ok(etag, format, bounds.answer(body)?),
+    };
+    response.headers_mut().insert(POSITION, reading.position());
+    Ok(response)
 }
 
 /// Reads a row that is not in the copy from the master, if the copy is partial. Else the row does not exist.
@@ -59,10 +117,14 @@ async fn from_master(scope: &Scope, id: &str, view: &Snapshot, format: Format) -
 fn select(raw: &str, scope: &Scope) -> Result<Query, ApiError> {
     let query = url::parse(raw, &scope.schema, &ParamOptions::default())?.query;
     if query != (Query { select: query.select.clone(), ..Query::default() }) {
-        return Err(ApiError::new(Code::InvalidParameter, "the only parameter of a row is select")
-            .hint("to list rows by filter, leave the id out of the path"));
+        return Err(only_select());
     }
     Ok(Query { select: scope.rows.narrow(query).select, ..Query::default() })
+}
+
+fn only_select() -> ApiError {
+    ApiError::new(Code::InvalidParameter, "the only parameter of a row is select")
+        .hint("to list rows by filter, leave the id out of the path")
 }
 
 // --- bodies --------------------------------------------------------------------------------------------------------------

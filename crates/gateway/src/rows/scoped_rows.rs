@@ -18,7 +18,7 @@ use diorama_core::record::{Body, Record};
 use diorama_core::scenery::{TableSceneryBuilder, ValueSceneryBuilder};
 use diorama_core::state::State;
 use diorama_core::table::RowRef;
-use diorama_core::vista::query::{Aggregation, Fields, JsonRow, Meter};
+use diorama_core::vista::query::{Aggregation, Fields, JsonRow, Meter, SelectItem};
 use diorama_core::vista::{Error, Filter, Query, Result, Schema, Vista, WriteBounds, WriteKind, WriteOp};
 
 /// Rows of a Dio that one caller may see and change.
@@ -100,6 +100,21 @@ impl ScopedRows {
     /// Narrows `query` and prepares it for repeated execution.
     pub(crate) fn prepare(&self, query: Query) -> Arc<PreparedQuery> {
         Arc::new(PreparedQuery::new(self.narrow(query)))
+    }
+
+    /// Adds a condition to a query from [`ScopedRows::prepare`], and replaces its projection.
+    pub(crate) fn restrict(
+        &self,
+        known: &PreparedQuery,
+        filter: Filter,
+        select: Option<Vec<SelectItem>>,
+    ) -> Arc<PreparedQuery> {
+        let mut query = known.query().clone();
+        query.filter.and(filter);
+        if let Some(select) = select {
+            query.select = self.narrow(Query { select, ..Query::default() }).select;
+        }
+        Arc::new(PreparedQuery::new(query))
     }
 
     /// Returns true if a row is in the scope.

@@ -411,3 +411,28 @@ async fn a_transaction_that_a_crash_interrupted_is_rolled_back_when_the_file_is_
 }
 
 mod replaced;
+
+#[tokio::test]
+async fn foreign_keys_to_a_primary_key_are_references() {
+    let fixture = Fixture::new(
+        "CREATE TABLE categories (id INTEGER PRIMARY KEY, code TEXT UNIQUE);
+         CREATE TABLE pairs (a INTEGER, b INTEGER, PRIMARY KEY (a, b));
+         CREATE TABLE products (
+            id TEXT PRIMARY KEY,
+            category_id INTEGER REFERENCES categories,
+            Maker INTEGER REFERENCES categories (ID),
+            code TEXT REFERENCES categories (code),
+            a INTEGER, b INTEGER, parent_id TEXT REFERENCES products (id),
+            lost_id TEXT REFERENCES nowhere (id),
+            FOREIGN KEY (a, b) REFERENCES pairs
+         );",
+    );
+    let schema = fixture.open("products").await.unwrap().schema();
+    let found: Vec<_> = schema.references().iter().map(|it| (&*it.relation, &*it.target, &*it.column)).collect();
+    let expected = [
+        ("category", "categories", "category_id"),
+        ("Maker", "categories", "Maker"),
+        ("parent", "products", "parent_id"),
+    ];
+    assert_eq!(found, expected);
+}

@@ -16,5 +16,5 @@ mod tests;
 
 pub use encoding::{percent_decoded, segment};
 pub use error::{ParamCode, ParamError};
-pub use parser::{ListQuery, ParamOptions, parse};
+pub use parser::{ListQuery, ParamOptions, parse, parse_parameters};
 pub use reader::split_outside_quotes;

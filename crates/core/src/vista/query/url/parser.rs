@@ -64,8 +64,7 @@ impl Default for ParamOptions<'_> {
 /// # Errors
 /// Returns a [`ParamError`] for the first invalid parameter, with a hint.
 pub fn parse(raw: &str, schema: &Schema, options: &ParamOptions<'_>) -> Parsed<ListQuery> {
-    let mut parser =
-        Parser { schema, options, out: ListQuery::default(), bare: Vec::new(), tests: 0, paging: Paging::default() };
+    let mut parser = Parser::new(schema, options);
     let pieces: Vec<&str> = raw.split('&').filter(|piece| !piece.is_empty()).collect();
     if pieces.len() > MAX_PARAMETERS {
         return Err(ParamError::too_many("", format!("there are more than {MAX_PARAMETERS} parameters")));
@@ -80,6 +79,22 @@ pub fn parse(raw: &str, schema: &Schema, options: &ParamOptions<'_>) -> Parsed<L
             }
             parser.out.without_paging.push_str(piece);
         }
+    }
+    parser.finish()
+}
+
+/// Parses decoded parameters as a query over rows of `schema`. [`ListQuery::without_paging`] stays empty.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_parameters<'p>(
+    parameters: impl IntoIterator<Item = (&'p str, &'p str)>,
+    schema: &Schema,
+    options: &ParamOptions<'_>,
+) -> Parsed<ListQuery> {
+    let mut parser = Parser::new(schema, options);
+    for (key, value) in parameters {
+        parser.parameter(key, value)?;
     }
     parser.finish()
 }
@@ -109,7 +124,11 @@ pub(super) struct Paging {
     pub(super) direction: Option<String>,
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
+    fn new(schema: &'a Schema, options: &'a ParamOptions<'a>) -> Parser<'a> {
+        Parser { schema, options, out: ListQuery::default(), bare: Vec::new(), tests: 0, paging: Paging::default() }
+    }
+
     /// Reads one parameter. Returns true if it is about paging.
     fn parameter(&mut self, key: &str, value: &str) -> Parsed<bool> {
         if self.options.extra.contains(&key) {

@@ -131,7 +131,7 @@ impl Path {
     }
 
     /// Follows the steps into the column's value.
-    fn walk<'a>(&self, value: Cow<'a, CborValue>) -> Option<Cow<'a, CborValue>> {
+    pub(super) fn walk<'a>(&self, value: Cow<'a, CborValue>) -> Option<Cow<'a, CborValue>> {
         if self.is_plain() {
             return Some(value);
         }

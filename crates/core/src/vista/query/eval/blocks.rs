@@ -73,7 +73,7 @@ impl<R> FirstRows<'_, R> {
         for at in meter.rows(rows.iter()) {
             let full = self.heap.len() >= self.count;
             // Most rows are behind the last one by their first term already.
-            if full && let Some(last) = self.heap.peek().and_then(|last| last.key.first()) {
+            if full && let Some(last) = self.heap.peek().and_then(|last| last.key.terms().first()) {
                 let first = term.directed(vector.key(at, block, &term.path, &term.collation));
                 if first > *last {
                     continue;

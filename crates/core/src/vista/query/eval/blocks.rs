@@ -223,9 +223,10 @@ impl Check {
                 let order = |at: usize| vector.text(at).map_or(Ordering::Less, |text| text.cmp(wanted));
                 Some(compared(present, len, *holds, order, (Ordering::Less, Ordering::Greater)))
             }
-            (Vector::Texts { present, .. }, Check::Pattern(pattern)) => {
+            (Vector::Texts { text, ends, present }, Check::Pattern(pattern)) => {
                 let mut truth = Truth { unknown: rows.without(present), ..Truth::NONE };
-                for at in meter.rows(rows.and(present).iter()) {
+                let candidates = pattern.candidates(text, ends, &rows.and(present));
+                for at in meter.rows(candidates.iter()) {
                     if vector.text(at).is_some_and(|text| pattern.is_match(text)) {
                         truth.passing.insert(at);
                     }

@@ -13,8 +13,7 @@ use diorama::cache::MemoryCache;
 use diorama::connect::MemoryTable;
 use diorama::record::Body;
 use diorama::{Dio, Filter, Lens, OrderTerm, Query, Record, Rows, Schema};
-use diorama_core::dio::GroupIter;
-use diorama_core::vista::query::{AggregateItem, Aggregation, CompiledQuery, Meter, Test, numbered};
+use diorama_core::vista::query::{AggregateItem, Aggregation, CompiledQuery, Groups, Meter, Test};
 
 use crate::products::{id, record, schema};
 
@@ -156,13 +155,9 @@ async fn ask(dio: &Dio, what: &Ours) -> u64 {
             let items: Vec<_> = items.iter().map(|item| AggregateItem::parse(item).expect("an item")).collect();
             let aggregation = Arc::new(Aggregation::new(&items, &schema).expect("an aggregation"));
             let page = page.map(|(column, limit)| page_of(&aggregation.schema(), column, limit));
-            let cut = move |groups: GroupIter<'_>, _: &Meter| match page {
+            let cut = move |groups: Groups<'_>, meter: &Meter| match page {
                 None => groups.collect::<Result<Vec<Record>, _>>().map(|groups| groups.len()),
-                Some((prepared, limit)) => {
-                    let mut failed = Ok(());
-                    let top = prepared.top(numbered(groups, &mut failed), 0, Some(limit));
-                    failed.map(|()| top.rows.len())
-                }
+                Some((prepared, limit)) => groups.page(&prepared, 0, Some(limit), meter).map(|page| page.groups.len()),
             };
             let filter = filter.as_ref().map(|(column, test)| Filter::test(*column, test.clone())).unwrap_or_default();
             let query = Query { filter, ..Query::default() };

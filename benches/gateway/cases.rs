@@ -122,6 +122,7 @@ pub(crate) fn all(lengths: &[usize]) -> Vec<Case> {
         (format!("?category_id={category}&price=gte.{from}&limit=0"), Some(2))
     };
     let words = |number: usize| (format!("?q=shelf+{}th&limit={PAGE}", random(number, rows / 16)), None);
+    let part = |number: usize| (format!("?q={:03}&limit={PAGE}", random(number, 1_000)), None);
     let one = |path: &str, length| vec![(path.to_string(), length)];
     vec![
         Case::get("one record", "record00", records()).target(0.85),
@@ -139,6 +140,7 @@ pub(crate) fn all(lengths: &[usize]) -> Vec<Case> {
         Case::get("page of 50, in, sorted", "among000", (0..POOL).map(among).collect()).target(0.60),
         Case::get("count of a filter", "counted0", (0..POOL).map(counted).collect()).target(0.95),
         Case::get("search of two words", "words000", (0..POOL).map(words).collect()).target(0.30),
+        Case::get("search of three characters", "part0000", (0..POOL).map(part).collect()).target(0.30),
         Case { status: 404, ..Case::get("404 of a record", "missing0", one("/nowhere", None)) },
         insert(64),
     ]

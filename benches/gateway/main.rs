@@ -1,10 +1,11 @@
 //! The gateway beside a bare axum handler that returns prebuilt bytes of the same length with the same headers.
 //!
 //! `cargo bench --bench gateway` prints one table: requests per second of *server CPU* and their ratio, case by case; options
-//! follow `--`: `--rows N` or `--sizes` (10,000, 100,000 and 1,000,000 one after the other), `--rounds N`, `--seconds S` (of a round), `--only WORD` (in a case's name), `--deliveries`, `--writes`,
+//! follow `--`: `--rows N` or `--sizes` (10,000, 100,000 and 1,000,000 one after the other), `--rounds N`, `--seconds S` (of a round), `--only WORD` (in a case's name), `--deliveries`, `--writes`, `--aggregates`,
 //! `--sockets` or `--scopes` for nothing but the table of those. Server and client have a core each. Rounds of all servers alternate, since other programs
 //! use the machine. Nothing is asserted about speed.
 
+mod aggregates;
 mod cases;
 #[expect(dead_code, reason = "other benchmarks use more of it")]
 mod client;
@@ -50,6 +51,9 @@ fn main() {
     if let Some(folder) = value("--serve-scopes") {
         return runtime().block_on(scopes::serve(rows, Path::new(folder)));
     }
+    if arguments.iter().any(|argument| argument == "--burn") {
+        return aggregates::burn();
+    }
     let pinned = pin_client();
     let only_of = |word: &str| arguments.iter().any(|argument| argument == word);
     let (deliveries, writes) = (only_of("--deliveries"), only_of("--writes"));
@@ -65,6 +69,10 @@ fn main() {
         match (deliveries, writes) {
             (true, _) => compare_deliveries(&plan).await,
             (_, true) => writes::compare(&plan).await,
+            _ if only_of("--aggregates") => {
+                let rows = number("--rows", 1_000_000);
+                aggregates::compare(&Plan { rows, ..plan.clone() }).await;
+            }
             _ if only_of("--sockets") => sockets::compare(&plan).await,
             _ if only_of("--scopes") => scopes::compare(&plan, number("--rows", 10_000)).await,
             _ if only_of("--sizes") => {

@@ -181,7 +181,7 @@ mod tests {
             ids.sort();
             assert_eq!(ids, shown);
             let count = Arc::new(Aggregation::new(&[AggregateItem::parse("count()").unwrap()], &scope.schema).unwrap());
-            let counted = scope.rows.aggregate(view.state(), &every, &count, &meter, |groups, _| {
+            let counted = scope.rows.aggregate(view.state(), &every, &count, &meter, |mut groups, _| {
                 groups.next().unwrap_or_else(|| Ok(Default::default()))
             });
             assert_eq!(

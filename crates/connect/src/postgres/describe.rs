@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio_postgres::types::{Kind, Type};
-use tokio_postgres::{Client, Row};
+use tokio_postgres::Client;
 
 use super::address::Address;
 use super::errors::failed;

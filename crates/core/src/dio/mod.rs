@@ -47,7 +47,6 @@ pub use events::ring::{CursorRead, Ring, RingItem, RingObserver, RingPlace, RowB
 pub use events::ring::{EventReceiver, RingLimits};
 pub use handle::Dio;
 pub(crate) use handle::Handle;
-pub use read::aggregate::GroupIter;
 pub use read::freshness::Freshness;
 pub use read::workers::Workers;
 pub use settings::{BreakerLimits, OnUnknown, Retry, Settings, WriteOrder, WriteRoute};

@@ -74,7 +74,7 @@ impl Page {
 }
 
 /// Rows selected for an answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Selection {
     /// Slots of the rows, in order.
     pub slots: Vec<Slot>,

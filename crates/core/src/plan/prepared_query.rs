@@ -10,7 +10,7 @@ use crate::state::State;
 use crate::vista::query::Meter;
 use crate::vista::{Query, Result, Schema};
 
-/// Maximum memory in bytes of compiled checks that are cached with a plan.
+/// Maximum memory in bytes of compiled checks that are cached with a plan, and of selected slots.
 const MAX_CACHED: usize = 4 << 10;
 
 /// A query for any page, with the plan of its last run.
@@ -29,6 +29,8 @@ pub struct CachedPlan {
     page: Page,
     plan: Plan,
     checks: OnceLock<Checks>,
+    /// Rows of `page`.
+    selection: OnceLock<Selection>,
 }
 
 impl PreparedQuery {
@@ -57,7 +59,8 @@ impl PreparedQuery {
         }
         let query = Query { limit: page.limit, offset: page.offset, ..self.query.clone() };
         let plan = plan(state.table(), &query, schema)?;
-        let cached_plan = Arc::new(CachedPlan { state: Arc::downgrade(state), page, plan, checks: OnceLock::new() });
+        let (checks, selection) = (OnceLock::new(), OnceLock::new());
+        let cached_plan = Arc::new(CachedPlan { state: Arc::downgrade(state), page, plan, checks, selection });
         self.last.store(Some(Arc::clone(&cached_plan)));
         Ok(cached_plan)
     }
@@ -76,22 +79,33 @@ impl CachedPlan {
         &self.plan
     }
 
+    /// The rows of `page`, if they were selected before.
+    pub fn selection(&self, page: Page) -> Option<Selection> {
+        self.selection.get().filter(|_| self.page == page).cloned()
+    }
+
     /// Selects `page` of `query` from the State that this was planned for.
     ///
     /// # Errors
     /// As [`Meter::check`].
     pub fn run(&self, state: &State, query: &Query, page: Page, schema: &Schema, meter: &Meter) -> Result<Selection> {
-        if let Some(selection) = self.plan.count_only(query, page) {
+        if let Some(selection) = self.selection(page).or_else(|| self.plan.count_only(query, page)) {
             return Ok(selection);
         }
         let table = state.table();
-        if let Some(checks) = self.checks.get() {
-            return self.plan.run_checked(checks, (table, meter), query, page, schema);
-        }
-        let checks = self.plan.checks(table, query, schema, meter);
-        let selection = self.plan.run_checked(&checks, (table, meter), query, page, schema)?;
-        if checks.bytes() <= MAX_CACHED {
-            let _ = self.checks.set(checks);
+        let selection = match self.checks.get() {
+            Some(checks) => self.plan.run_checked(checks, (table, meter), query, page, schema)?,
+            None => {
+                let checks = self.plan.checks(table, query, schema, meter);
+                let selection = self.plan.run_checked(&checks, (table, meter), query, page, schema)?;
+                if checks.bytes() <= MAX_CACHED {
+                    let _ = self.checks.set(checks);
+                }
+                selection
+            }
+        };
+        if page == self.page && size_of_val(&*selection.slots) <= MAX_CACHED {
+            let _ = self.selection.set(selection.clone());
         }
         Ok(selection)
     }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::record::{Body, CborValue, Record, of_digits, value_to_json};
 use crate::table::{ColumnScan, ORDINAL_STEP};
-use crate::vista::query::{AggregateItem, Aggregation, Block as _, IsTest, Path, Test};
+use crate::vista::query::{AggregateItem, Aggregation, Block as _, Groups, IsTest, Path, Test};
 use crate::vista::{Column, ColumnType, Filter, OrderTerm};
 
 /// Two nodes of rows and a part of another, above the least number that is scanned by columns.
@@ -234,6 +234,52 @@ fn check_groups(table: &Table, items: &[AggregateItem], filter: &Filter) {
     }
 }
 
+/// Checks a page of groups, of a scan and of the evaluator, against all groups as records, which are filtered, sorted and cut.
+fn check_page(source: &mut Source, table: &Table, items: &[AggregateItem], filter: &Filter) {
+    let (schema, meter) = (schema(), Meter::unbounded());
+    let aggregation = Aggregation::new(items, &schema).unwrap();
+    let results = aggregation.schema();
+    let names: Vec<String> = results.columns().iter().map(|column| column.name.to_string()).collect();
+    let term = |source: &mut Source| OrderTerm {
+        column: source.one(&names) + source.one(&["", "", "", "->0"]),
+        descending: source.chance(2),
+        nulls_first: source.chance(2),
+    };
+    let order = (0..source.below(4)).map(|_| term(source)).collect();
+    let (limit, offset) = (source.one(&[None, Some(0), Some(1), Some(10), Some(300)]), source.one(&[0, 0, 1, 40]));
+    let having = match source.chance(3) {
+        true => Filter::test(source.one(&names), Test::Gt(2.into())),
+        false => Filter::default(),
+    };
+    let page = Query { filter: having, order, limit, offset, ..Query::default() };
+    let prepared = page.prepare(&results);
+    let query = Query { filter: filter.clone(), ..Query::default() };
+    let compiled = query.prepare(&schema);
+    let rows = || table.natural(0).map(|row| fields(&row)).filter(|row| compiled.matches(row));
+    let expected = aggregation.fold(rows()).map(|groups| {
+        let groups = groups.into_iter().enumerate().map(|(at, group)| (format!("{at:08}"), group));
+        let mut groups: Vec<(String, Record)> = groups.filter(|(_, group)| prepared.matches(group)).collect();
+        if prepared.has_order() {
+            groups.sort_by(|(a, one), (b, other)| prepared.compare((a, one), (b, other)));
+        }
+        let total = groups.len() as u64;
+        let end = limit.map_or(usize::MAX, |limit| limit as usize);
+        (groups.into_iter().map(|(_, group)| group).skip(offset as usize).take(end).collect(), total)
+    });
+    let text = |page: Result<(Vec<Record>, u64)>| match page {
+        Ok((groups, total)) => format!("{}{total}", shown(Ok(groups))),
+        Err(error) => error.to_string(),
+    };
+    let cut = |groups: Groups<'_>| groups.page(&prepared, offset, limit, &meter).map(|page| (page.groups, page.total));
+    let expected = text(expected);
+    let by_row = text(aggregation.fold_within(rows(), &meter).and_then(cut));
+    assert_eq!(by_row, expected, "{items:?} {filter:?} {page:?}");
+    let plan = plan(table, &query, &schema).unwrap();
+    if let Some(groups) = plan.groups(&aggregation, (table, &meter), &query, &schema).transpose() {
+        assert_eq!(text(groups.and_then(cut)), expected, "{items:?} {filter:?} {page:?}");
+    }
+}
+
 fn check_list(source: &mut Source, table: &Table, filter: &Filter) {
     let schema = schema();
     let term = |source: &mut Source| OrderTerm {
@@ -267,6 +313,8 @@ proptest! {
             for (items, filter) in &queries {
                 check_groups(&table, items, filter);
                 check_groups(&table, items, &Filter::default());
+                check_page(&mut source, &table, items, filter);
+                check_page(&mut source, &table, items, &Filter::default());
                 check_list(&mut source, &table, filter);
             }
             // Rows of one node change; in the last round, the whole cache has no room.

@@ -188,7 +188,7 @@ fn check_repeated(tables: &[&Table], query: &Query, schema: &Schema) {
     for (number, table) in tables.iter().enumerate() {
         let state = Arc::new(State::restore(Arc::clone(&rules), "epoch", 7, (*table).clone()));
         let all = naive(table, query, schema);
-        for offset in [query.offset, number as u64, query.offset + 1] {
+        for offset in [query.offset, number as u64, query.offset + 1, query.offset + 1, query.offset] {
             let page = Page { offset, ..Page::of(query) };
             let cached_plan = repeated.cached_plan(&state, page, schema).unwrap();
             let selection = cached_plan.run(&state, repeated.query(), page, schema, &Meter::unbounded()).unwrap();

@@ -11,12 +11,12 @@ use tokio::sync::watch;
 
 use super::follow::{Follower, Notice};
 use super::{Generation, ScenerySnapshot, TaskHandle};
-use crate::dio::{Core, Coverage, Dio, DioEvent, GroupIter, Handle, Route};
+use crate::dio::{Core, Coverage, Dio, DioEvent, Handle, Route};
 use crate::journal::Seq;
 use crate::record::{Body, CborValue, Id, Record, Rows};
 use crate::state::State;
 use crate::table::RowRef;
-use crate::vista::query::{AggregateItem, Aggregation, CompiledQuery, Function, JsonRow, Meter, numbered};
+use crate::vista::query::{AggregateItem, Aggregation, CompiledQuery, Function, Groups, JsonRow, Meter};
 use crate::vista::{Error, Filter, Query, Result, Schema};
 
 type Custom = Arc<dyn Fn(&Rows) -> Result<CborValue> + Send + Sync>;
@@ -339,10 +339,10 @@ impl Computation {
         if let Measure::Groups(aggregation, page) = &self.measure {
             let meter = Arc::new(Meter::background());
             let (value, total) = match &given {
-                Some(ids) => paged(&mut aggregation.fold_within(cells(rows_of(&view.state, ids)), &meter)?, page)?,
+                Some(ids) => paged(&aggregation.fold_within(cells(rows_of(&view.state, ids)), &meter)?, page)?,
                 None => {
                     let page = Arc::clone(page);
-                    let page = move |groups: GroupIter<'_>, _: &Meter| paged(groups, &page);
+                    let page = move |groups: Groups<'_>, _: &Meter| paged(&groups, &page);
                     core.aggregate_in(view.state, &self.query, aggregation, &self.schema, &meter, page).await?
                 }
             };
@@ -419,12 +419,10 @@ async fn reroute(notices: &[Notice], query: &Query, core: &Arc<Core>, handle: &W
 }
 
 /// Returns the page of groups as a list of maps, and the total number of groups.
-fn paged(groups: GroupIter<'_>, (prepared, page): &(CompiledQuery, Arc<Query>)) -> Result<(CborValue, u64)> {
-    let mut failed = Ok(());
-    let top = prepared.top(numbered(groups, &mut failed), page.offset, page.limit);
-    failed?;
-    let map = |(_, group): (String, Record)| {
+fn paged(groups: &Groups<'_>, (prepared, page): &(CompiledQuery, Arc<Query>)) -> Result<(CborValue, u64)> {
+    let page = groups.page(prepared, page.offset, page.limit, &Meter::unbounded())?;
+    let map = |group: Record| {
         CborValue::Map(group.iter().map(|(name, value)| (name.as_str().into(), value.clone())).collect())
     };
-    Ok((CborValue::Array(top.rows.into_iter().map(map).collect()), top.total))
+    Ok((CborValue::Array(page.groups.into_iter().map(map).collect()), page.total))
 }

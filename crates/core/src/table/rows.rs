@@ -86,6 +86,17 @@ impl Chunk {
         })
     }
 
+    /// The rows as JSON objects.
+    pub(super) fn json_rows(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.rows.iter().map(|row| row.end as usize));
+        starts.zip(&self.rows).map(|(start, row)| &self.bytes[start..row.end as usize - 1])
+    }
+
+    /// True if JSON represents all rows exactly.
+    pub(super) fn is_exact(&self) -> bool {
+        self.cbor.is_empty()
+    }
+
     pub(super) fn ordinal(&self, at: usize) -> Ordinal {
         self.rows[at].ordinal
     }

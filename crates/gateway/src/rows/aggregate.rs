@@ -19,9 +19,8 @@ use crate::rows::format::Writer;
 use crate::rows::list::ListPage;
 use crate::rows::snapshot::Snapshot;
 use crate::scope::Scope;
-use diorama_core::dio::GroupIter;
 use diorama_core::record::{Body, Record};
-use diorama_core::vista::query::{Meter, numbered};
+use diorama_core::vista::query::{Groups, Meter};
 use diorama_core::vista::{Error, Query, Schema};
 
 /// Aggregates rows.
@@ -47,7 +46,7 @@ pub(crate) async fn aggregate(
     }
     let writer = Writer::new(format, &Query::default(), &request.schema)?;
     let (rows, aggregation, offset) = (request.rows.clone(), Arc::clone(&request.aggregation), request.groups.offset);
-    let page = move |groups: GroupIter<'_>, meter: &Meter| page(groups, &request, &writer, meter);
+    let page = move |groups: Groups<'_>, meter: &Meter| page(&groups, &request, &writer, meter);
     let page = scope.rows.aggregate(view.state(), &rows, &aggregation, &bounds.meter, page).await?;
     let (body, shown, total) = page;
     Ok(ListPage::new(bounds.answer(body)?, offset, shown, total).respond(&view, etag, format, None))
@@ -55,22 +54,20 @@ pub(crate) async fn aggregate(
 
 /// Writes the requested page of `groups`. Returns the body, the number of groups on the page and the number of all groups.
 fn page(
-    groups: GroupIter<'_>,
+    groups: &Groups<'_>,
     request: &AggregateRequest,
     writer: &Writer,
     meter: &Meter,
 ) -> Result<(Vec<u8>, u64, u64), Error> {
     let Query { offset, limit, .. } = request.groups;
-    let mut failed = Ok(());
-    let page = request.groups.prepare(&request.schema).top_within(numbered(groups, &mut failed), offset, limit, meter);
-    failed?;
-    Ok((write(writer, &request.schema, &page.rows), page.rows.len() as u64, page.total))
+    let page = groups.page(&request.groups.prepare(&request.schema), offset, limit, meter)?;
+    Ok((write(writer, &request.schema, &page.groups), page.groups.len() as u64, page.total))
 }
 
-fn write(writer: &Writer, schema: &Schema, groups: &[(String, Record)]) -> Vec<u8> {
+fn write(writer: &Writer, schema: &Schema, groups: &[Record]) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 * groups.len());
     writer.begin(Some(groups.len()), &mut out);
-    for (number, (_, group)) in groups.iter().enumerate() {
+    for (number, group) in groups.iter().enumerate() {
         writer.row(&Body::encode_plain(group, schema.layout()), number == 0, &mut out);
     }
     writer.end(Some(groups.len()), &mut out);

@@ -12,13 +12,13 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use crate::access::{ANONYMOUS, Grant, Principal, TOKEN, Verb, View, ViewId};
-use diorama_core::dio::{Dio, EventLog, GroupIter, IdempotencyKey, Ticket, Workers, WriteOptions};
+use diorama_core::dio::{Dio, EventLog, IdempotencyKey, Ticket, Workers, WriteOptions};
 use diorama_core::plan::{Page, Plan, PreparedQuery, Selection};
 use diorama_core::record::{Body, Record};
 use diorama_core::scenery::{TableSceneryBuilder, ValueSceneryBuilder};
 use diorama_core::state::State;
 use diorama_core::table::RowRef;
-use diorama_core::vista::query::{Aggregation, Fields, JsonRow, Meter, SelectItem};
+use diorama_core::vista::query::{Aggregation, Fields, Groups, JsonRow, Meter, SelectItem};
 use diorama_core::vista::{Error, Filter, Query, Result, Schema, Vista, WriteBounds, WriteKind, WriteOp};
 
 /// Rows of a Dio that one caller may see and change.
@@ -208,7 +208,7 @@ impl ScopedRows {
         query: &Query,
         aggregation: &Arc<Aggregation>,
         meter: &Arc<Meter>,
-        page: impl FnOnce(GroupIter<'_>, &Meter) -> Result<T> + Send + 'static,
+        page: impl FnOnce(Groups<'_>, &Meter) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (state, query, schema) = (Arc::clone(state), self.narrow(query.clone()), self.full_schema());
         self.dio.aggregate(state, &query, aggregation, schema, meter, page).await

@@ -4,13 +4,9 @@ use std::sync::Arc;
 
 use super::coverage::Coverage;
 use crate::dio::core::Core;
-use crate::record::Record;
 use crate::state::State;
-use crate::vista::query::{Aggregation, JsonRow, Meter};
+use crate::vista::query::{Aggregation, Groups, JsonRow, Meter};
 use crate::vista::{Error, Query, Result, Schema};
-
-/// Iterator over the groups of an aggregation.
-pub type GroupIter<'a> = &'a mut dyn Iterator<Item = Result<Record>>;
 
 impl Core {
     /// Groups the rows of `state` that match the filter and search of `query`, and returns the result of `page` on the groups.
@@ -25,7 +21,7 @@ impl Core {
         aggregation: &Arc<Aggregation>,
         schema: &Arc<Schema>,
         meter: &Arc<Meter>,
-        page: impl FnOnce(GroupIter<'_>, &Meter) -> Result<T> + Send + 'static,
+        page: impl FnOnce(Groups<'_>, &Meter) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         if self.readable()? == Coverage::Partial {
             let what = "aggregate (its rows are only partly cached)";
@@ -45,7 +41,7 @@ impl Core {
         aggregation: &Arc<Aggregation>,
         schema: &Arc<Schema>,
         meter: &Arc<Meter>,
-        page: impl FnOnce(GroupIter<'_>, &Meter) -> Result<T> + Send + 'static,
+        page: impl FnOnce(Groups<'_>, &Meter) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         // A count alone needs no rows.
         let limit = aggregation.is_count().then_some(0);
@@ -56,15 +52,15 @@ impl Core {
         let work = move |meter: &Meter| {
             if aggregation.is_count() {
                 let total = plan.run(state.table(), &rows, &schema, meter)?.total;
-                return page(&mut std::iter::once(Ok(aggregation.of_count(total))), meter);
+                return page(aggregation.of_count(total), meter);
             }
-            if let Some(mut groups) = plan.groups(&aggregation, (state.table(), meter), &rows, &schema)? {
-                return page(&mut groups, meter);
+            if let Some(groups) = plan.groups(&aggregation, (state.table(), meter), &rows, &schema)? {
+                return page(groups, meter);
             }
             let selection = plan.run(state.table(), &rows, &schema, meter)?;
             let rows = selection.slots.iter().filter_map(|slot| state.table().at(*slot));
             let rows = rows.map(|row| JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])));
-            page(&mut aggregation.fold_within(rows, meter)?, meter)
+            page(aggregation.fold_within(rows, meter)?, meter)
         };
         self.work(weight, meter, work).await
     }

@@ -116,6 +116,9 @@ impl Core {
         state.table().columns().set_limit(self.settings.column_memory);
         let cached_plan = query.cached_plan(state, page, schema)?;
         self.note_plan(state, cached_plan.plan());
+        if let Some(selection) = cached_plan.selection(page) {
+            return Ok(selection);
+        }
         if cached_plan.plan().cost() < HEAVY && !query.has_patterns() {
             return cached_plan.run(state, query.query(), page, schema, meter);
         }

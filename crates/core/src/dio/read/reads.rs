@@ -7,14 +7,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::aggregate::GroupIter;
 use super::freshness::Freshness;
 use crate::dio::handle::Dio;
 use crate::dio::settings::WriteRoute;
 use crate::plan::{Page, Plan, PreparedQuery, Selection};
 use crate::record::Record;
 use crate::state::State;
-use crate::vista::query::{Aggregation, Meter};
+use crate::vista::query::{Aggregation, Groups, Meter};
 use crate::vista::{Capabilities, Inferred, Query, Result, Schema, WriteBounds};
 
 impl Dio {
@@ -152,7 +151,7 @@ impl Dio {
         aggregation: &Arc<Aggregation>,
         schema: &Arc<Schema>,
         meter: &Arc<Meter>,
-        page: impl FnOnce(GroupIter<'_>, &Meter) -> Result<T> + Send + 'static,
+        page: impl FnOnce(Groups<'_>, &Meter) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.0.core.aggregate(state, query, aggregation, schema, meter, page).await
     }

@@ -1,5 +1,6 @@
 //! Blocks of a table's rows, as a scan reads them.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::cache::{Entry, Kept, Subject, Value};
@@ -32,6 +33,8 @@ pub(crate) struct RowBlock<'a> {
     /// Number of rows before each chunk, and in total.
     starts: [u16; FAN + 1],
     kept: &'a Kept,
+    /// Vectors that were made for this scan, with the number of their column: there may be no room to keep them.
+    read: RefCell<Vec<(usize, Arc<Vector>)>>,
 }
 
 impl<'a> ColumnScan<'a> {
@@ -61,7 +64,7 @@ impl<'a> RowBlock<'a> {
         for (at, chunk) in leaf.values.iter().enumerate() {
             starts[at + 1] = starts[at] + chunk.as_ref().map_or(0, |chunk| chunk.len() as u16);
         }
-        RowBlock { scan, first: leaf.first, chunks: leaf.values, starts, kept: leaf.notes }
+        RowBlock { scan, first: leaf.first, chunks: leaf.values, starts, kept: leaf.notes, read: RefCell::default() }
     }
 
     /// Slot of the row with number `at`.
@@ -110,9 +113,32 @@ impl<'a> RowBlock<'a> {
         )
     }
 
-    fn read(&self, path: &Path) -> Vector {
+    /// Makes the vectors of the columns of the scan that are not kept, all of them in one pass over the rows.
+    fn read(&self) {
+        let kept = |entry: &Arc<Entry>| self.kept.get(entry).is_some();
+        let columns = self.scan.columns.iter().enumerate().filter(|(_, (_, entry))| !kept(entry));
+        let mut missing: Vec<usize> = columns.map(|(at, _)| at).collect();
+        let path = |at: &usize| self.scan.columns[*at].0;
         let bytes: usize = self.chunks.iter().flatten().map(|chunk| chunk.heap()).sum();
-        if bytes > MAX_READ { Vector::Unread } else { Vector::read(self.rows(), path) }
+        let is_exact = self.chunks.iter().flatten().all(|chunk| chunk.is_exact());
+        let mut vectors = Vec::new();
+        if is_exact && bytes <= MAX_READ {
+            let (plain, others): (Vec<usize>, Vec<usize>) = missing.iter().partition(|at| path(at).is_plain());
+            let paths: Vec<&Path> = plain.iter().map(path).collect();
+            let rows = self.chunks.iter().flatten().flat_map(|chunk| chunk.json_rows());
+            vectors.extend(plain.into_iter().zip(Vector::read_columns(rows, self.len(), &paths)));
+            missing = others;
+        }
+        vectors.extend(missing.iter().map(|at| match bytes > MAX_READ {
+            true => (*at, Vector::Unread),
+            false => (*at, Vector::read(self.rows(), path(at))),
+        }));
+        let mut read = self.read.borrow_mut();
+        for (at, vector) in vectors {
+            let vector = Arc::new(vector);
+            self.keep(&self.scan.columns[at].1, Value::Vector(Arc::clone(&vector)));
+            read.push((at, vector));
+        }
     }
 }
 
@@ -130,15 +156,22 @@ impl Block for RowBlock<'_> {
     }
 
     fn vector(&self, path: &Path) -> Arc<Vector> {
-        let entry = self.scan.columns.iter().find(|(known, _)| *known == path).map(|(_, entry)| entry);
-        if let Some(Value::Vector(vector)) = entry.and_then(|entry| self.kept.get(entry)) {
-            return vector;
-        }
-        let vector = Arc::new(self.read(path));
-        if let Some(entry) = entry {
-            self.keep(entry, Value::Vector(Arc::clone(&vector)));
-        }
-        vector
+        let found = self.scan.columns.iter().position(|(known, _)| *known == path);
+        let Some(at) = found else {
+            return Arc::new(Vector::read(self.rows(), path));
+        };
+        let known =
+            || self.read.borrow().iter().find(|(column, _)| *column == at).map(|(_, vector)| Arc::clone(vector));
+        let kept = || match self.kept.get(&self.scan.columns[at].1) {
+            Some(Value::Vector(vector)) => Some(vector),
+            _ => None,
+        };
+        let vector = known().or_else(kept).or_else(|| {
+            self.read();
+            // Another scan may have kept it meanwhile.
+            known().or_else(kept)
+        });
+        vector.unwrap_or_else(|| Arc::new(Vector::Unread))
     }
 }
 

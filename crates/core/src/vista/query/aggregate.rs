@@ -4,11 +4,15 @@
 //! exact before they are rounded once, so that no result depends on the order of the rows' addition.
 
 mod blocks;
+mod folds;
+mod groups;
 mod interner;
 mod total;
 
 pub(crate) use self::blocks::{BlockFold, BlockGroups};
-use self::total::Total;
+use self::folds::Folds;
+use self::groups::GroupTable;
+pub use self::groups::{GroupPage, Groups};
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -129,20 +133,6 @@ struct Compiled {
     collation: Collation,
 }
 
-/// State of one group while rows are folded.
-#[derive(Clone, Debug)]
-struct Group {
-    /// First cell seen of each column that is grouped by.
-    shown: Vec<CborValue>,
-    folds: Vec<Fold>,
-}
-
-impl Group {
-    fn new(shown: Vec<CborValue>, folded: &[&Compiled]) -> Group {
-        Group { shown, folds: folded.iter().filter_map(|item| item.function.map(Fold::new)).collect() }
-    }
-}
-
 fn too_many_groups() -> Error {
     Error::invalid(format!("there are more than {MAX_GROUPS} groups; filter the rows"))
 }
@@ -186,9 +176,12 @@ impl Aggregation {
         self.items.iter().all(|item| item.function == Some(Function::Count) && item.path.is_none())
     }
 
-    /// The result of an aggregation that [`Aggregation::is_count`], from the number of rows.
-    pub fn of_count(&self, rows: u64) -> Record {
-        self.items.iter().map(|item| (item.name.clone(), rows.into())).collect()
+    /// The group of an aggregation that [`Aggregation::is_count`], from the number of rows.
+    pub(crate) fn of_count(&self, rows: u64) -> Groups<'_> {
+        let mut groups = GroupTable::new(self);
+        let group = groups.begin([]);
+        groups.folds.iter_mut().for_each(|folds| folds.set_count(group, rows));
+        Groups::new(self, vec![0], groups)
     }
 
     /// Folds `rows` into groups, sorted by the columns that are grouped by; one group if there are none.
@@ -199,7 +192,7 @@ impl Aggregation {
         self.fold_within(rows, &Meter::unbounded())?.collect()
     }
 
-    /// [`Aggregation::fold`] within the bounds of `meter`; each group becomes a record when the iterator reaches it.
+    /// [`Aggregation::fold`] within the bounds of `meter`; a group becomes a record when it is asked for.
     ///
     /// # Errors
     /// As [`Aggregation::fold`] and [`Meter::check`].
@@ -208,14 +201,12 @@ impl Aggregation {
         rows: impl IntoIterator<Item = F>,
         meter: &Meter,
     ) -> Result<Groups<'_>> {
-        let mut indexes: BTreeMap<Vec<Key<'static>>, usize> = BTreeMap::new();
-        let mut groups: Vec<Group> = Vec::new();
+        let mut indexes: BTreeMap<Vec<Key<'static>>, u32> = BTreeMap::new();
+        let mut groups = GroupTable::new(self);
         let grouped: Vec<&Compiled> = self.items.iter().filter(|item| item.function.is_none()).collect();
         let folded: Vec<&Compiled> = self.items.iter().filter(|item| item.function.is_some()).collect();
-        let begin = |shown| Group::new(shown, &folded);
         if grouped.is_empty() {
-            indexes.insert(Vec::new(), 0);
-            groups.push(begin(Vec::new()));
+            indexes.insert(Vec::new(), groups.begin([]) as u32);
         }
         for row in meter.rows(rows.into_iter()) {
             let mut at = 0;
@@ -223,75 +214,37 @@ impl Aggregation {
                 let key: Vec<Key<'static>> =
                     grouped.iter().map(|item| Key::of_cow(item.cell(&row), &item.collation).into_owned()).collect();
                 let bytes = self.bytes(&key);
-                at = *indexes.entry(key).or_insert(groups.len());
+                at = *indexes.entry(key).or_insert(groups.len() as u32) as usize;
                 if at == MAX_GROUPS {
                     return Err(too_many_groups());
                 }
                 if at == groups.len() {
                     meter.charge(bytes);
                     let shown = grouped.iter().map(|item| item.cell(&row).map_or(CborValue::Null, Cow::into_owned));
-                    groups.push(begin(shown.collect()));
+                    groups.begin(shown);
                 }
             }
-            for (fold, item) in groups[at].folds.iter_mut().zip(&folded) {
-                fold.add(item, &row)?;
+            for (folds, item) in groups.folds.iter_mut().zip(&folded) {
+                if item.path.is_none() {
+                    folds.add_row(at);
+                } else if let Some(cell) = item.cell(&row) {
+                    folds.add(at, item, &cell).map_err(|wrong| item.unaddable(wrong))?;
+                }
             }
         }
         meter.check()?;
-        let order: Vec<usize> = indexes.into_values().collect();
-        Ok(Groups { aggregation: self, order: order.into_iter(), groups })
+        Ok(Groups::new(self, indexes.into_values().collect(), groups))
     }
 
     /// Approximate memory of a group in bytes.
-    fn bytes<'k>(&self, key: impl IntoIterator<Item = &'k Key<'static>>) -> usize {
+    fn bytes<'k>(&self, key: impl IntoIterator<Item = &'k Key<'k>>) -> usize {
         /// Size of the map entry, without the key's contents.
         const ENTRY: usize = 2 * size_of::<(Vec<Key<'_>>, usize)>();
         let cell = |cell: &Key<'_>| size_of::<Key<'_>>() + size_of::<CborValue>() + 2 * cell.heap();
         let cells: usize = key.into_iter().map(cell).sum();
-        let folds = self.items.iter().filter(|item| item.function.is_some()).count();
-        ENTRY + size_of::<Group>() + cells + folds * size_of::<Fold>()
+        let folds: usize = self.items.iter().filter_map(|item| item.function).map(Folds::size).sum();
+        ENTRY + cells + folds
     }
-
-    fn record(&self, group: &mut Group) -> Result<Record> {
-        let (mut shown, mut folds) = (group.shown.drain(..), group.folds.drain(..));
-        let value = |item: &Compiled| match item.function {
-            None => Ok(shown.next().unwrap_or(CborValue::Null)),
-            Some(_) => folds.next().map_or(Ok(CborValue::Null), |fold| fold.finish(item)),
-        };
-        let values: Result<Vec<CborValue>> = self.items.iter().map(value).collect();
-        Ok(self.items.iter().map(|item| item.name.clone()).zip(values?).collect())
-    }
-}
-
-/// Iterator over the groups of an aggregation, sorted by the columns that are grouped by.
-pub(crate) struct Groups<'a> {
-    aggregation: &'a Aggregation,
-    /// Indexes of the groups in the order of the answer.
-    order: std::vec::IntoIter<usize>,
-    groups: Vec<Group>,
-}
-
-impl Iterator for Groups<'_> {
-    type Item = Result<Record>;
-
-    fn next(&mut self) -> Option<Result<Record>> {
-        let at = self.order.next()?;
-        Some(self.aggregation.record(&mut self.groups[at]))
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.order.size_hint()
-    }
-}
-
-/// Pairs each group with its number as an id, so that groups that compare as equal keep their order when a page is cut from them.
-/// Ends at the first error, which is stored in `failed`.
-pub fn numbered(
-    mut groups: impl Iterator<Item = Result<Record>>,
-    failed: &mut Result<()>,
-) -> impl Iterator<Item = (String, Record)> {
-    let group = move || groups.next()?.map_err(|error| *failed = Err(error)).ok();
-    std::iter::from_fn(group).enumerate().map(|(number, group)| (format!("{number:08}"), group))
 }
 
 impl Compiled {
@@ -336,74 +289,6 @@ impl Compiled {
             Some(Function::Avg) => ColumnType::Number,
             _ => self.ty,
         }
-    }
-}
-
-/// State of one function while rows are folded.
-#[derive(Clone, Debug)]
-enum Fold {
-    Count(u64),
-    Sum(Total),
-    Avg(Total),
-    Min(Option<(Key<'static>, CborValue)>),
-    Max(Option<(Key<'static>, CborValue)>),
-}
-
-impl Fold {
-    fn new(function: Function) -> Fold {
-        match function {
-            Function::Count => Fold::Count(0),
-            Function::Sum => Fold::Sum(Total::default()),
-            Function::Avg => Fold::Avg(Total::default()),
-            Function::Min => Fold::Min(None),
-            Function::Max => Fold::Max(None),
-        }
-    }
-
-    fn add(&mut self, item: &Compiled, row: &impl Fields) -> Result<()> {
-        if let (Fold::Count(count), None) = (&mut *self, &item.path) {
-            *count += 1;
-            return Ok(());
-        }
-        let Some(cell) = item.cell(row) else { return Ok(()) };
-        self.add_cell(item, &cell)
-    }
-
-    /// Adds a cell that is not null.
-    fn add_cell(&mut self, item: &Compiled, cell: &CborValue) -> Result<()> {
-        match self {
-            Fold::Count(count) => *count += 1,
-            Fold::Sum(total) | Fold::Avg(total) => {
-                total.add(cell, item.ty == ColumnType::Decimal).map_err(|wrong| item.unaddable(wrong))?;
-            }
-            Fold::Min(best) => keep_best(best, cell, &item.collation, |key, best| key < best),
-            Fold::Max(best) => keep_best(best, cell, &item.collation, |key, best| key > best),
-        }
-        Ok(())
-    }
-
-    fn finish(self, item: &Compiled) -> Result<CborValue> {
-        match self {
-            Fold::Count(count) => Ok(count.into()),
-            Fold::Sum(total) => total
-                .sum()
-                .ok_or_else(|| Error::invalid(format!("{}: the sum is greater than an integer can be", item.name))),
-            Fold::Avg(total) => Ok(total.mean()),
-            Fold::Min(best) | Fold::Max(best) => Ok(best.map_or(CborValue::Null, |(_, cell)| cell)),
-        }
-    }
-}
-
-/// Keeps the better cell; the first of equal ones.
-fn keep_best(
-    best: &mut Option<(Key<'static>, CborValue)>,
-    cell: &CborValue,
-    collation: &Collation,
-    beats: fn(&Key<'_>, &Key<'_>) -> bool,
-) {
-    let key = Key::of(cell, collation);
-    if best.as_ref().is_none_or(|(best, _)| beats(&key, best)) {
-        *best = Some((key.into_owned(), cell.clone()));
     }
 }
 

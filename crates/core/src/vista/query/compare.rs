@@ -361,9 +361,15 @@ impl<'a> SortKey<'a> {
         SortKey { terms, id: Directed { descending, value: IdKey::new(id, integer) } }
     }
 
-    /// Key of the first term, `None` if the order has no terms.
-    pub(super) fn first(&self) -> Option<&TermKey<'a>> {
-        self.terms.first()
+    /// Keys of the terms.
+    pub(super) fn terms(&self) -> &[TermKey<'a>] {
+        &self.terms
+    }
+
+    /// Order of this key's id and another id.
+    pub(super) fn cmp_to_id(&self, id: &str, integer: bool) -> Ordering {
+        let order = self.id.value.cmp(&IdKey::new(Cow::Borrowed(id), integer));
+        if self.id.descending { order.reverse() } else { order }
     }
 
     /// Approximate heap memory in bytes.
@@ -432,8 +438,8 @@ impl<'a> IdKey<'a> {
             let digits = id.strip_prefix('-').unwrap_or(id);
             digits == "0" && digits.len() == id.len() || !digits.starts_with(['0', '+'])
         };
-        match id.parse::<i64>() {
-            Ok(number) if integer && canonical(&id) => IdKey::Number(number),
+        match integer.then(|| id.parse::<i64>()) {
+            Some(Ok(number)) if canonical(&id) => IdKey::Number(number),
             _ => IdKey::Text(id),
         }
     }

@@ -91,6 +91,11 @@ impl CompiledQuery {
         !self.order.is_empty()
     }
 
+    /// True if the last term of the order is descending, and with it the order of ids.
+    pub(super) fn is_descending(&self) -> bool {
+        self.order.last().is_some_and(|term| term.descending)
+    }
+
     /// True if `row` matches filter and search.
     pub fn matches(&self, row: &impl Fields) -> bool {
         self.unfiltered
@@ -161,7 +166,7 @@ impl CompiledQuery {
                 matching.enumerate().filter(|(at, _)| range.contains(at)).map(|(_, row)| row).collect()
             }
             (true, Some(end)) => {
-                let least = least(matching.map(|row| self.keyed(row)).filter(behind), end, meter);
+                let least = self.least(matching, behind, end, meter);
                 least.into_iter().skip(offset).map(|keyed| keyed.row).collect()
             }
             (true, None) => {
@@ -174,29 +179,56 @@ impl CompiledQuery {
         TopRows { rows, before, total }
     }
 
+    /// The first `count` rows in order for which `counts` holds, with at most that many in memory.
+    fn least<I: AsRef<str>, F: Fields>(
+        &self,
+        rows: impl Iterator<Item = (I, F)>,
+        mut counts: impl FnMut(&Keyed<(I, F)>) -> bool,
+        count: usize,
+        meter: &Meter,
+    ) -> Vec<Keyed<(I, F)>> {
+        let mut heap: BinaryHeap<Keyed<(I, F)>> = BinaryHeap::new();
+        for row in rows {
+            let full = heap.len() >= count;
+            // Most rows are behind the last one; no key is made of them.
+            if full
+                && let Some(last) = heap.peek()
+                && !self.is_before((row.0.as_ref(), &row.1), &last.key)
+            {
+                continue;
+            }
+            let keyed = self.keyed(row);
+            if !counts(&keyed) {
+                continue;
+            }
+            if !full {
+                meter.charge(keyed.bytes());
+                heap.push(keyed);
+            } else if let Some(mut last) = heap.peek_mut() {
+                *last = keyed;
+            }
+        }
+        heap.into_sorted_vec()
+    }
+
+    /// True if a row comes before the one of `key`.
+    fn is_before(&self, (id, row): (&str, &impl Fields), key: &SortKey<'_>) -> bool {
+        for (term, other) in self.order.iter().zip(key.terms()) {
+            match term.key(row).cmp(other) {
+                Ordering::Equal => {}
+                order => return order.is_lt(),
+            }
+        }
+        key.cmp_to_id(id, self.integer_ids).is_gt()
+    }
+
     fn keyed<I: AsRef<str>, F: Fields>(&self, row: (I, F)) -> Keyed<(I, F)> {
         Keyed { key: self.sort_key(row.0.as_ref(), &row.1), row }
     }
 
     fn key_of_id<'a>(&self, terms: Vec<TermKey<'a>>, id: Cow<'a, str>) -> SortKey<'a> {
-        SortKey::new(terms, id, self.integer_ids, self.order.last().is_some_and(|term| term.descending))
+        SortKey::new(terms, id, self.integer_ids, self.is_descending())
     }
-}
-
-/// The first `count` rows in order, with at most that many in memory.
-fn least<T>(rows: impl Iterator<Item = Keyed<T>>, count: usize, meter: &Meter) -> Vec<Keyed<T>> {
-    let mut heap = BinaryHeap::new();
-    for keyed in rows {
-        if heap.len() < count {
-            meter.charge(keyed.bytes());
-            heap.push(keyed);
-        } else if let Some(mut last) = heap.peek_mut()
-            && keyed < *last
-        {
-            *last = keyed;
-        }
-    }
-    heap.into_sorted_vec()
 }
 
 /// A row that compares by its key.

@@ -131,7 +131,7 @@ impl Path {
     }
 
     /// Follows the steps into the column's value.
-    fn walk<'a>(&self, value: Cow<'a, CborValue>) -> Option<Cow<'a, CborValue>> {
+    pub(super) fn walk<'a>(&self, value: Cow<'a, CborValue>) -> Option<Cow<'a, CborValue>> {
         if self.is_plain() {
             return Some(value);
         }
@@ -265,6 +265,59 @@ impl<'a> JsonRow<'a> {
     /// Iterates over the members: names in quotes, and JSON values.
     pub(in crate::vista) fn members(&self) -> Members<'a> {
         Members { json: self.0, at: 1 }
+    }
+}
+
+/// Reader of the same members of many rows, which mostly have the same members in the same order.
+#[derive(Debug)]
+pub(super) struct MemberReader<'p, 'r> {
+    /// Names, in quotes, of the members that are read.
+    names: Vec<&'p [u8]>,
+    /// Members of the last row up to the last one that was read: name with its colon, and number of the name.
+    form: Vec<(&'r [u8], Option<usize>)>,
+}
+
+impl<'p, 'r> MemberReader<'p, 'r> {
+    /// A reader of the columns of `paths`, which have no steps.
+    pub(super) fn new(paths: &[&'p Path]) -> MemberReader<'p, 'r> {
+        let names = paths.iter().map(|path| &path.json_name[..]).collect();
+        MemberReader { names, form: Vec::new() }
+    }
+
+    /// Reads the members of a canonical row. Calls `found` with the number of each path whose column the row has, and its JSON value.
+    pub(super) fn read(&mut self, json: &'r [u8], mut found: impl FnMut(usize, &'r [u8])) {
+        let (mut at, mut read) = (1, 0);
+        for (number, (name, column)) in self.form.iter().enumerate() {
+            let start = at + name.len();
+            let end = json.get(at..start).filter(|same| same == name).and_then(|_| value_end(json, start));
+            let Some(end) = end else {
+                self.form.truncate(number);
+                break;
+            };
+            at = end + 1;
+            if let Some(column) = column {
+                read += 1;
+                found(*column, &json[start..end]);
+            }
+        }
+        if read < self.names.len() {
+            self.read_others((json, at), read, found);
+        }
+    }
+
+    /// Reads the members from a position on where the form ends, after `read` of them.
+    fn read_others(&mut self, (json, at): (&'r [u8], usize), mut read: usize, mut found: impl FnMut(usize, &'r [u8])) {
+        let mut members = Members { json, at };
+        while read < self.names.len() {
+            let start = members.at;
+            let Some((name, value)) = members.next() else { break };
+            let column = self.names.iter().position(|wanted| *wanted == name);
+            self.form.push((&json[start..=start + name.len()], column));
+            if let Some(column) = column {
+                read += 1;
+                found(column, value);
+            }
+        }
     }
 }
 

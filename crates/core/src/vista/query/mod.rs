@@ -24,9 +24,8 @@ mod template;
 mod tests;
 pub mod url;
 
-pub use aggregate::numbered;
-pub use aggregate::{AggregateItem, Aggregation, Function, MAX_GROUPS};
-pub(crate) use aggregate::{BlockFold, BlockGroups, Groups};
+pub use aggregate::{AggregateItem, Aggregation, Function, GroupPage, Groups, MAX_GROUPS};
+pub(crate) use aggregate::{BlockFold, BlockGroups};
 pub(crate) use block::{BLOCK_ROWS, Block, Mask, Vector};
 pub use cell_key::CellKeys;
 pub use collation::Collation;

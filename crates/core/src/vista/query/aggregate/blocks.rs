@@ -3,16 +3,15 @@
 //! The results are those of [`Aggregation::fold_within`], which is asked where this cannot tell: a cell cannot be added, or the order
 //! of the rows decides which of two equal cells is shown.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use super::interner::{Interner, Seed, identical};
-use super::{Aggregation, Compiled, Fold, Group, Groups, MAX_GROUPS, too_many_groups};
+use super::groups::{GroupTable, Groups};
+use super::interner::{Interner, Seed};
+use super::{Aggregation, Compiled, MAX_GROUPS, too_many_groups};
 use crate::record::CborValue;
-use crate::vista::query::block::{Block, Mask, Vector, cells_bytes};
-use crate::vista::query::compare::Key;
+use crate::vista::Result;
+use crate::vista::query::block::{BLOCK_ROWS, Block, Mask, Vector, cells_bytes};
 use crate::vista::query::{Meter, Path};
-use crate::vista::{ColumnType, Result};
 
 /// Maximum number of groups of a block that are kept.
 const MAX_KEPT: usize = 256;
@@ -20,17 +19,15 @@ const MAX_KEPT: usize = 256;
 /// The groups of one block.
 #[derive(Debug)]
 pub(crate) struct BlockGroups {
-    groups: Vec<Group>,
+    groups: GroupTable,
     ambiguous: bool,
 }
 
 impl BlockGroups {
     /// Memory in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        let group = |group: &Group| {
-            size_of::<Group>() + cells_bytes(&group.shown) + group.folds.iter().map(Fold::bytes).sum::<usize>()
-        };
-        size_of::<BlockGroups>() + self.groups.iter().map(group).sum::<usize>()
+        let folds: usize = self.groups.folds.iter().map(|folds| size_of_val(folds) + folds.bytes()).sum();
+        size_of::<BlockGroups>() + cells_bytes(&self.groups.shown) + folds
     }
 }
 
@@ -42,13 +39,13 @@ pub(crate) struct BlockFold<'a> {
     interners: Vec<Interner<'a>>,
     /// For each grouped column after the first: numbers of the distinct pairs of the number before it and its own.
     pairs: Vec<HashMap<u64, u32, Seed>>,
-    groups: Vec<Group>,
-    /// Numbers of the groups' cells, those of one group after those of another.
+    groups: GroupTable,
+    /// Numbers of the groups' cells, those of one group after those of another, if several columns are grouped by.
     numbers: Vec<u32>,
     /// True once the order of the rows decides which of two equal cells is shown.
     ambiguous: bool,
-    /// True if its groups are charged to the meter.
-    charged: bool,
+    /// True for a fold of one block, whose groups are few and not charged to the meter.
+    is_of_block: bool,
 }
 
 impl Aggregation {
@@ -69,20 +66,20 @@ impl<'a> BlockFold<'a> {
             pairs: grouped.iter().skip(1).map(|_| HashMap::with_hasher(Seed::new())).collect(),
             grouped,
             folded,
-            groups: Vec::new(),
+            groups: GroupTable::new(aggregation),
             numbers: Vec::new(),
             ambiguous: false,
-            charged: true,
+            is_of_block: false,
         };
         if fold.grouped.is_empty() {
-            fold.groups.push(Group::new(Vec::new(), &fold.folded));
+            fold.groups.begin([]);
         }
         fold
     }
 
-    /// A fold of one block, whose few groups are not charged.
+    /// A fold of one block. It ends, without a result, once there are too many groups to be kept.
     pub(crate) fn of_block(aggregation: &'a Aggregation) -> BlockFold<'a> {
-        BlockFold { charged: false, ..BlockFold::new(aggregation) }
+        BlockFold { is_of_block: true, ..BlockFold::new(aggregation) }
     }
 
     /// Adds the `rows` of a block. False if a cell cannot be added.
@@ -92,6 +89,9 @@ impl<'a> BlockFold<'a> {
     pub(crate) fn add(&mut self, block: &impl Block, rows: &Mask, meter: &Meter) -> Result<bool> {
         let rows: Vec<usize> = rows.iter().collect();
         let groups = self.groups_of(block, &rows, meter)?;
+        if self.has_too_many() {
+            return Ok(true);
+        }
         let mut added = true;
         for at in 0..self.folded.len() {
             added &= self.fold(at, block, &rows, &groups);
@@ -106,17 +106,26 @@ impl<'a> BlockFold<'a> {
     /// As [`BlockFold::add`].
     pub(crate) fn merge(&mut self, block: &BlockGroups, meter: &Meter) -> Result<bool> {
         self.ambiguous |= block.ambiguous;
-        for other in &block.groups {
-            let numbers = self.interners.iter_mut().zip(&other.shown).map(|(interner, cell)| interner.cell(cell));
-            let numbers: Vec<u32> = numbers.collect();
-            let at = self.number(&numbers) as usize;
-            if at == self.groups.len() {
-                self.begin(&numbers, other.shown.clone(), meter)?;
+        let mut groups = Vec::with_capacity(block.groups.len());
+        if let [interner] = &mut self.interners[..] {
+            groups.extend(block.groups.shown.iter().map(|cell| interner.cell(cell)));
+            self.begin_distinct(meter)?;
+        } else {
+            let mut numbers = Vec::with_capacity(self.interners.len());
+            for other in 0..block.groups.len() {
+                let shown = block.groups.shown(other);
+                numbers.clear();
+                numbers.extend(self.interners.iter_mut().zip(shown).map(|(interner, cell)| interner.cell(cell)));
+                let group = self.number(&numbers);
+                if group as usize == self.groups.len() {
+                    self.begin(&numbers, shown.iter().cloned(), meter)?;
+                }
+                groups.push(group);
             }
-            for ((fold, other), item) in self.groups[at].folds.iter_mut().zip(&other.folds).zip(&self.folded) {
-                let Some(ambiguous) = fold.merge(other, item) else { return Ok(false) };
-                self.ambiguous |= ambiguous;
-            }
+        }
+        for ((folds, other), item) in self.groups.folds.iter_mut().zip(&block.groups.folds).zip(&self.folded) {
+            let Some(ambiguous) = folds.merge(&groups, other, item) else { return Ok(false) };
+            self.ambiguous |= ambiguous;
         }
         Ok(true)
     }
@@ -124,7 +133,13 @@ impl<'a> BlockFold<'a> {
     /// The groups, to be merged into others; `None` if they are too many to be kept.
     pub(crate) fn into_block(self) -> Option<BlockGroups> {
         let ambiguous = self.is_ambiguous();
-        (self.groups.len() <= MAX_KEPT).then_some(BlockGroups { groups: self.groups, ambiguous })
+        (!self.has_too_many()).then(|| BlockGroups { groups: self.into_groups(), ambiguous })
+    }
+
+    /// True for a fold of one block with too many groups.
+    fn has_too_many(&self) -> bool {
+        self.is_of_block
+            && self.interners.iter().map(Interner::len).chain([self.groups.len()]).any(|len| len > MAX_KEPT)
     }
 
     /// True if the result depends on the order of the blocks and of the rows in them.
@@ -134,14 +149,27 @@ impl<'a> BlockFold<'a> {
 
     /// The groups, sorted by the columns that are grouped by.
     pub(crate) fn finish(self) -> Groups<'a> {
-        let ranks: Vec<Vec<u32>> = self.interners.iter().map(Interner::ranks).collect();
         let columns = self.grouped.len();
-        let mut order: Vec<usize> = (0..self.groups.len()).collect();
-        order.sort_by_cached_key(|group| {
-            let numbers = self.numbers[group * columns..].iter().zip(&ranks);
-            numbers.map(|(number, ranks)| ranks[*number as usize]).collect::<Vec<u32>>()
-        });
-        Groups { aggregation: self.aggregation, order: order.into_iter(), groups: self.groups }
+        let ranks: Vec<Vec<u32>> = self.interners.iter().map(Interner::ranks).collect();
+        let mut order: Vec<u32> = (0..self.groups.len() as u32).collect();
+        if let [ranks] = &ranks[..] {
+            ranks.iter().zip(0..).for_each(|(rank, group)| order[*rank as usize] = group);
+        } else {
+            let ranks: Vec<u32> =
+                self.numbers.iter().zip((0..columns).cycle()).map(|(number, at)| ranks[at][*number as usize]).collect();
+            let of = |group: &u32| &ranks[*group as usize * columns..][..columns];
+            order.sort_unstable_by(|a, b| of(a).cmp(of(b)));
+        }
+        Groups::new(self.aggregation, order, self.into_groups())
+    }
+
+    fn into_groups(self) -> GroupTable {
+        let mut groups = self.groups;
+        let mut interners = self.interners.into_iter();
+        if let (Some(only), None) = (interners.next(), interners.next()) {
+            groups.show(only.into_cells());
+        }
+        groups
     }
 
     /// The group of each row. Groups that are new begin with it.
@@ -153,13 +181,21 @@ impl<'a> BlockFold<'a> {
         for (item, interner) in self.grouped.iter().zip(&mut self.interners) {
             let Some(path) = &item.path else { continue };
             let vector = block.vector(path);
-            columns.push(numbers_of(interner, &vector, block, path, rows));
+            let mut numbers = Vec::with_capacity(rows.len());
+            // The distinct cells of other vectors may be too many.
+            let is_few = !self.is_of_block || matches!(*vector, Vector::Coded { .. });
+            for rows in rows.chunks(if is_few { BLOCK_ROWS } else { MAX_KEPT }) {
+                numbers_into(&mut numbers, interner, (&vector, path), block, rows);
+                if self.is_of_block && interner.len() > MAX_KEPT {
+                    return Ok(Vec::new());
+                }
+            }
+            columns.push(numbers);
             vectors.push((vector, path));
             meter.check()?;
         }
-        if let [column] = &mut columns[..]
-            && self.interners[0].len() == self.groups.len()
-        {
+        if let [column] = &mut columns[..] {
+            self.begin_distinct(meter)?;
             return Ok(std::mem::take(column));
         }
         let mut groups = Vec::with_capacity(rows.len());
@@ -170,7 +206,10 @@ impl<'a> BlockFold<'a> {
             let group = self.number(&numbers);
             if group as usize == self.groups.len() {
                 let shown = vectors.iter().map(|(vector, path)| vector.cell(*row, block, path).into_owned());
-                self.begin(&numbers, shown.collect(), meter)?;
+                self.begin(&numbers, shown, meter)?;
+                if self.has_too_many() {
+                    break;
+                }
             }
             groups.push(group);
         }
@@ -186,142 +225,81 @@ impl<'a> BlockFold<'a> {
         })
     }
 
-    fn begin(&mut self, numbers: &[u32], shown: Vec<CborValue>, meter: &Meter) -> Result<()> {
+    /// Begins the groups of the new cells of the only column that is grouped by: their numbers are those of the groups.
+    fn begin_distinct(&mut self, meter: &Meter) -> Result<()> {
+        let Some(interner) = self.interners.first() else { return Ok(()) };
+        if interner.len() > MAX_GROUPS {
+            return Err(too_many_groups());
+        }
+        let new = self.groups.len()..interner.len();
+        if !self.is_of_block {
+            let bytes = new.clone().map(|number| self.aggregation.bytes([&interner.key(number as u32)]));
+            meter.charge(bytes.sum());
+        }
+        self.groups.begin_all(new.len());
+        Ok(())
+    }
+
+    fn begin(&mut self, numbers: &[u32], shown: impl Iterator<Item = CborValue>, meter: &Meter) -> Result<()> {
         if self.groups.len() == MAX_GROUPS {
             return Err(too_many_groups());
         }
-        if self.charged {
+        if !self.is_of_block {
             let key = self.interners.iter().zip(numbers).map(|(interner, number)| interner.key(*number));
-            meter.charge(self.aggregation.bytes(key));
+            meter.charge(self.aggregation.bytes(&key.collect::<Vec<_>>()));
         }
         self.numbers.extend_from_slice(numbers);
-        self.groups.push(Group::new(shown, &self.folded));
+        self.groups.begin(shown);
         Ok(())
     }
 
     /// Adds the cells of one function's column. False if one cannot be added.
     fn fold(&mut self, at: usize, block: &impl Block, rows: &[usize], groups: &[u32]) -> bool {
-        let item = self.folded[at];
+        let (item, folds) = (self.folded[at], &mut self.groups.folds[at]);
         let Some(path) = &item.path else {
-            for group in groups {
-                if let Fold::Count(count) = &mut self.groups[*group as usize].folds[at] {
-                    *count += 1;
-                }
-            }
+            groups.iter().for_each(|group| folds.add_row(*group as usize));
             return true;
         };
         let vector = block.vector(path);
         if let Vector::Integers { cells, present, .. } = &*vector {
-            for (row, group) in rows.iter().zip(groups).filter(|(row, _)| present.has(**row)) {
-                self.ambiguous |= self.groups[*group as usize].folds[at].add_integer(cells[*row], item);
-            }
+            let integers = rows.iter().zip(groups).filter(|(row, _)| present.has(**row));
+            self.ambiguous |= folds.add_integers(integers.map(|(row, group)| (*group, cells[*row])), item);
             return true;
         }
         let mut next = groups.iter();
         let added = vector.each(rows.iter().copied(), block, path, |_, cell| {
             let Some(group) = next.next() else { return Ok(()) };
-            if *cell == CborValue::Null {
-                return Ok(());
+            if *cell != CborValue::Null {
+                self.ambiguous |= folds.add(*group as usize, item, cell).map_err(drop)?;
             }
-            let fold = &mut self.groups[*group as usize].folds[at];
-            self.ambiguous |= fold.add_telling(item, cell).ok_or(())?;
             Ok::<(), ()>(())
         });
         added.is_ok()
     }
 }
 
-/// Numbers of the cells of `rows`.
-fn numbers_of(
+/// Appends the numbers of the cells of `rows`.
+fn numbers_into(
+    numbers: &mut Vec<u32>,
     interner: &mut Interner<'_>,
-    vector: &Vector,
+    (vector, path): (&Vector, &Path),
     block: &impl Block,
-    path: &Path,
     rows: &[usize],
-) -> Vec<u32> {
+) {
     match vector {
         Vector::Coded { codes, cells } => {
-            let mut numbers = vec![None; cells.len()];
-            let mut number = |code: usize| *numbers[code].get_or_insert_with(|| interner.cell(&cells[code]));
-            rows.iter().map(|at| number(usize::from(codes[*at]))).collect()
+            let mut known = vec![None; cells.len()];
+            let mut number = |code: usize| *known[code].get_or_insert_with(|| interner.cell(&cells[code]));
+            numbers.extend(rows.iter().map(|at| number(usize::from(codes[*at]))));
         }
-        Vector::Integers { cells, present, .. } => {
-            let mut number = |at: usize| match present.has(at) {
-                true => interner.integer(cells[at]),
-                false => interner.cell(&CborValue::Null),
-            };
-            rows.iter().map(|at| number(*at)).collect()
-        }
-        Vector::Texts { .. } => {
-            let mut number = |at: usize| match vector.text(at) {
-                Some(text) => interner.text(text),
-                None => interner.cell(&CborValue::Null),
-            };
-            rows.iter().map(|at| number(*at)).collect()
-        }
-        _ => rows.iter().map(|at| interner.cell(&vector.cell(*at, block, path))).collect(),
-    }
-}
-
-impl Fold {
-    /// Heap memory and size in bytes, about.
-    fn bytes(&self) -> usize {
-        let heap = match self {
-            Fold::Min(Some((_, cell))) | Fold::Max(Some((_, cell))) => 2 * cells_bytes(std::slice::from_ref(cell)),
-            Fold::Sum(total) | Fold::Avg(total) => total.heap(),
-            _ => 0,
-        };
-        size_of::<Fold>() + heap
-    }
-
-    /// Adds an integer, and tells if the order of the rows decides.
-    fn add_integer(&mut self, number: i64, item: &Compiled) -> bool {
-        match self {
-            Fold::Count(count) => *count += 1,
-            Fold::Sum(total) | Fold::Avg(total) => total.add_integer(number),
-            Fold::Min(_) | Fold::Max(_) => return self.offer(item, &number.into()),
-        }
-        false
-    }
-
-    /// Adds a cell that is not null, and tells if the order of the rows decides. `None` if the cell cannot be added.
-    fn add_telling(&mut self, item: &Compiled, cell: &CborValue) -> Option<bool> {
-        match self {
-            Fold::Count(count) => *count += 1,
-            Fold::Sum(total) | Fold::Avg(total) => total.add(cell, item.ty == ColumnType::Decimal).ok()?,
-            Fold::Min(_) | Fold::Max(_) => return Some(self.offer(item, cell)),
-        }
-        Some(false)
-    }
-
-    /// Adds what another fold of the same item has, as [`Fold::add_telling`].
-    fn merge(&mut self, other: &Fold, item: &Compiled) -> Option<bool> {
-        match (&mut *self, other) {
-            (Fold::Count(count), Fold::Count(other)) => *count += other,
-            (Fold::Sum(total) | Fold::Avg(total), Fold::Sum(other) | Fold::Avg(other)) => total.merge(other)?,
-            (Fold::Min(_) | Fold::Max(_), Fold::Min(Some((_, cell))) | Fold::Max(Some((_, cell)))) => {
-                return Some(self.offer(item, cell));
-            }
-            _ => {}
-        }
-        Some(false)
-    }
-
-    /// Offers a cell to a minimum or maximum, which keeps the better one, the first of equal ones. True if they are equal and differ.
-    fn offer(&mut self, item: &Compiled, cell: &CborValue) -> bool {
-        let (best, wanted) = match self {
-            Fold::Min(best) => (best, Ordering::Less),
-            Fold::Max(best) => (best, Ordering::Greater),
-            _ => return false,
-        };
-        let key = Key::of(cell, &item.collation);
-        match best.as_ref().map(|(best, _)| key.cmp(best)) {
-            Some(Ordering::Equal) => best.as_ref().is_some_and(|(_, best)| !identical(best, cell)),
-            Some(order) if order != wanted => false,
-            _ => {
-                *best = Some((key.into_owned(), cell.clone()));
-                false
-            }
-        }
+        Vector::Integers { cells, present, .. } => numbers.extend(rows.iter().map(|at| match present.has(*at) {
+            true => interner.integer(cells[*at]),
+            false => interner.cell(&CborValue::Null),
+        })),
+        Vector::Texts { .. } => numbers.extend(rows.iter().map(|at| match vector.text(*at) {
+            Some(text) => interner.text(text),
+            None => interner.cell(&CborValue::Null),
+        })),
+        _ => numbers.extend(rows.iter().map(|at| interner.cell(&vector.cell(*at, block, path)))),
     }
 }

@@ -9,12 +9,15 @@ use crate::record::CborValue;
 /// Numbers of the cells of a column, from 0. Cells that compare as equal have the same number.
 pub(super) struct Interner<'a> {
     collation: &'a Collation,
-    /// Sort key and first cell of each number.
-    distinct: Vec<(Key<'static>, CborValue)>,
-    /// Numbers by the bytes of the key.
-    numbers: HashMap<Box<[u8]>, u32>,
+    /// First cell of each number.
+    cells: Vec<CborValue>,
+    null: Option<u32>,
     integers: HashMap<i64, u32, Seed>,
     texts: HashMap<Box<str>, u32>,
+    /// Numbers by the bytes of the key.
+    keys: HashMap<Box<[u8]>, u32>,
+    /// True if all numbers but null are in `keys`. False while there are only integers and texts that compare as such.
+    has_keys: bool,
     /// True once two cells that compare as equal were not identical.
     pub(super) unified: bool,
 }
@@ -23,32 +26,31 @@ impl<'a> Interner<'a> {
     pub(super) fn new(collation: &'a Collation) -> Interner<'a> {
         Interner {
             collation,
-            distinct: Vec::new(),
-            numbers: HashMap::new(),
+            cells: Vec::new(),
+            null: None,
             integers: HashMap::with_hasher(Seed::new()),
             texts: HashMap::new(),
+            keys: HashMap::new(),
+            has_keys: *collation != Collation::Plain,
             unified: false,
         }
     }
 
     /// Number of distinct cells.
     pub(super) fn len(&self) -> usize {
-        self.distinct.len()
+        self.cells.len()
     }
 
     /// The number of a cell.
     pub(super) fn cell(&mut self, cell: &CborValue) -> u32 {
-        let key = Key::of(cell, self.collation);
-        let mut bytes = Vec::new();
-        key.bytes_into(&mut bytes);
-        if let Some(number) = self.numbers.get(&*bytes) {
-            self.unified |= !identical(&self.distinct[*number as usize].1, cell);
-            return *number;
+        match cell {
+            CborValue::Text(text) => self.text(text),
+            CborValue::Integer(integer) => match i64::try_from(*integer) {
+                Ok(integer) => self.integer(integer),
+                Err(_) => self.any(cell),
+            },
+            _ => self.any(cell),
         }
-        let number = self.distinct.len() as u32;
-        self.distinct.push((key.into_owned(), cell.clone()));
-        self.numbers.insert(bytes.into(), number);
-        number
     }
 
     /// The number of an integer.
@@ -56,7 +58,7 @@ impl<'a> Interner<'a> {
         if let Some(number) = self.integers.get(&integer) {
             return *number;
         }
-        let number = self.cell(&integer.into());
+        let number = if self.has_keys { self.any(&integer.into()) } else { self.push(integer.into()) };
         self.integers.insert(integer, number);
         number
     }
@@ -66,25 +68,84 @@ impl<'a> Interner<'a> {
         if let Some(number) = self.texts.get(text) {
             return *number;
         }
-        let number = self.cell(&text.into());
+        let number = if self.has_keys { self.any(&text.into()) } else { self.push(text.into()) };
         self.texts.insert(text.into(), number);
         number
     }
 
+    /// The number of any cell, by its key.
+    fn any(&mut self, cell: &CborValue) -> u32 {
+        let key = Key::of(cell, self.collation);
+        let mut bytes = Vec::new();
+        let known = if key.is_null() {
+            self.null
+        } else {
+            if !std::mem::replace(&mut self.has_keys, true) {
+                self.list_keys();
+            }
+            key.bytes_into(&mut bytes);
+            self.keys.get(&*bytes).copied()
+        };
+        if let Some(number) = known {
+            self.unified |= !identical(&self.cells[number as usize], cell);
+            return number;
+        }
+        let is_null = key.is_null();
+        let number = self.push(cell.clone());
+        if is_null {
+            self.null = Some(number);
+        } else {
+            self.keys.insert(bytes.into(), number);
+        }
+        number
+    }
+
+    /// Gives a new number to a cell.
+    fn push(&mut self, cell: CborValue) -> u32 {
+        self.cells.push(cell);
+        self.cells.len() as u32 - 1
+    }
+
+    /// Lists the keys of the numbers so far.
+    fn list_keys(&mut self) {
+        let keys = self.cells.iter().map(|cell| Key::of(cell, self.collation)).zip(0..);
+        let listed = keys.filter(|(key, _)| !key.is_null()).map(|(key, number)| {
+            let mut bytes = Vec::new();
+            key.bytes_into(&mut bytes);
+            (bytes.into(), number)
+        });
+        self.keys = listed.collect();
+    }
+
     /// The rank of each number in the order of the keys.
     pub(super) fn ranks(&self) -> Vec<u32> {
-        let mut order: Vec<u32> = (0..self.distinct.len() as u32).collect();
-        order.sort_unstable_by(|a, b| self.distinct[*a as usize].0.cmp(&self.distinct[*b as usize].0));
-        let mut ranks = vec![0; order.len()];
-        for (rank, number) in order.into_iter().enumerate() {
-            ranks[number as usize] = rank as u32;
+        let mut ranks = vec![0; self.cells.len()];
+        let mut rank = |order: &mut dyn Iterator<Item = u32>| {
+            order.zip(0..).for_each(|(number, rank)| ranks[number as usize] = rank);
+        };
+        if !self.has_keys && self.texts.is_empty() {
+            let mut integers: Vec<(i64, u32)> =
+                self.integers.iter().map(|(integer, number)| (*integer, *number)).collect();
+            integers.sort_unstable();
+            // Nulls come last.
+            rank(&mut integers.into_iter().map(|(_, number)| number).chain(self.null));
+        } else {
+            let keys: Vec<Key<'_>> = self.cells.iter().map(|cell| Key::of(cell, self.collation)).collect();
+            let mut order: Vec<u32> = (0..keys.len() as u32).collect();
+            order.sort_unstable_by(|a, b| keys[*a as usize].cmp(&keys[*b as usize]));
+            rank(&mut order.into_iter());
         }
         ranks
     }
 
     /// The sort key of a number.
-    pub(super) fn key(&self, number: u32) -> &Key<'static> {
-        &self.distinct[number as usize].0
+    pub(super) fn key(&self, number: u32) -> Key<'_> {
+        Key::of(&self.cells[number as usize], self.collation)
+    }
+
+    /// The first cells of the numbers.
+    pub(super) fn into_cells(self) -> Vec<CborValue> {
+        self.cells
     }
 }
 

@@ -73,8 +73,16 @@ impl Total {
                 let digits = digits.checked_add(scaled(self.integers, *places)?)?;
                 Some(CborValue::Text(decimal_text(digits, *places)))
             }
-            (None, None) => of_digits(&self.integers.to_string()),
+            (None, None) => match self.integers.try_into() {
+                Ok(integer) => Some(CborValue::Integer(integer)),
+                Err(_) => of_digits(&self.integers.to_string()),
+            },
         }
+    }
+
+    /// True if [`Total::sum`] may be out of range.
+    pub(super) fn may_overflow(&self) -> bool {
+        self.decimals.is_some() && self.floats.is_none()
     }
 
     /// The mean, null if there are no cells.

@@ -1,10 +1,11 @@
 //! [`Vector`]: the cells of one column of a block, by type.
 
 use std::borrow::Cow;
+use std::ops::Deref;
 
 use super::super::collation::Collation;
 use super::super::compare::Key;
-use super::super::fields::{Fields, JsonRow, Path, decode, plain_text};
+use super::super::fields::{Fields, JsonRow, MemberReader, Path, decode, plain_text};
 use super::{Block, Mask};
 use crate::record::{CborValue, value_to_json};
 
@@ -36,13 +37,26 @@ impl Vector {
     /// Reads the cells under `path` of the rows of a block.
     pub(crate) fn read<'r>(rows: impl Iterator<Item = JsonRow<'r>>, path: &Path) -> Vector {
         let cells: Option<Vec<Cow<'r, [u8]>>> = rows.map(|row| json_cell(row, path)).collect();
-        let Some(cells) = cells else { return Vector::Unread };
+        cells.map_or(Vector::Unread, |cells| Vector::of_cells(&cells))
+    }
+
+    /// Reads the cells of several columns, whose paths have no steps, of rows that JSON represents exactly.
+    pub(crate) fn read_columns<'r>(rows: impl Iterator<Item = &'r [u8]>, len: usize, paths: &[&Path]) -> Vec<Vector> {
+        let mut columns = vec![vec![NULL; len]; paths.len()];
+        let mut reader = MemberReader::new(paths);
+        for (at, row) in rows.take(len).enumerate() {
+            reader.read(row, |column, cell| columns[column][at] = cell);
+        }
+        columns.iter().map(|cells| Vector::of_cells(cells)).collect()
+    }
+
+    fn of_cells<C: Deref<Target = [u8]>>(cells: &[C]) -> Vector {
         let first = cells.iter().find(|cell| ***cell != *NULL).and_then(|cell| cell.first());
-        let typed = coded(&cells).or_else(|| match first {
-            Some(b'"') => texts(&cells),
-            _ => integers(&cells).or_else(|| floats(&cells)),
+        let typed = coded(cells).or_else(|| match first {
+            Some(b'"') => texts(cells),
+            _ => integers(cells).or_else(|| floats(cells)),
         });
-        typed.unwrap_or_else(|| mixed(&cells))
+        typed.unwrap_or_else(|| mixed(cells))
     }
 
     /// Heap memory in bytes.
@@ -136,7 +150,7 @@ fn value(json: &[u8]) -> CborValue {
 }
 
 /// Codes for cells of which few are distinct.
-fn coded(cells: &[Cow<'_, [u8]>]) -> Option<Vector> {
+fn coded<C: Deref<Target = [u8]>>(cells: &[C]) -> Option<Vector> {
     /// Number of places of the hash table: several for each code, so that most are found at once.
     const PLACES: usize = 4 * MAX_CODES;
     let mut places = [u16::MAX; PLACES];
@@ -162,7 +176,7 @@ fn coded(cells: &[Cow<'_, [u8]>]) -> Option<Vector> {
     (cells_bytes(&cells) <= MAX_CELLS).then(|| Vector::Coded { codes: codes.into(), cells })
 }
 
-fn integers(cells: &[Cow<'_, [u8]>]) -> Option<Vector> {
+fn integers<C: Deref<Target = [u8]>>(cells: &[C]) -> Option<Vector> {
     let present = Mask::of(cells.len(), |at| *cells[at] != *NULL);
     let mut range = (i64::MAX, i64::MIN);
     let mut numbers = vec![0; cells.len()];
@@ -176,10 +190,24 @@ fn integers(cells: &[Cow<'_, [u8]>]) -> Option<Vector> {
 
 /// An integer of 64 bits as canonical JSON spells it.
 fn integer(json: &[u8]) -> Option<i64> {
-    std::str::from_utf8(json).ok()?.parse().ok()
+    /// Maximum number of digits that surely fit.
+    const MOST: usize = 18;
+    let (negative, digits) = json.strip_prefix(b"-").map_or((false, json), |digits| (true, digits));
+    if digits.is_empty() || digits.len() > MOST {
+        return std::str::from_utf8(json).ok()?.parse().ok();
+    }
+    let mut number = 0;
+    for digit in digits {
+        let digit = digit.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number * 10 + i64::from(digit);
+    }
+    Some(if negative { -number } else { number })
 }
 
-fn floats(cells: &[Cow<'_, [u8]>]) -> Option<Vector> {
+fn floats<C: Deref<Target = [u8]>>(cells: &[C]) -> Option<Vector> {
     let present = Mask::of(cells.len(), |at| *cells[at] != *NULL);
     let mut numbers = vec![0.0; cells.len()];
     for at in present.iter() {
@@ -189,9 +217,12 @@ fn floats(cells: &[Cow<'_, [u8]>]) -> Option<Vector> {
     Some(Vector::Floats { cells: numbers.into(), present })
 }
 
-fn texts(cells: &[Cow<'_, [u8]>]) -> Option<Vector> {
+fn texts<C: Deref<Target = [u8]>>(cells: &[C]) -> Option<Vector> {
     let present = Mask::of(cells.len(), |at| *cells[at] != *NULL);
-    let (mut text, mut ends) = (String::new(), Vec::with_capacity(cells.len()));
+    let bytes: usize = cells.iter().map(|cell| cell.len()).sum();
+    // Most cells have their quotes and no escapes.
+    let room = bytes.saturating_sub(2 * present.len()).min(MAX_TEXTS);
+    let (mut text, mut ends) = (String::with_capacity(room), Vec::with_capacity(cells.len()));
     for (at, cell) in cells.iter().enumerate() {
         match plain_text(cell) {
             Some(plain) => text.push_str(plain),
@@ -206,7 +237,7 @@ fn texts(cells: &[Cow<'_, [u8]>]) -> Option<Vector> {
     Some(Vector::Texts { text: text.into(), ends: ends.into(), present })
 }
 
-fn mixed(cells: &[Cow<'_, [u8]>]) -> Vector {
+fn mixed<C: Deref<Target = [u8]>>(cells: &[C]) -> Vector {
     if cells.iter().map(|cell| cell.len()).sum::<usize>() > MAX_CELLS {
         return Vector::Unread;
     }
@@ -230,5 +261,69 @@ fn heap(cell: &CborValue) -> usize {
         }
         CborValue::Tag(_, inner) => size_of::<CborValue>() + heap(inner),
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NAMES: [&str; 5] = ["a", "ab", "b\"", "é", "a\\"];
+    const CELLS: [&str; 12] = [
+        "null",
+        "true",
+        "0",
+        "-17",
+        "9223372036854775807",
+        "-9223372036854775808",
+        "1.5",
+        "\"\"",
+        "\"x\\\"y\"",
+        "\"{\\\\\"",
+        "[{\"a\":1},\"]\"]",
+        "{\"a\":{\"ab\":\"}\"}}",
+    ];
+
+    /// A row with some of the columns, in any order.
+    fn row() -> impl Strategy<Value = String> {
+        let members = prop::collection::vec((0..NAMES.len(), prop::sample::select(CELLS.to_vec())), 0..8);
+        members.prop_map(|members| {
+            let mut seen = Vec::new();
+            let members = members.into_iter().filter(|(name, _)| {
+                let is_new = !seen.contains(name);
+                seen.push(*name);
+                is_new
+            });
+            let text = |(name, cell)| format!("{}:{cell}", String::from_utf8(quoted(NAMES[name])).unwrap());
+            format!("{{{}}}", members.map(text).collect::<Vec<_>>().join(","))
+        })
+    }
+
+    fn quoted(name: &str) -> Vec<u8> {
+        value_to_json(&CborValue::Text(name.to_string()))
+    }
+
+    proptest! {
+        #[test]
+        fn columns_read_in_one_pass_equal_columns_read_alone(
+            forms in prop::collection::vec(row(), 1..5),
+            picked in prop::collection::vec(0..5usize, 1..40),
+            read in prop::collection::btree_set(0..NAMES.len(), 1..4),
+        ) {
+            let rows: Vec<&[u8]> = picked.iter().map(|at| forms[at % forms.len()].as_bytes()).collect();
+            let paths: Vec<Path> = read.into_iter().map(|at| Path::plain(NAMES[at])).collect();
+            let vectors = Vector::read_columns(rows.iter().copied(), rows.len(), &paths.iter().collect::<Vec<_>>());
+            for (vector, path) in vectors.iter().zip(&paths) {
+                let alone = Vector::read(rows.iter().map(|row| JsonRow(row, None)), path);
+                prop_assert_eq!(format!("{vector:?}"), format!("{alone:?}"), "{}", path);
+            }
+        }
+
+        #[test]
+        fn integers_of_json_are_those_that_the_parser_reads(text in "-?[0-9]{1,20}|-|1e5|-0|1\\.0|x") {
+            prop_assert_eq!(integer(text.as_bytes()), text.parse().ok());
+        }
     }
 }

@@ -73,7 +73,7 @@ impl<R> FirstRows<'_, R> {
         for at in meter.rows(rows.iter()) {
             let full = self.heap.len() >= self.count;
             // Most rows are behind the last one by their first term already.
-            if full && let Some(last) = self.heap.peek().and_then(|last| last.key.first()) {
+            if full && let Some(last) = self.heap.peek().and_then(|last| last.key.terms().first()) {
                 let first = term.directed(vector.key(at, block, &term.path, &term.collation));
                 if first > *last {
                     continue;
@@ -223,9 +223,10 @@ impl Check {
                 let order = |at: usize| vector.text(at).map_or(Ordering::Less, |text| text.cmp(wanted));
                 Some(compared(present, len, *holds, order, (Ordering::Less, Ordering::Greater)))
             }
-            (Vector::Texts { present, .. }, Check::Pattern(pattern)) => {
+            (Vector::Texts { text, ends, present }, Check::Pattern(pattern)) => {
                 let mut truth = Truth { unknown: rows.without(present), ..Truth::NONE };
-                for at in meter.rows(rows.and(present).iter()) {
+                let candidates = pattern.candidates(text, ends, &rows.and(present));
+                for at in meter.rows(candidates.iter()) {
                     if vector.text(at).is_some_and(|text| pattern.is_match(text)) {
                         truth.passing.insert(at);
                     }

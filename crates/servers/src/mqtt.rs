@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS;
@@ -17,6 +18,8 @@ use crate::port::free_port;
 use crate::programs::{find, path_folders};
 use crate::skip_or_fail;
 
+/// Number of clients of all brokers.
+static CLIENTS: AtomicU64 = AtomicU64::new(0);
 /// Time within which the broker answers.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -191,15 +194,18 @@ impl MqttServer {
         let end = PublishProperties::default();
         let sent = requests.try_publish_with_properties(own.as_str(), QoS::AtLeastOnce, false, Vec::new(), end);
         sent.unwrap_or_else(|error| panic!("{own}: {error}"));
-        let mut messages = Vec::new();
-        loop {
+        let (mut messages, mut is_end) = (Vec::new(), false);
+        // Messages behind the end that have arrived together with it are acknowledged, too.
+        while !is_end || !events.state.events.is_empty() {
             if let Event::Incoming(Packet::Publish(publish)) = event(&mut events).await {
                 if publish.topic == own.as_bytes() {
-                    return messages;
+                    is_end = true;
+                } else {
+                    messages.push(message(&publish));
                 }
-                messages.push(message(&publish));
             }
         }
+        messages
     }
 
     /// The messages that the broker keeps for the topics of `filter`.
@@ -222,7 +228,9 @@ impl MqttServer {
     }
 
     async fn connect(&self, client: &str, clean: bool) -> (AsyncClient, EventLoop) {
-        let client = if client.is_empty() { format!("test-{}", free_port()) } else { client.to_string() };
+        // The broker ends the connection of another client with the same name.
+        let number = CLIENTS.fetch_add(1, Ordering::Relaxed);
+        let client = if client.is_empty() { format!("test-{number}") } else { client.to_string() };
         let mut options = MqttOptions::new(client, "127.0.0.1", self.port());
         options.set_clean_start(clean).set_session_expiry_interval((!clean).then_some(3_600));
         options.set_max_packet_size(Some(1 << 20));

@@ -1,11 +1,12 @@
 //! A broker of AMQP 0-9-1.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use lapin::options::{
     BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
@@ -17,6 +18,7 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Exchange
 use crate::account::Account;
 use crate::daemon::Daemon;
 use crate::port::free_port;
+use crate::processes::eventually;
 use crate::programs::{find, path_folders};
 use crate::skip_or_fail;
 
@@ -38,6 +40,10 @@ pub struct RabbitServer {
     /// Port of the node's own protocol.
     distribution: u16,
     tls: Option<u16>,
+    /// Time of the last start.
+    started: SystemTime,
+    /// True once a queue was deleted.
+    has_deleted: AtomicBool,
 }
 
 /// A message of a queue.
@@ -78,7 +84,15 @@ impl RabbitServer {
             }
             free_port()
         });
-        let mut server = RabbitServer { names, daemon, epmd, distribution: free_port(), tls };
+        let mut server = RabbitServer {
+            names,
+            daemon,
+            epmd,
+            distribution: free_port(),
+            tls,
+            started: SystemTime::now(),
+            has_deleted: AtomicBool::new(false),
+        };
         write(&server.daemon, "plugins", "[].\n");
         write(&server.daemon, "definitions.json", DEFINITIONS);
         server.launch(true);
@@ -94,6 +108,7 @@ impl RabbitServer {
             };
             self.names.launch(may_move, epmd, is_open);
         }
+        self.started = SystemTime::now();
         let (names, distribution, tls) = (self.names.port, self.distribution, self.tls);
         let command = |daemon: &Daemon| {
             write(daemon, "rabbitmq.conf", &configuration(daemon, tls));
@@ -133,9 +148,23 @@ impl RabbitServer {
         self.tls
     }
 
-    /// Kills the node, as a crash does.
+    /// Kills the node, as a crash does, as soon as it has stored what was declared: it answers a declaration some time before, up to two
+    /// seconds, and a node that is killed meanwhile does not know it afterwards.
     pub fn kill(&mut self) {
+        if self.daemon.id().is_some() {
+            assert!(eventually(|| self.has_decided()), "the broker does not store its definitions");
+            let has_names = eventually(|| self.knows_its_replicas());
+            assert!(has_names, "the broker does not store the names of its replicas: {:?}", self.replicas());
+        }
         self.daemon.kill();
+    }
+
+    /// True if the log of definitions has the end of each transaction. The node writes it later than the transaction, and takes one
+    /// without it as aborted when it starts.
+    fn has_decided(&self) -> bool {
+        let logs = ["LATEST.LOG", "PREVIOUS.LOG"].map(|name| self.daemon.file("data").join(NODE).join(name));
+        let logs = logs.map(|path| fs::read(path).unwrap_or_default()).concat();
+        count(&logs, "presume_abort") <= count(&logs, "committed") + count(&logs, "aborted")
     }
 
     /// Starts the node again, on the same port with the same queues.
@@ -159,8 +188,17 @@ impl RabbitServer {
         self.declare_queue_with(name, durable, arguments).await;
     }
 
-    /// Declares a queue.
+    /// Declares a queue. The end of a quorum queue of the same name that was deleted just before may take the name of its replica away from
+    /// the new one: then it is declared once more.
     pub async fn declare_queue_with(&self, name: &str, options: QueueDeclareOptions, arguments: &[(&str, &str)]) {
+        self.declare(name, options, arguments).await;
+        while self.has_deleted.load(Ordering::Relaxed) && !self.stores_names().await {
+            self.delete_queue(name).await;
+            self.declare(name, options, arguments).await;
+        }
+    }
+
+    async fn declare(&self, name: &str, options: QueueDeclareOptions, arguments: &[(&str, &str)]) {
         let mut table = FieldTable::default();
         for (name, value) in arguments {
             let value = match *value {
@@ -172,28 +210,44 @@ impl RabbitServer {
         let (_connection, channel) = self.connect().await;
         let declared = channel.queue_declare(name.into(), options, table).await;
         declared.map(drop).unwrap_or_else(|error| panic!("queue {name}: {error}"));
-        for _ in 0..1_000 {
+    }
+
+    /// Waits until the names of all replicas are stored, which takes up to three seconds; false if they are not after five.
+    async fn stores_names(&self) -> bool {
+        for _ in 0..500 {
             if self.knows_its_replicas() {
-                return;
+                return true;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("queue {name}: the broker does not store its replica");
+        false
     }
 
-    /// True if the replica of each quorum queue is in the file of their names. A broker that is killed before does not find it again.
+    /// True if the replica of each quorum queue is in the file of their names. A node that is killed before does not find it again. Folders
+    /// of deleted queues may remain from before the start.
     fn knows_its_replicas(&self) -> bool {
-        let folder = self.daemon.file("data").join(NODE).join("quorum").join(NODE);
-        let names = fs::read(folder.join("names.dets")).unwrap_or_default();
-        let replicas = fs::read_dir(folder).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir());
-        replicas.into_iter().all(|replica| {
-            let name = replica.file_name();
-            names.windows(name.len()).any(|bytes| bytes == name.as_encoded_bytes())
-        })
+        let names = fs::read(self.quorum().join("names.dets")).unwrap_or_default();
+        self.replicas().iter().all(|name| count(&names, name) > 0)
+    }
+
+    /// Folder of the replicas of quorum queues.
+    fn quorum(&self) -> PathBuf {
+        self.daemon.file("data").join(NODE).join("quorum").join(NODE)
+    }
+
+    /// Names of the replicas of quorum queues that were made or written to since the start.
+    fn replicas(&self) -> Vec<String> {
+        let is_new = |entry: &DirEntry| {
+            let metadata = entry.metadata().ok().filter(|metadata| metadata.is_dir());
+            metadata.and_then(|metadata| metadata.modified().ok()).is_some_and(|modified| modified > self.started)
+        };
+        let entries = fs::read_dir(self.quorum()).into_iter().flatten().flatten().filter(is_new);
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
     /// Removes a queue with its messages.
     pub async fn delete_queue(&self, name: &str) {
+        self.has_deleted.store(true, Ordering::Relaxed);
         let (_connection, channel) = self.connect().await;
         let deleted = channel.queue_delete(name.into(), QueueDeleteOptions::default()).await;
         deleted.map(drop).unwrap_or_else(|error| panic!("queue {name}: {error}"));
@@ -217,20 +271,6 @@ impl RabbitServer {
             let bound = channel.queue_bind((*queue).into(), name.into(), (*key).into(), options, FieldTable::default());
             bound.await.unwrap_or_else(|error| panic!("exchange {name}, queue {queue}: {error}"));
         }
-        for _ in 0..1_000 {
-            if queues.iter().all(|(_, key)| self.has_stored(key)) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("exchange {name}: the broker does not store its bindings");
-    }
-
-    /// True if a definition with `text` is in a file. A broker that is killed before does not know it afterwards.
-    fn has_stored(&self, text: &str) -> bool {
-        let files = fs::read_dir(self.daemon.file("data").join(NODE)).into_iter().flatten().flatten();
-        let contents = files.filter(|entry| entry.path().is_file()).filter_map(|entry| fs::read(entry.path()).ok());
-        contents.into_iter().any(|content| content.windows(text.len()).any(|bytes| bytes == text.as_bytes()))
     }
 
     /// Sends persistent messages to an exchange, or to a queue if its name is empty: routing key, message id and content. Each is stored
@@ -294,6 +334,11 @@ pub async fn publish(channel: &Channel, exchange: &str, key: &str, properties: B
 
 fn url(port: u16) -> String {
     format!("amqp://guest:guest@127.0.0.1:{port}/%2f")
+}
+
+/// Number of times that `text` occurs.
+fn count(bytes: &[u8], text: &str) -> usize {
+    bytes.windows(text.len()).filter(|part| *part == text.as_bytes()).count()
 }
 
 fn is_open(daemon: &Daemon) -> bool {

@@ -40,7 +40,7 @@ fn stored(dir: &Path) -> Rows {
 }
 
 fn shown(server: &Server) -> Rows {
-    let rows = server.get("/products?limit=1000").json();
+    let rows = server.get("/products?limit=10000").json();
     let row = |row: &Value| (row["id"].as_str().unwrap().to_string(), (row["price"].as_i64(), row["rev"].as_i64()));
     rows.as_array().unwrap().iter().map(row).collect()
 }

@@ -1,8 +1,8 @@
 //! A storm over the topics of a broker: random writes through the API and random changes of the application, while Diorama and the
 //! broker, if it is durable, are killed. At the end nothing is lost or doubled, and each row went through its changes in their order.
 //!
-//! `DIORAMA_FEED_SECONDS` sets the time, which `tests/feed_storm.sh` makes ten minutes. `DIORAMA_FEED_SEED=N` makes the choices of
-//! an earlier run.
+//! `DIORAMA_FEED_SECONDS` sets the time, without that which the broker takes to start; `tests/feed_storm.sh` makes it ten minutes.
+//! `DIORAMA_FEED_SEED=N` makes the choices of an earlier run.
 
 use std::collections::HashMap;
 
@@ -34,7 +34,7 @@ fn none_is_lost_or_doubled_of_redis_in_a_storm() {
 }
 
 #[test]
-#[ignore = "a broker of RabbitMQ takes a third of the time to start; tests/feed_storm.sh runs it"]
+#[ignore = "a node of RabbitMQ takes a core for several seconds at each start, more than all else; tests/feed_storm.sh runs it"]
 fn none_is_lost_or_doubled_of_rabbitmq_in_a_storm() {
     if let Some(broker) = Broker::rabbit() {
         storm(broker);
@@ -42,7 +42,6 @@ fn none_is_lost_or_doubled_of_rabbitmq_in_a_storm() {
 }
 
 #[test]
-#[ignore = "some writes do not reach the application of the test, which is not explained yet; tests/feed_storm.sh runs it"]
 fn none_is_lost_or_doubled_of_mqtt_in_a_storm() {
     if let Some(broker) = Broker::mqtt() {
         storm(broker);
@@ -68,7 +67,7 @@ fn trouble(world: &World, random: &mut Random) {
     // Rows are not written again after they were deleted, so that a long storm needs more.
     let mut client = Client { ids: 40 + usize::try_from(seconds).unwrap() * 4, ..Client::default() };
     let mut server = Server::start(dir, &[]);
-    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut end = Instant::now() + Duration::from_secs(seconds);
     let (mut kills, mut kills_of_broker) = (0, 0);
     let is_durable = world.broker.blocking_read().is_durable();
     while Instant::now() < end {
@@ -90,7 +89,9 @@ fn trouble(world: &World, random: &mut Random) {
             while Instant::now() < back {
                 client.write(dir, &server, random);
             }
+            let restart = Instant::now();
             broker.restart();
+            end += restart.elapsed();
         }
     }
     world.is_calm.store(true, Ordering::Release);

@@ -123,6 +123,9 @@ pub(super) fn row(id: &str, owner: &str, status: &str, total: i64) -> (String, R
     (id.to_string(), cells(row))
 }
 
+/// Name, schema and rows of a table.
+pub(crate) type Table<'a> = (&'a str, Schema, Vec<(String, Record)>);
+
 /// A gateway with `orders` and `vault`, or with other tables.
 pub(crate) struct World {
     pub(super) router: Router,
@@ -181,7 +184,7 @@ impl World {
 
     /// Tables with relations; the first is [`World::orders`].
     pub(crate) async fn of_tables(
-        tables: Vec<(&str, Schema, Vec<(String, Record)>)>,
+        tables: Vec<Table<'_>>,
         relations: &[(&str, Reference)],
         rules: &[Allow],
     ) -> World {

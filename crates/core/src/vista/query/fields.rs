@@ -289,7 +289,7 @@ impl<'p, 'r> MemberReader<'p, 'r> {
         let (mut at, mut read) = (1, 0);
         for (number, (name, column)) in self.form.iter().enumerate() {
             let start = at + name.len();
-            let end = json.get(at..start).filter(|same| same == name).and_then(|_| value_end(json, start));
+            let end = json.get(at..start).filter(|same| is_same(same, name)).and_then(|_| value_end(json, start));
             let Some(end) = end else {
                 self.form.truncate(number);
                 break;
@@ -318,6 +318,21 @@ impl<'p, 'r> MemberReader<'p, 'r> {
                 found(column, value);
             }
         }
+    }
+}
+
+/// True if two names of the same length are equal. Most are too short for a call of the library's comparison to be worth it.
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    match (a.first_chunk::<8>(), b.first_chunk::<8>(), a.last_chunk::<8>(), b.last_chunk::<8>()) {
+        (Some(a_begin), Some(b_begin), Some(a_end), Some(b_end)) if a.len() <= 16 => {
+            a_begin == b_begin && a_end == b_end
+        }
+        _ => match (a.first_chunk::<4>(), b.first_chunk::<4>(), a.last_chunk::<4>(), b.last_chunk::<4>()) {
+            (Some(a_begin), Some(b_begin), Some(a_end), Some(b_end)) if a.len() <= 8 => {
+                a_begin == b_begin && a_end == b_end
+            }
+            _ => a == b,
+        },
     }
 }
 
@@ -362,7 +377,8 @@ fn value_end(json: &[u8], start: usize) -> Option<usize> {
         b'"' => return string_end(json, start),
         b'{' => (b'{', b'}'),
         b'[' => (b'[', b']'),
-        _ => return Some(start + memchr2(b',', b'}', &json[start..])?),
+        // Other values are short.
+        _ => return Some(start + json[start..].iter().position(|byte| matches!(byte, b',' | b'}'))?),
     };
     // Brackets of the other kind are balanced inside, so only the outer kind has to be counted.
     let mut depth = 0usize;

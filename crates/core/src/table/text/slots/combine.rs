@@ -1,6 +1,5 @@
 //! Unions and intersections of lists of slots.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Block, List, SlotSet, WORDS, set_all, split};
@@ -34,23 +33,30 @@ pub(in crate::table::text) fn union(lists: &[&List], within: Option<&SlotSet>) -
 
 /// Union of `sets` and of `slots`, which may be in any order, computed in bitmaps.
 fn in_bitmaps(sets: &[&SlotSet], slots: &[Slot]) -> SlotSet {
-    let mut bitmaps: BTreeMap<u32, Box<[u64; WORDS]>> = BTreeMap::new();
-    for (number, block) in sets.iter().flat_map(|set| &set.blocks) {
-        let words = bitmaps.entry(*number).or_insert_with(|| Box::new([0; WORDS]));
-        match &**block {
+    let blocks = || sets.iter().flat_map(|set| &set.blocks);
+    let numbers = || blocks().map(|(number, _)| *number).chain(slots.iter().map(|slot| split(*slot).0));
+    let (Some(first), Some(last)) = (numbers().min(), numbers().max()) else { return SlotSet::default() };
+    let mut bitmaps: Vec<Option<Box<[u64; WORDS]>>> = Vec::new();
+    bitmaps.resize_with((last - first) as usize + 1, || None);
+    let mut words_of = |number: u32, set: &mut dyn FnMut(&mut [u64; WORDS])| {
+        set(bitmaps[(number - first) as usize].get_or_insert_with(|| Box::new([0; WORDS])));
+    };
+    for (number, block) in blocks() {
+        words_of(*number, &mut |words| match &**block {
             Block::Listed(offsets) => set_all(words, offsets),
             Block::Bits { words: other, .. } => {
                 words.iter_mut().zip(other.iter()).for_each(|(word, other)| *word |= other)
             }
-        }
+        });
     }
     for slot in slots {
         let (number, offset) = split(*slot);
-        set_all(bitmaps.entry(number).or_insert_with(|| Box::new([0; WORDS])), &[offset]);
+        words_of(number, &mut |words| set_all(words, &[offset]));
     }
-    let blocks = bitmaps.into_iter().filter_map(|(number, words)| {
+    let blocks = (first..).zip(bitmaps).filter_map(|(number, words)| {
+        let words = words?;
         let len = words.iter().map(|word| word.count_ones()).sum();
-        (len > 0).then(|| (number, Arc::new(Block::Bits { words, len })))
+        Some((number, Arc::new(Block::Bits { words, len })))
     });
     SlotSet::of(blocks.collect())
 }

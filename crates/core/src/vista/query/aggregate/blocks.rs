@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::groups::{GroupTable, Groups};
 use super::interner::{Interner, Seed};
-use super::{Aggregation, Compiled, MAX_GROUPS, too_many_groups};
+use super::{Aggregation, Collation, Compiled, MAX_GROUPS, too_many_groups};
 use crate::record::CborValue;
 use crate::vista::Result;
 use crate::vista::query::block::{BLOCK_ROWS, Block, Mask, Vector, cells_bytes};
@@ -262,8 +262,13 @@ impl<'a> BlockFold<'a> {
         };
         let vector = block.vector(path);
         if let Vector::Integers { cells, present, .. } = &*vector {
-            let integers = rows.iter().zip(groups).filter(|(row, _)| present.has(**row));
-            self.ambiguous |= folds.add_integers(integers.map(|(row, group)| (*group, cells[*row])), item);
+            let is_present = |row: &usize| present.has(*row);
+            self.ambiguous |= if self.grouped.is_empty() && item.collation == Collation::Plain {
+                folds.add_all_integers(rows.iter().filter(|row| is_present(row)).map(|row| cells[*row]), item)
+            } else {
+                let integers = rows.iter().zip(groups).filter(|(row, _)| is_present(row));
+                folds.add_integers(integers.map(|(row, group)| (*group, cells[*row])), item)
+            };
             return true;
         }
         let mut next = groups.iter();

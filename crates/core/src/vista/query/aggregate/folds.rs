@@ -107,6 +107,19 @@ impl Folds {
         ambiguous
     }
 
+    /// [`Folds::add_integers`] for the only group of an aggregation.
+    pub(super) fn add_all_integers(&mut self, integers: impl Iterator<Item = i64>, item: &Compiled) -> bool {
+        match self {
+            Folds::Counts(counts) => counts[0] += integers.count() as u64,
+            Folds::Totals(totals) => integers.for_each(|integer| totals[0].add_integer(integer)),
+            Folds::Extremes(extremes) => {
+                let best = if item.function == Some(Function::Min) { integers.min() } else { integers.max() };
+                return best.is_some_and(|best| offer(&mut extremes[0], item, &best.into()));
+            }
+        }
+        false
+    }
+
     /// Adds the states of other groups of the same function, to each of the `groups` one, as [`Folds::add`]. `None` if one cannot
     /// be added.
     pub(super) fn merge(&mut self, groups: &[u32], other: &Folds, item: &Compiled) -> Option<bool> {

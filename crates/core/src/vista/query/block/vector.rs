@@ -219,10 +219,34 @@ fn floats<C: Deref<Target = [u8]>>(cells: &[C]) -> Option<Vector> {
 
 fn texts<C: Deref<Target = [u8]>>(cells: &[C]) -> Option<Vector> {
     let present = Mask::of(cells.len(), |at| *cells[at] != *NULL);
-    let bytes: usize = cells.iter().map(|cell| cell.len()).sum();
-    // Most cells have their quotes and no escapes.
-    let room = bytes.saturating_sub(2 * present.len()).min(MAX_TEXTS);
-    let (mut text, mut ends) = (String::with_capacity(room), Vec::with_capacity(cells.len()));
+    let (text, ends) = plain_texts(cells, &present).or_else(|| decoded_texts(cells, &present))?;
+    Some(Vector::Texts { text: text.into(), ends: ends.into(), present })
+}
+
+/// The texts of cells that are strings without escapes.
+fn plain_texts<C: Deref<Target = [u8]>>(cells: &[C], present: &Mask) -> Option<(String, Vec<u32>)> {
+    let room: usize = cells.iter().map(|cell| cell.len()).sum();
+    if room > MAX_TEXTS {
+        return None;
+    }
+    let (mut bytes, mut ends) = (Vec::with_capacity(room), Vec::with_capacity(cells.len()));
+    for (at, cell) in cells.iter().enumerate() {
+        if present.has(at) {
+            bytes.extend_from_slice(cell.strip_prefix(b"\"")?.strip_suffix(b"\"")?);
+        }
+        ends.push(bytes.len() as u32);
+    }
+    if memchr::memchr(b'\\', &bytes).is_some() {
+        return None;
+    }
+    let text = String::from_utf8(bytes).ok()?;
+    let is_whole = text.is_ascii() || ends.iter().all(|end| text.is_char_boundary(*end as usize));
+    is_whole.then_some((text, ends))
+}
+
+/// The texts of cells that are strings.
+fn decoded_texts<C: Deref<Target = [u8]>>(cells: &[C], present: &Mask) -> Option<(String, Vec<u32>)> {
+    let (mut text, mut ends) = (String::new(), Vec::with_capacity(cells.len()));
     for (at, cell) in cells.iter().enumerate() {
         match plain_text(cell) {
             Some(plain) => text.push_str(plain),
@@ -234,7 +258,7 @@ fn texts<C: Deref<Target = [u8]>>(cells: &[C]) -> Option<Vector> {
         }
         ends.push(u32::try_from(text.len()).ok().filter(|end| *end as usize <= MAX_TEXTS)?);
     }
-    Some(Vector::Texts { text: text.into(), ends: ends.into(), present })
+    Some((text, ends))
 }
 
 fn mixed<C: Deref<Target = [u8]>>(cells: &[C]) -> Vector {
@@ -318,6 +342,21 @@ mod tests {
             for (vector, path) in vectors.iter().zip(&paths) {
                 let alone = Vector::read(rows.iter().map(|row| JsonRow(row, None)), path);
                 prop_assert_eq!(format!("{vector:?}"), format!("{alone:?}"), "{}", path);
+            }
+        }
+
+        #[test]
+        fn a_vector_has_the_cells_of_its_rows(distinct in prop::sample::select(vec![1, 2, 255, 256, 257, 258, 700])) {
+            let rows: Vec<String> = (0..700).map(|at| format!("{{\"a\":{}}}", at % distinct)).collect();
+            let path = Path::plain("a");
+            let vectors = Vector::read_columns(rows.iter().map(|row| row.as_bytes()), rows.len(), &[&path]);
+            for at in 0..700 {
+                let cell = match &vectors[0] {
+                    Vector::Coded { codes, cells } => cells[usize::from(codes[at])].clone(),
+                    Vector::Integers { cells, present, .. } if present.has(at) => cells[at].into(),
+                    other => panic!("{other:?}"),
+                };
+                prop_assert_eq!(cell, CborValue::from((at % distinct) as u64));
             }
         }
 

@@ -1,7 +1,8 @@
 //! Code shared by feeds: reconnection with backoff and jitter, changes applied in order, positions stored with them, and gaps,
 //! each of which requires one refresh of the source.
 //!
-//! A feed is a task of its Dio, which joins it on close. Delivery is at least once: after every gap that the sender cannot fill,
+//! A feed is a task of its Dio, which joins it on close. One that acknowledges messages has time then for those that it has applied.
+//! Delivery is at least once: after every gap that the sender cannot fill,
 //! the source is read again, so a lost message is only delayed.
 //!
 //! A feed whose sender can resend from a position stores that position as a mark ([`FeedMark`]) in the append of the changes
@@ -65,13 +66,14 @@ pub(crate) trait Channel: Send + 'static {
     async fn listen(&mut self, connection: Self::Connection, intake: &mut Intake) -> Result<(), String>;
 }
 
-/// Follows `channel` until the future is dropped or the Dio has closed.
+/// Follows `channel` until the future is dropped or the Dio has closed. A connection is left to [`Channel::listen`] to end.
 pub(crate) async fn follow(mut channel: impl Channel, mut intake: Intake) {
+    let dio = intake.dio.clone();
     let mut backoff = intake.backoff();
     let mut failures = Failures::default();
     // Changes before the first copy could not be compared with anything.
     while intake.dio.upgrade().is_some_and(|dio| !dio.is_ready()) {
-        sleep(intake.backoff.0).await;
+        pause(&dio, intake.backoff.0).await;
     }
     if let Some(position) = intake.resume().await
         && !channel.resume(&position)
@@ -79,7 +81,11 @@ pub(crate) async fn follow(mut channel: impl Channel, mut intake: Intake) {
         intake.note_gap();
     }
     loop {
-        let error = match channel.connect(&mut intake).await {
+        let connected = tokio::select! {
+            () = dio.closing() => return,
+            connected = channel.connect(&mut intake) => connected,
+        };
+        let error = match connected {
             Ok(connection) => {
                 intake.meter.connected();
                 intake.meter.began(!intake.owes_refresh());
@@ -100,7 +106,15 @@ pub(crate) async fn follow(mut channel: impl Channel, mut intake: Intake) {
             false => tracing::debug!(feed = %intake.name, error, "a feed is not connected; retrying"),
         }
         intake.meter.lost(error);
-        sleep(backoff.rest_jittered()).await;
+        pause(&dio, backoff.rest_jittered()).await;
+    }
+}
+
+/// Waits for `time`, or until the Dio begins to close.
+async fn pause(dio: &WeakDio, time: Duration) {
+    tokio::select! {
+        () = dio.closing() => {}
+        () = sleep(time) => {}
     }
 }
 
@@ -178,6 +192,23 @@ impl Intake {
     /// The newest position that is durable. The sender need not keep anything before it.
     pub(crate) fn stored_position(&self) -> Option<&Bytes> {
         self.stored.as_ref().map(|mark| &mark.position)
+    }
+
+    /// The Dio, for a signal of its end.
+    #[cfg(feature = "stream")]
+    pub(crate) fn dio(&self) -> WeakDio {
+        self.dio.clone()
+    }
+
+    /// Tells that the sender may repeat messages that are stored, because it has not confirmed their acknowledgement.
+    #[cfg(feature = "stream")]
+    pub(crate) fn note_repeats(&self, error: &str) {
+        let feed = &self.name;
+        tracing::warn!(
+            feed,
+            error,
+            "a feed has closed before its last acknowledgements were confirmed; messages may come again"
+        );
     }
 
     /// Returns a fresh backoff.

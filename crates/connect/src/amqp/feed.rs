@@ -10,6 +10,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicRejectOptions};
+use lapin::protocol::constants::REPLY_SUCCESS;
 use lapin::types::{AMQPValue, ShortString};
 use lapin::{Channel, Connection, Consumer};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -39,12 +40,14 @@ pub(super) struct AmqpBroker {
     keeping: Option<Keeping>,
     /// True if messages may have been lost.
     missed: Arc<AtomicBool>,
+    /// True once a message was received that the broker forgets when it ends.
+    has_transient: Arc<AtomicBool>,
 }
 
 impl AmqpBroker {
     pub(super) fn new(queue: AmqpQueue) -> AmqpBroker {
         // The source is read when a feed begins: nothing tells what happened before.
-        AmqpBroker { queue, keeping: None, missed: Arc::new(AtomicBool::new(true)) }
+        AmqpBroker { queue, keeping: None, missed: Arc::new(AtomicBool::new(true)), has_transient: Arc::default() }
     }
 
     /// Returns what is unsafe about the queue, for people.
@@ -69,27 +72,25 @@ impl AmqpBroker {
             Some(keeping) => keeping,
             None => keeping(&connection, &open.name).await.map_err(|error| address.failure(&error))?,
         };
-        let warning = keeping.warning(address, queue).filter(|_| self.keeping.is_none());
-        match warning {
-            Some(warning) if keeping == Keeping::Stream => return Err(Failure::unreachable(warning)),
-            Some(warning) => {
-                tracing::warn!("{warning}; the source is read again whenever the connection was lost");
-            }
-            None => {}
+        let warning = keeping.warning(address, queue);
+        if let Some(warning) = warning.as_ref().filter(|_| keeping == Keeping::Stream) {
+            return Err(Failure::unreachable(warning.clone()));
         }
         self.keeping = Some(keeping);
         let consumer = self.queue.consume(&connection, &mut open).await?;
         let keeps = matches!(keeping, Keeping::All | Keeping::Persistent);
         let missed = self.missed.swap(!keeps, Ordering::Relaxed) || open.is_new;
         let subscription = AmqpSubscription {
-            _connection: connection,
+            connection,
             channel: open.channel,
             consumer,
             about: format!("{address} queue {queue}"),
             queue: open.name,
             pattern: self.queue.routing_key.clone().unwrap_or_default(),
             keeping,
+            warning,
             missed: Arc::clone(&self.missed),
+            has_transient: Arc::clone(&self.has_transient),
             received: Vec::new(),
             refused: Vec::new(),
             waiting: 0,
@@ -115,8 +116,7 @@ impl Broker for AmqpBroker {
 
 /// The consumer of a queue.
 pub(super) struct AmqpSubscription {
-    /// Closed when this is dropped.
-    _connection: Connection,
+    connection: Connection,
     channel: Channel,
     consumer: Consumer,
     queue: ShortString,
@@ -125,7 +125,10 @@ pub(super) struct AmqpSubscription {
     /// Routing key with wildcards, which stand for the row's id.
     pattern: String,
     keeping: Keeping,
+    /// Problem with the queue, for people.
+    warning: Option<String>,
     missed: Arc<AtomicBool>,
+    has_transient: Arc<AtomicBool>,
     /// Tags of the messages that were received and are not acknowledged.
     received: Vec<u64>,
     /// Numbers of those that could not be decoded.
@@ -167,12 +170,9 @@ impl AmqpSubscription {
         self.received.push(delivery.delivery_tag);
         self.newest = *delivery.properties.timestamp();
         let is_persistent = *delivery.properties.delivery_mode() == Some(PERSISTENT);
-        if !is_persistent && self.keeping == Keeping::Persistent && !self.missed.swap(true, Ordering::Relaxed) {
-            let about = &self.about;
-            tracing::warn!(
-                "{about}: a message is not persistent: the broker forgets it when it ends; send messages with delivery mode 2. The \
-                 source is read again when the connection was lost"
-            );
+        if !is_persistent && self.keeping == Keeping::Persistent {
+            self.missed.store(true, Ordering::Relaxed);
+            self.has_transient.store(true, Ordering::Relaxed);
         }
         message(delivery, &self.pattern)
     }
@@ -230,6 +230,24 @@ impl Subscription for AmqpSubscription {
             Some(last) => self.answered(self.channel.basic_ack(last, BasicAckOptions { multiple: true })).await,
             None => Ok(()),
         }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let again = "the source is read again whenever the connection was lost";
+        let queue = self.warning.as_ref().map(|warning| format!("{warning}; {again}"));
+        let transient = self.has_transient.load(Ordering::Relaxed).then(|| {
+            let about = &self.about;
+            format!(
+                "{about}: a message was not persistent: the broker forgets it when it ends; send messages with delivery mode 2; {again}"
+            )
+        });
+        queue.into_iter().chain(transient).collect()
+    }
+
+    /// Closes the channel: the broker answers this after it has taken the acknowledgements before.
+    async fn end(self) -> Result<(), String> {
+        self.answered(self.channel.close(REPLY_SUCCESS, "OK".into())).await?;
+        self.answered(self.connection.close(REPLY_SUCCESS, "OK".into())).await
     }
 
     fn lag(&self) -> Option<FeedLag> {

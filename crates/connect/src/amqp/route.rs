@@ -28,6 +28,8 @@ pub(super) struct AmqpPublisher {
     routing_key: String,
     /// `None` before the first message and after a failure.
     connected: Mutex<Option<Arc<Connected>>>,
+    /// Warnings about the target, as of the last connection.
+    warnings: parking_lot::Mutex<Vec<String>>,
 }
 
 /// A connection with its channels. Each has one message under way, so that a message that comes back can be no other one: the broker
@@ -52,11 +54,17 @@ impl Connected {
 
 impl AmqpPublisher {
     pub(super) fn new(address: AmqpAddress, exchange: String, routing_key: String) -> AmqpPublisher {
-        AmqpPublisher { address, exchange, routing_key, connected: Mutex::new(None) }
+        AmqpPublisher {
+            address,
+            exchange,
+            routing_key,
+            connected: Mutex::new(None),
+            warnings: parking_lot::Mutex::default(),
+        }
     }
 
     /// Returns what is unsafe about the target, for people.
-    async fn warnings(&self, connection: &Connection) -> std::result::Result<Vec<String>, Failure> {
+    async fn inspect(&self, connection: &Connection) -> std::result::Result<Vec<String>, Failure> {
         let wrong = |error: lapin::Error| self.address.failure(&error);
         let channel = connection.create_channel().await.map_err(wrong)?;
         if !self.exchange.is_empty() {
@@ -74,7 +82,9 @@ impl AmqpPublisher {
 
     async fn connect(&self) -> std::result::Result<Connection, Failure> {
         let connection = self.address.connect().await?;
-        for warning in self.warnings(&connection).await? {
+        let warnings = self.inspect(&connection).await?;
+        let known = std::mem::replace(&mut *self.warnings.lock(), warnings.clone());
+        for warning in warnings.iter().filter(|warning| !known.contains(warning)) {
             tracing::warn!("{warning}");
         }
         Ok(connection)
@@ -164,6 +174,10 @@ impl Publisher for AmqpPublisher {
             }
         };
         sent.map_err(Error::from)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().clone()
     }
 }
 

@@ -123,7 +123,8 @@ impl Feed for MqttFeed {
         let client = format!("diorama-{}", Uuid::now_v7().simple());
         let topics = self.topics(Session { client, expiry: None, prefetch: self.prefetch });
         let subscribed = topics.subscribe(&Arc::default()).await?;
-        Ok((!subscribed.warnings.is_empty()).then(|| subscribed.warnings.join("; ")))
+        let warnings = subscribed.warnings();
+        Ok((!warnings.is_empty()).then(|| warnings.join("; ")))
     }
 
     fn start(&self, dio: &Dio, format: FeedFormat) -> Result<()> {

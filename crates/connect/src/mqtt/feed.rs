@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish, RetainForwardRule, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, Event, EventLoop};
@@ -47,7 +48,7 @@ impl MqttTopics {
     ///
     /// # Errors
     /// The reason, for people.
-    pub(super) async fn subscribe(&self, missed: &Arc<AtomicBool>) -> Result<Subscribed, Failure> {
+    pub(super) async fn subscribe(&self, losses: &Arc<Losses>) -> Result<Subscribed, Failure> {
         let prefetch = usize::from(self.session.prefetch);
         let Connected { client, events, answer } = self.address.connect(&self.session, prefetch + 1).await?;
         let expiry = answer.properties.and_then(|properties| properties.session_expiry_interval);
@@ -72,23 +73,24 @@ impl MqttTopics {
         };
         let mut warnings = Vec::new();
         if granted == QoS::AtMostOnce {
-            missed.store(true, Ordering::Relaxed);
-            warnings.push(
-                "the broker does not repeat messages (QoS 0): those of a lost connection are missing".to_string(),
-            );
+            losses.missed.store(true, Ordering::Relaxed);
+            let problem = "the broker does not repeat messages (QoS 0): those of a lost connection are missing";
+            warnings.push(self.wrong(problem).message);
         }
         if let Some(expiry) = expiry.filter(|expiry| *expiry < EXPIRY) {
-            warnings.push(format!("the broker keeps the session for {expiry} s only: longer outages cost a refresh"));
+            let problem = format!("the broker keeps the session for {expiry} s only: longer outages cost a refresh");
+            warnings.push(self.wrong(&problem).message);
         }
         let subscription = MqttSubscription {
             client,
             messages,
             _work: work,
             topics: self.clone(),
-            missed: Arc::clone(missed),
+            losses: Arc::clone(losses),
+            warnings,
             received: Vec::new(),
         };
-        Ok(Subscribed { subscription, has_session: answer.session_present, warnings })
+        Ok(Subscribed { subscription, has_session: answer.session_present })
     }
 }
 
@@ -97,17 +99,32 @@ pub(super) struct Subscribed {
     subscription: MqttSubscription,
     /// True if the broker has kept the session.
     has_session: bool,
-    /// Warnings about it, for people.
-    pub(super) warnings: Vec<String>,
 }
 
-/// Works for the connection until it is lost. Passes messages on, and the answer to the subscription.
+impl Subscribed {
+    /// Warnings about the subscription, for people.
+    pub(super) fn warnings(&self) -> &[String] {
+        &self.subscription.warnings
+    }
+}
+
+/// Messages that may have been lost, over all connections of a feed.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    /// True if messages may have been lost.
+    missed: AtomicBool,
+    /// True once a message was received that nobody repeats.
+    has_unacknowledged: AtomicBool,
+}
+
+/// Works for the connection until it is lost, which is an error unless it was told to end. Passes messages on, and the answer to the
+/// subscription.
 async fn receive(
     mut events: EventLoop,
     messages: mpsc::Sender<Result<Publish, String>>,
     subscribed: oneshot::Sender<Result<QoS, String>>,
 ) {
-    let mut subscribed = Some(subscribed);
+    let (mut subscribed, mut is_ending) = (Some(subscribed), false);
     loop {
         let message = match events.poll().await {
             Ok(Event::Incoming(Packet::Publish(message))) => Ok(message),
@@ -122,7 +139,12 @@ async fn receive(
                 }
                 continue;
             }
+            Ok(Event::Outgoing(Outgoing::Disconnect)) => {
+                is_ending = true;
+                continue;
+            }
             Ok(_) => continue,
+            Err(_) if is_ending => return,
             Err(error) => Err(reason(&error)),
         };
         let has_ended = message.is_err();
@@ -135,16 +157,16 @@ async fn receive(
 /// Topics of a broker as a feed reads them.
 pub(super) struct MqttBroker {
     topics: MqttTopics,
-    /// True if messages may have been lost.
-    missed: Arc<AtomicBool>,
-    /// Warnings of the last connection.
-    warned: Vec<String>,
+    losses: Arc<Losses>,
+    /// True once there was a connection.
+    has_connected: bool,
 }
 
 impl MqttBroker {
     pub(super) fn new(topics: MqttTopics) -> MqttBroker {
         // The source is read when a feed begins: nothing tells what happened before.
-        MqttBroker { topics, missed: Arc::new(AtomicBool::new(true)), warned: Vec::new() }
+        let losses = Losses { missed: AtomicBool::new(true), ..Losses::default() };
+        MqttBroker { topics, losses: Arc::new(losses), has_connected: false }
     }
 }
 
@@ -153,15 +175,15 @@ impl Broker for MqttBroker {
     type Subscription = MqttSubscription;
 
     async fn subscribe(&mut self, _: Option<&Bytes>) -> Result<(MqttSubscription, Place), String> {
-        let subscribed = self.topics.subscribe(&self.missed).await.map_err(|failure| failure.message)?;
-        if subscribed.warnings != self.warned {
-            for warning in &subscribed.warnings {
-                tracing::warn!("{}", self.topics.wrong(warning).message);
-            }
-            self.warned = subscribed.warnings;
+        let subscribed = self.topics.subscribe(&self.losses).await.map_err(|failure| failure.message)?;
+        let Subscribed { mut subscription, has_session } = subscribed;
+        if std::mem::replace(&mut self.has_connected, true) && !has_session {
+            let problem =
+                "the broker has lost the session and the messages in it; Mosquitto keeps them with persistence true";
+            subscription.warnings.push(self.topics.wrong(problem).message);
         }
-        let missed = self.missed.swap(!self.topics.durable, Ordering::Relaxed) || !subscribed.has_session;
-        Ok((subscribed.subscription, if missed { Place::Elsewhere } else { Place::Asked }))
+        let missed = self.losses.missed.swap(!self.topics.durable, Ordering::Relaxed) || !has_session;
+        Ok((subscription, if missed { Place::Elsewhere } else { Place::Asked }))
     }
 }
 
@@ -172,7 +194,9 @@ pub(super) struct MqttSubscription {
     /// The task of the connection, which ends with this.
     _work: JoinSet<()>,
     topics: MqttTopics,
-    missed: Arc<AtomicBool>,
+    losses: Arc<Losses>,
+    /// Warnings about the connection, for people.
+    warnings: Vec<String>,
     /// Messages that were received and are not acknowledged, without their content.
     received: Vec<Publish>,
 }
@@ -181,10 +205,9 @@ impl MqttSubscription {
     fn take(&mut self, mut publish: Publish) -> Message {
         let payload = std::mem::take(&mut publish.payload);
         if publish.qos == QoS::AtMostOnce {
-            if !publish.retain && !self.missed.swap(true, Ordering::Relaxed) {
-                let problem = "a message was sent with QoS 0: it is lost with a connection; send messages with QoS 1. The source is \
-                               read again when the connection was lost";
-                tracing::warn!("{}", self.topics.wrong(problem).message);
+            if !publish.retain {
+                self.losses.missed.store(true, Ordering::Relaxed);
+                self.losses.has_unacknowledged.store(true, Ordering::Relaxed);
             }
             return message(&publish, payload, &self.topics.filter);
         }
@@ -227,6 +250,29 @@ impl Subscription for MqttSubscription {
             }
         }
         Ok(())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let unacknowledged = self.losses.has_unacknowledged.load(Ordering::Relaxed).then(|| {
+            let problem = "a message was sent with QoS 0: it is lost with a connection; send messages with QoS 1. The source is read \
+                           again when the connection was lost";
+            self.topics.wrong(problem).message
+        });
+        self.warnings.iter().cloned().chain(unacknowledged).collect()
+    }
+
+    /// Disconnects. The broker ends the connection when it has taken this, and so the acknowledgements before.
+    async fn end(mut self) -> Result<(), String> {
+        let lost = |problem: &str| self.topics.wrong(problem).message;
+        self.client.disconnect().await.map_err(|_| lost("the connection was lost"))?;
+        loop {
+            match self.messages.recv().await {
+                // Of those that have arrived meanwhile, none is acknowledged.
+                Some(Ok(_)) => {}
+                Some(Err(problem)) => return Err(lost(&problem)),
+                None => return Ok(()),
+            }
+        }
     }
 }
 

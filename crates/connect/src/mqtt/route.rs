@@ -37,7 +37,9 @@ pub(super) struct MqttPublisher {
     retain: bool,
     /// `None` before the first message and after a failure.
     connected: tokio::sync::Mutex<Option<Arc<Connected>>>,
-    /// True once it was said that nobody has subscribed to the topic.
+    /// Topic of the last message, if nobody has subscribed to it.
+    unread: Mutex<Option<String>>,
+    /// True once that was logged.
     is_told: AtomicBool,
 }
 
@@ -117,8 +119,8 @@ fn note(event: Event, waiting: &Mutex<Waiting>) {
 
 impl MqttPublisher {
     pub(super) fn new(address: MqttAddress, topic: String, retain: bool) -> MqttPublisher {
-        let (connected, is_told) = (tokio::sync::Mutex::new(None), AtomicBool::new(false));
-        MqttPublisher { address, topic, retain, connected, is_told }
+        let connected = tokio::sync::Mutex::new(None);
+        MqttPublisher { address, topic, retain, connected, unread: Mutex::default(), is_told: AtomicBool::new(false) }
     }
 
     async fn connected(&self) -> std::result::Result<Arc<Connected>, Failure> {
@@ -154,6 +156,11 @@ impl MqttPublisher {
         if connected.as_ref().is_some_and(|current| Arc::ptr_eq(current, failed)) {
             *connected = None;
         }
+    }
+
+    /// Warning about a topic without a subscriber, for people.
+    fn nobody(&self, topic: &str) -> String {
+        format!("{} topic {topic}: nobody has subscribed to it: the last write is lost", self.address)
     }
 
     fn permanent(&self, problem: &str) -> Failure {
@@ -207,8 +214,9 @@ impl Publisher for MqttPublisher {
                 }
                 let is_lost = answer == PubAckReason::NoMatchingSubscribers && !self.retain;
                 if is_lost && !self.is_told.swap(true, Ordering::Relaxed) {
-                    tracing::warn!("{} topic {topic}: nobody has subscribed to it: writes are lost", self.address);
+                    tracing::warn!("{}", self.nobody(&topic));
                 }
+                *self.unread.lock() = is_lost.then_some(topic);
                 Ok(())
             }
             Ok(Ok(Err((kind, problem)))) => wrong(kind, &problem),
@@ -218,6 +226,10 @@ impl Publisher for MqttPublisher {
                 wrong(ErrorKind::Unknown, &format!("no answer within {} s", PATIENCE.as_secs()))
             }
         }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.unread.lock().iter().map(|topic| self.nobody(topic)).collect()
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use crate::connector::FeedFormat;
 use crate::feed::{Channel, Intake, Message, follow};
@@ -15,6 +16,10 @@ use diorama_inbound::Hook;
 const BATCH: usize = 1_000;
 /// Pause between two attempts to connect: initial and maximum.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// Time within which the broker confirms the last acknowledgements when a feed closes. After it, messages that are stored come again
+/// at the next start.
+const END: Duration = Duration::from_secs(5);
 
 /// Beginning of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +65,15 @@ pub(crate) trait Subscription: Send {
         Ok(())
     }
 
+    /// Ends the subscription. Waits until the broker has all [acknowledgements](Self::acknowledge), so that it does not repeat their
+    /// messages. An error is text for people: messages may come again.
+    async fn end(self) -> Result<(), String>
+    where
+        Self: Sized,
+    {
+        Ok(())
+    }
+
     /// Returns true if the broker has removed messages before they could be received, since this was called last.
     fn take_gap(&mut self) -> bool {
         false
@@ -93,7 +107,7 @@ impl<B: Broker> StreamFeed<B> {
             return Err(Error::Config(format!("{name}: the messages of a topic are not events of another Diorama")));
         };
         let intake = Intake::new(dio, name, key, BACKOFF);
-        dio.listen(follow(StreamFeed { broker, hook, position: None }, intake));
+        drop(dio.run(follow(StreamFeed { broker, hook, position: None }, intake)));
         Ok(())
     }
 }
@@ -118,19 +132,31 @@ impl<B: Broker> Channel for StreamFeed<B> {
     }
 
     async fn listen(&mut self, mut subscription: B::Subscription, intake: &mut Intake) -> Result<(), String> {
+        self.receive(&mut subscription, intake).await?;
+        let ended = timeout(END, subscription.end()).await;
+        if let Err(error) = ended.unwrap_or_else(|_| Err(format!("no answer within {} s", END.as_secs()))) {
+            intake.note_repeats(&error);
+        }
+        Ok(())
+    }
+}
+
+impl<B: Broker> StreamFeed<B> {
+    /// Receives messages until the connection is lost, which is an error, or the Dio closes. Messages that are being applied then are
+    /// acknowledged, too.
+    async fn receive(&mut self, subscription: &mut B::Subscription, intake: &mut Intake) -> Result<(), String> {
         // Without messages, the position is stored some time later.
         intake.apply(Vec::new(), subscription.position()).await;
-        loop {
-            if !intake.begin_refresh() {
-                return Ok(());
-            }
+        let dio = intake.dio();
+        while intake.begin_refresh() {
             tokio::select! {
+                () = dio.closing() => return Ok(()),
                 messages = subscription.receive(BATCH) => {
                     let messages = messages?;
                     if subscription.take_gap() {
                         intake.note_gap();
                     }
-                    if !self.take(&messages, &mut subscription, intake).await {
+                    if !self.take(&messages, subscription, intake).await {
                         return Ok(());
                     }
                     if let Some(lag) = subscription.lag() {
@@ -142,10 +168,9 @@ impl<B: Broker> Channel for StreamFeed<B> {
                 () = intake.refreshed() => {}
             }
         }
+        Ok(())
     }
-}
 
-impl<B: Broker> StreamFeed<B> {
     /// Applies messages with the position behind them; returns false if the Dio has closed.
     async fn take(&mut self, messages: &[Message], subscription: &mut B::Subscription, intake: &mut Intake) -> bool {
         let mut changes = Vec::with_capacity(messages.len());
@@ -165,3 +190,6 @@ impl<B: Broker> StreamFeed<B> {
         intake.apply(changes, position).await
     }
 }
+
+#[cfg(test)]
+mod tests;

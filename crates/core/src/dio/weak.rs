@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Weak};
 
+use tokio_util::sync::CancellationToken;
+
 use super::handle::{Dio, Handle};
 
 /// Reference to a [`Dio`] that does not keep it alive; see [`Dio::downgrade`].
@@ -25,6 +27,7 @@ use super::handle::{Dio, Handle};
 pub struct WeakDio {
     name: Arc<str>,
     handle: Weak<Handle>,
+    closing: CancellationToken,
 }
 
 impl std::fmt::Debug for WeakDio {
@@ -37,7 +40,9 @@ impl std::fmt::Debug for WeakDio {
 impl Dio {
     /// Makes a reference that does not keep this Dio alive.
     pub fn downgrade(&self) -> WeakDio {
-        WeakDio { name: Arc::clone(&self.0.core.name), handle: Arc::downgrade(&self.0) }
+        let core = &self.0.core;
+        let closing = core.tasks.closing().clone();
+        WeakDio { name: Arc::clone(&core.name), handle: Arc::downgrade(&self.0), closing }
     }
 }
 
@@ -50,6 +55,14 @@ impl WeakDio {
         let handle = self.handle.upgrade()?;
         let closing = handle.core.tasks.closing().is_cancelled();
         (!closing).then(|| Dio(handle))
+    }
+
+    /// Waits until the Dio begins to close. A task that [`Dio::run`] has started may then end its work.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn closing(&self) {
+        self.closing.cancelled().await;
     }
 
     /// Name of the Dio, also after it has closed.

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use diorama_core::dio::EventEntry;
+use diorama_core::vista::WriteOp;
 use diorama_servers::{CutProxy, publish_to_rabbit};
 use lapin::BasicProperties;
 use lapin::options::QueueDeclareOptions;
@@ -18,6 +19,8 @@ async fn messages_are_changes_and_those_sent_meanwhile_are_read() {
     change(&world, &server, "a", Some(2)).await;
     change(&world, &server, "b", Some(1)).await;
     followed.shows(&[("a", 2), ("b", 1)]).await;
+    // A row in doubt would be read from the source before the message about its end.
+    followed.until("no row is in doubt", || followed.dio.rows_in_doubt() == 0).await;
     // The key of a message without content is in its routing key.
     change(&world, &server, "b", None).await;
     followed.shows(&[("a", 2)]).await;
@@ -31,6 +34,29 @@ async fn messages_are_changes_and_those_sent_meanwhile_are_read() {
     followed.until("it has caught up", || followed.dio.status().feeds[0].lag.unwrap().messages == Some(0)).await;
     followed.close().await;
     assert_eq!(server.take_messages("q").await, [], "all are acknowledged");
+}
+
+/// A message that was applied is acknowledged before the feed has closed, so that it does not come again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_that_closes_leaves_no_stored_message_behind() {
+    for arguments in [&[][..], QUORUM] {
+        let Some(server) = server(arguments).await else { return };
+        let world = World::new();
+        // Rows that are known have the values of messages, and are not read from the source.
+        for id in ["a", "b", "c"] {
+            world.source.insert(id, &n(-1)).await.unwrap();
+        }
+        for round in 0..5 {
+            let followed = world.open(|dio| start(dio, queue(&server.url()), native())).await;
+            followed.until("one list", || followed.lists() == 1).await;
+            for id in ["a", "b", "c"] {
+                change(&world, &server, id, Some(round)).await;
+            }
+            followed.shows(&[("a", round), ("b", round), ("c", round)]).await;
+            followed.close().await;
+            assert_eq!(server.take_messages("q").await, [], "all are acknowledged");
+        }
+    }
 }
 
 /// A message that comes again, also long after newer ones, has no effect. One without an id has, for a moment.
@@ -172,6 +198,33 @@ async fn a_queue_that_was_made_anew_costs_one_refresh() {
     followed.close().await;
 }
 
+/// A queue that is missing when the feed connects is told by nobody: it may have had messages.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_was_removed_meanwhile_costs_a_refresh() {
+    let Some(server) = server(QUORUM).await else { return };
+    let mut broker = AmqpBroker::new(AmqpQueue { exchange: Some("t".into()), ..queue(&server.url()) });
+    for (removed, expected) in [(false, Place::Elsewhere), (false, Place::Asked), (true, Place::Elsewhere)] {
+        if removed {
+            server.delete_queue("q").await;
+        }
+        let (subscription, place) = broker.subscribe(None).await.unwrap();
+        assert_eq!(place, expected, "removed: {removed}");
+        subscription.end().await.unwrap();
+    }
+}
+
+/// The end of a feed is an answer of the broker, behind its acknowledgements.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_feed_waits_for_the_broker() {
+    let Some(server) = server(QUORUM).await else { return };
+    let proxy = CutProxy::start(server.port());
+    let url = format!("amqp://guest:guest@127.0.0.1:{}", proxy.port());
+    let (subscription, _) = AmqpBroker::new(queue(&url)).subscribe(None).await.unwrap();
+    proxy.hold(true);
+    let ended = tokio::time::timeout(Duration::from_millis(300), subscription.end()).await;
+    assert!(ended.is_err(), "the broker has not answered: {ended:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_feed_continues_after_the_broker_was_killed_and_connections_were_cut() {
     let Some(mut server) = server(QUORUM).await else { return };
@@ -226,16 +279,31 @@ async fn unsafe_queues_and_messages_are_told_and_cost_a_refresh_for_each_reconne
     let broker = AmqpBroker::new(AmqpQueue { queue: "safe".into(), ..queue(&reader) });
     assert!(broker.warnings(&connection).await.unwrap()[0].contains("the right to configure it"));
 
+    let single = route(&server.url(), "", "transient", WriteFormat::Native);
+    assert_eq!(single.shell().warnings(), [""; 0], "it was not asked yet");
+    single.shell().write_once("op_1", &WriteOp::Delete { id: "a".into() }).await.unwrap();
+    assert!(single.shell().warnings()[0].contains("is not durable"), "{:?}", single.shell().warnings());
     let world = World::new();
     let proxy = CutProxy::start(server.port());
     let url = format!("amqp://guest:guest@127.0.0.1:{}", proxy.port());
+    let own = AmqpQueue { queue: "transient".into(), ..queue(&url) };
+    let followed = world.open(|dio| start(dio, own, native())).await;
+    followed.until("the feed warns", || warned(&followed, "is not durable")).await;
+    followed.until("one list", || followed.lists() == 1).await;
+    proxy.cut_all();
+    followed.until("the source is read again", || followed.lists() == 2).await;
+    followed.close().await;
+
+    let world = World::new();
     let safe = AmqpQueue { queue: "safe".into(), ..queue(&url) };
     let followed = world.open(|dio| start(dio, safe, native())).await;
     followed.until("one list", || followed.lists() == 1).await;
+    assert_eq!(followed.dio.status().warnings, [""; 0]);
     world.source.insert("a", &n(1)).await.unwrap();
     let (connection, channel) = server.connect().await;
     publish_to_rabbit(&channel, "", "safe", BasicProperties::default(), &update("a", 1)).await;
     followed.shows(&[("a", 1)]).await;
+    followed.until("the feed warns", || warned(&followed, "delivery mode 2")).await;
     drop(connection);
     world.source.insert("b", &n(1)).await.unwrap();
     proxy.cut_all();

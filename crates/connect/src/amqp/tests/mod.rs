@@ -76,6 +76,12 @@ fn error(followed: &Followed) -> String {
     followed.dio.status().feeds[0].error.clone().unwrap_or_default()
 }
 
+/// True if a warning of the feed, as `/readyz` shows it, contains `text`.
+fn warned(followed: &Followed, text: &str) -> bool {
+    let warnings = followed.dio.status().warnings;
+    warnings.iter().any(|warning| warning.starts_with("feed: amqp://127.0.0.1:") && warning.contains(text))
+}
+
 fn route(url: &str, exchange: &str, key: &str, format: WriteFormat) -> Vista {
     let schema = Schema::new("id", vec![Column::new("id", ColumnType::String)]);
     StreamRoute::vista(AmqpPublisher::new(address(url), exchange.into(), key.into()), format, "rows", schema.into())

@@ -1,3 +1,6 @@
+use std::time::Duration;
+
+use diorama_core::dio::EventEntry;
 use diorama_servers::CutProxy;
 
 use super::*;
@@ -13,6 +16,8 @@ async fn messages_are_changes_and_the_session_keeps_those_sent_meanwhile() {
     change(&world, &server, "a", Some(2)).await;
     change(&world, &server, "b", Some(1)).await;
     followed.shows(&[("a", 2), ("b", 1)]).await;
+    // A row in doubt would be read from the source before the message about its end.
+    followed.until("no row is in doubt", || followed.dio.rows_in_doubt() == 0).await;
     // The key of a message without content is in its topic.
     change(&world, &server, "b", None).await;
     followed.shows(&[("a", 2)]).await;
@@ -20,10 +25,80 @@ async fn messages_are_changes_and_the_session_keeps_those_sent_meanwhile() {
     change(&world, &server, "d", Some(4)).await;
     change(&world, &server, "a", Some(3)).await;
     let followed = world.open(|dio| start(dio, topics(&server.url(), true), native())).await;
-    // With those whose acknowledgement was not sent any more.
-    followed.until("the messages of the meantime", || messages(&followed) >= 2).await;
+    followed.until("the messages of the meantime", || messages(&followed) == 2).await;
     followed.shows(&[("a", 3), ("d", 4)]).await;
     followed.until("one list", || followed.lists() == 1).await;
+    followed.close().await;
+}
+
+/// A message that was applied is acknowledged before the feed has closed, so that it does not come again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_that_closes_leaves_no_stored_message_behind() {
+    let Some(server) = MqttServer::start() else { return };
+    let world = World::new();
+    // Rows that are known have the values of messages, and are not read from the source.
+    for id in ["a", "b", "c"] {
+        world.source.insert(id, &n(-1)).await.unwrap();
+    }
+    for round in 0..20 {
+        let followed = world.open(|dio| start(dio, topics(&server.url(), true), native())).await;
+        followed.until("one list", || followed.lists() == 1).await;
+        for id in ["a", "b", "c"] {
+            change(&world, &server, id, Some(round)).await;
+        }
+        followed.shows(&[("a", round), ("b", round), ("c", round)]).await;
+        followed.close().await;
+        assert_eq!(server.take_messages("diorama").await, [], "all are acknowledged");
+    }
+}
+
+/// The end of a feed is an answer of the broker, behind its acknowledgements.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_feed_waits_for_the_broker() {
+    let Some(server) = MqttServer::start() else { return };
+    let proxy = CutProxy::start(server.port());
+    let mut broker = MqttBroker::new(topics(&format!("mqtt://127.0.0.1:{}", proxy.port()), true));
+    let (subscription, _) = broker.subscribe(None).await.unwrap();
+    proxy.hold(true);
+    let ended = tokio::time::timeout(Duration::from_millis(300), subscription.end()).await;
+    assert!(ended.is_err(), "the broker has not answered: {ended:?}");
+    proxy.hold(false);
+    let (subscription, _) = broker.subscribe(None).await.unwrap();
+    subscription.end().await.unwrap();
+}
+
+/// A message that comes again long after newer ones has no effect. One without an id has, for a moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_id_of_a_message_makes_a_repetition_have_no_effect() {
+    let Some(server) = MqttServer::start() else { return };
+    let (world, old) = (World::new(), update("a", 1));
+    let followed = world.open(|dio| start(dio, topics(&server.url(), true), native())).await;
+    followed.until("one list", || followed.lists() == 1).await;
+    let repeated = MqttRecord { properties: &[("diorama-operation", "m1")], ..record("t/a", &old) };
+    world.source.replace_value("a", &n(1)).await.unwrap();
+    server.publish(&[repeated]).await;
+    followed.shows(&[("a", 1)]).await;
+    change(&world, &server, "a", Some(2)).await;
+    change(&world, &server, "z", Some(0)).await;
+    followed.shows(&[("a", 2), ("z", 0)]).await;
+    followed.until("no row is in doubt", || followed.dio.rows_in_doubt() == 0).await;
+    let mut events = followed.dio.subscribe_events();
+    for (message, has_effect) in [(repeated, false), (record("t/a", &old), true)] {
+        server.publish(&[message]).await;
+        let end = i64::from(has_effect) + 1;
+        change(&world, &server, "z", Some(end)).await;
+        let mut seen = Vec::new();
+        loop {
+            let EventEntry { record, .. } = events.recv_entry().await.unwrap();
+            let Some(record) = record else { continue };
+            if record["id"] == "z".into() && record["n"] == end.into() {
+                break;
+            }
+            seen.push(record["n"].clone());
+        }
+        assert_eq!(seen.contains(&1.into()), has_effect, "{seen:?}");
+    }
+    followed.shows(&[("a", 2), ("z", 2)]).await;
     followed.close().await;
 }
 
@@ -100,6 +175,7 @@ async fn a_lost_session_costs_one_refresh_and_a_kept_one_none() {
         followed.shows(&[("a", round)]).await;
     }
     assert_eq!(followed.lists(), 1, "a session that goes on misses nothing");
+    assert_eq!(followed.dio.status().warnings, [""; 0]);
     server.kill_and_forget();
     world.source.replace_value("a", &n(10)).await.unwrap();
     server.restart();
@@ -108,6 +184,7 @@ async fn a_lost_session_costs_one_refresh_and_a_kept_one_none() {
     change(&world, &server, "a", Some(11)).await;
     followed.shows(&[("a", 11)]).await;
     assert_eq!(followed.lists(), 2);
+    assert!(warned(&followed, "has lost the session"), "{:?}", followed.dio.status().warnings);
     // A message with QoS 0: nothing repeats it.
     world.source.replace_value("a", &n(12)).await.unwrap();
     let text = update("a", 12);
@@ -115,6 +192,8 @@ async fn a_lost_session_costs_one_refresh_and_a_kept_one_none() {
     followed.shows(&[("a", 12)]).await;
     proxy.cut_all();
     followed.until("one more list", || followed.lists() == 3).await;
+    let warnings = || (warned(&followed, "has lost the session"), warned(&followed, "send messages with QoS 1"));
+    followed.until("the session goes on again", || warnings() == (false, true)).await;
     followed.close().await;
 }
 

@@ -69,6 +69,12 @@ fn error(followed: &Followed) -> String {
     followed.dio.status().feeds[0].error.clone().unwrap_or_default()
 }
 
+/// True if a warning of the feed, as `/readyz` shows it, contains `text`.
+fn warned(followed: &Followed, text: &str) -> bool {
+    let warnings = followed.dio.status().warnings;
+    warnings.iter().any(|warning| warning.starts_with("feed: mqtt://127.0.0.1:") && warning.contains(text))
+}
+
 fn route(url: &str, topic: &str, retain: bool, format: WriteFormat) -> Vista {
     let schema = Schema::new("id", vec![Column::new("id", ColumnType::String)]);
     StreamRoute::vista(MqttPublisher::new(address(url), topic.into(), retain), format, "rows", schema.into())

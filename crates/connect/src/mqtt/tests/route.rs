@@ -78,6 +78,11 @@ async fn a_write_to_a_broker_that_is_away_is_known_not_to_be_sent() {
     let Some(mut server) = MqttServer::start() else { return };
     let route = route(&server.url(), "t/{id}", false, WriteFormat::Native);
     route.shell().write_once("op_0", &replace("a", 1)).await.expect("also if nobody has subscribed");
+    let warnings = route.shell().warnings();
+    assert!(warnings.len() == 1 && warnings[0].contains("topic t/a: nobody has subscribed"), "{warnings:?}");
+    server.keep("reader", "t/+").await;
+    route.shell().write_once("op_0", &replace("b", 1)).await.unwrap();
+    assert_eq!(route.shell().warnings(), [""; 0], "somebody has subscribed");
     let error = route.shell().write_once("op_0", &replace(&"x".repeat(70_000), 1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Permanent, "{error}");
     server.kill();

@@ -286,9 +286,12 @@ fn compared(
 mod tests {
     use super::*;
 
-    const ANSWERS: [Option<bool>; 3] = [Some(true), Some(false), None];
+    /// An answer of a test, `None` for SQL's unknown.
+    type Answer = Option<bool>;
 
-    fn truth(answers: &[Option<bool>]) -> Truth {
+    const ANSWERS: [Answer; 3] = [Some(true), Some(false), None];
+
+    fn truth(answers: &[Answer]) -> Truth {
         let mut truth = Truth::NONE;
         answers.iter().enumerate().for_each(|(at, answer)| truth.set(at, *answer));
         truth
@@ -299,7 +302,7 @@ mod tests {
         let pairs: Vec<_> = ANSWERS.iter().flat_map(|a| ANSWERS.map(|b| (*a, b))).collect();
         let (a, b): (Vec<_>, Vec<_>) = pairs.iter().copied().unzip();
         let rows = Mask::first(pairs.len());
-        let check = |found: Truth, expected: fn((Option<bool>, Option<bool>)) -> Option<bool>| {
+        let check = |found: Truth, expected: fn((Answer, Answer)) -> Answer| {
             let expected = truth(&pairs.iter().copied().map(expected).collect::<Vec<_>>());
             assert_eq!((found.passing, found.unknown), (expected.passing, expected.unknown));
         };

@@ -281,3 +281,41 @@ fn compared(
     };
     Truth { passing, unknown }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An answer of a test, `None` for SQL's unknown.
+    type Answer = Option<bool>;
+
+    const ANSWERS: [Answer; 3] = [Some(true), Some(false), None];
+
+    fn truth(answers: &[Answer]) -> Truth {
+        let mut truth = Truth::NONE;
+        answers.iter().enumerate().for_each(|(at, answer)| truth.set(at, *answer));
+        truth
+    }
+
+    #[test]
+    fn truths_combine_as_the_three_values_of_sql() {
+        let pairs: Vec<_> = ANSWERS.iter().flat_map(|a| ANSWERS.map(|b| (*a, b))).collect();
+        let (a, b): (Vec<_>, Vec<_>) = pairs.iter().copied().unzip();
+        let rows = Mask::first(pairs.len());
+        let check = |found: Truth, expected: fn((Answer, Answer)) -> Answer| {
+            let expected = truth(&pairs.iter().copied().map(expected).collect::<Vec<_>>());
+            assert_eq!((found.passing, found.unknown), (expected.passing, expected.unknown));
+        };
+        check(truth(&a).and(&truth(&b)), |pair| match pair {
+            (Some(true), Some(true)) => Some(true),
+            (Some(false), _) | (_, Some(false)) => Some(false),
+            _ => None,
+        });
+        check(truth(&a).or(&truth(&b)), |pair| match pair {
+            (Some(true), _) | (_, Some(true)) => Some(true),
+            (Some(false), Some(false)) => Some(false),
+            _ => None,
+        });
+        check(truth(&a).not(&rows), |(a, _)| a.map(|a| !a));
+    }
+}

@@ -6,6 +6,7 @@ import { badge, button, clock, h, link, panel, since, table, trouble } from "./d
 import { Field } from "./field.js";
 import { difference, own, pretty, same } from "./json.js";
 import { placeOfRow } from "./query.js";
+import { Related } from "./related.js";
 import { rowAt } from "./row.js";
 import { at, isUnknown, may, options, read, segment, send } from "./session.js";
 import { signIn } from "./sign-in.js";
@@ -32,6 +33,9 @@ export async function record(host, { parts: [name, word], query }, failed, right
 
   host.append(panel("Operations", editor.operations.element));
   editor.operations.find();
+  const related = new Related(name, id, schema);
+  host.append(related.element);
+  related.look();
   if (!may(rights, "events", name)) return {};
 
   const history = new History();
@@ -43,6 +47,7 @@ export async function record(host, { parts: [name, word], query }, failed, right
       history.add(frame);
       if (frame.type === "WriteCommitted" || frame.type === "WriteFailed") editor.operations.find();
       if (frame.record || frame.type === "RecordRemoved" || frame.type === "reset") editor.look();
+      if (frame.record) related.look();
     },
   });
   return { end: () => events.close() };

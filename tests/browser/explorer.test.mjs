@@ -113,6 +113,22 @@ test("a row is edited with the keyboard, and the write is pending until it is co
   await look("record");
 });
 
+test("a row leads to its related rows, with their titles and numbers", async () => {
+  await open("#/products/rye");
+  const related = page.getByRole("region", { name: "Related rows" });
+  await related.getByRole("link", { name: "Bread", exact: true }).waitFor();
+  const orders = await (await fetch(`${server.url}/orders?product_id=eq.rye&limit=0`)).headers.get("x-total-count");
+  await related.getByRole("row", { name: "orders" }).getByRole("link", { name: orders, exact: true }).click();
+  await page.getByRole("heading", { name: "orders" }).waitFor();
+  assert.match(page.url(), /#\/orders\?product_id=eq\.rye$/);
+  await page.getByRole("grid").getByText("rye").first().waitFor();
+  const { id } = (await (await fetch(`${server.url}/orders?product_id=eq.rye&limit=1`)).json())[0];
+  await open(`#/orders/${id}`);
+  await related.getByRole("link", { name: "Dark Rye" }).click();
+  await page.getByRole("heading", { name: "rye" }).waitFor();
+  await look("related");
+});
+
 test("a change of a row that somebody else changed shows both versions", async () => {
   await open("#/products/spelt");
   await page.getByLabel("name").fill("Spelt of mine");

@@ -183,11 +183,7 @@ impl World {
     }
 
     /// Tables with relations; the first is [`World::orders`].
-    pub(crate) async fn of_tables(
-        tables: Vec<Table<'_>>,
-        relations: &[(&str, Reference)],
-        rules: &[Allow],
-    ) -> World {
+    pub(crate) async fn of_tables(tables: Vec<Table<'_>>, relations: &[(&str, Reference)], rules: &[Allow]) -> World {
         let lens = Arc::new(seeding(memory()).build().unwrap());
         let (mut gateway, mut first) = (Gateway::new(), None);
         for (name, schema, rows) in tables {

@@ -285,6 +285,27 @@ async fn the_scope_of_the_caller_applies_at_every_level() {
 }
 
 #[tokio::test]
+async fn the_schema_lists_relations_of_both_sides_as_far_as_they_are_seen() {
+    let world = shop(&rules()).await;
+    let references = async |caller: &str, dio: &str| {
+        let schema = world.get(caller, &format!("/{dio}/_schema")).await.json();
+        let each = |it: &serde_json::Value| {
+            ["relation", "target", "column", "kind"].map(|name| it[name].as_str().unwrap().to_string()).join(" ")
+        };
+        schema["references"].as_array().unwrap().iter().map(each).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        references("root", "products").await,
+        ["category categories category_id one", "reviews reviews product_id many"]
+    );
+    assert_eq!(references("root", "categories").await, ["products products category_id many"]);
+    assert_eq!(references("root", "reviews").await, ["product products product_id one"]);
+    assert_eq!(references("member", "categories").await, ["products products category_id many"]);
+    assert_eq!(references("narrow", "categories").await, [""; 0], "its column is hidden");
+    assert_eq!(references("alone", "products").await, [""; 0]);
+}
+
+#[tokio::test]
 async fn mistakes_are_refused_with_what_to_do() {
     let world = shop(&[]).await;
     for (path, code, said) in [

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use tokio_postgres::types::{Kind, Type};
 use tokio_postgres::Client;
+use tokio_postgres::types::{Kind, Type};
 
 use super::address::Address;
 use super::errors::failed;

@@ -47,6 +47,7 @@ const FILES: &[(&str, &str, &str)] = files! {
     "overview.js": SCRIPT,
     "query.js": SCRIPT,
     "record.js": SCRIPT,
+    "related.js": SCRIPT,
     "resource.js": SCRIPT,
     "row.js": SCRIPT,
     "session.js": SCRIPT,

@@ -14,6 +14,7 @@ use crate::http::extract::Segment;
 use crate::http::problem::ApiError;
 use crate::http::response;
 use crate::http::schemas::words;
+use crate::rows::related::reverse_references;
 use crate::scope::Scope;
 use crate::state::{GatewayState, Resource};
 use diorama_core::vista::{Capabilities, Column, ColumnType, Flag, Inferred, Reference};
@@ -30,7 +31,10 @@ pub(crate) async fn schema(
         let target = gateway.dios.get_key_value(target);
         target.is_some_and(|(name, other)| !policy.grant(name, &other.schema, &principal).verbs().is_empty())
     };
-    Ok(response::json(&describe(&resource, &grant, sees)))
+    let mut description = describe(&resource, &grant, sees);
+    let reverse = reverse_references(&gateway, &resource, &grant.schema(&resource.schema), &principal);
+    description.references.extend(reverse.iter().map(DescribedReference::of));
+    Ok(response::json(&description))
 }
 
 /// Description of a resource.
@@ -85,6 +89,15 @@ struct DescribedReference {
 }
 
 impl DescribedReference {
+    fn of(reference: &Reference) -> DescribedReference {
+        DescribedReference {
+            relation: reference.relation.clone(),
+            target: reference.target.clone(),
+            column: reference.column.clone(),
+            kind: if reference.many { "many" } else { "one" },
+        }
+    }
+
     fn kinds() -> ObjectBuilder {
         words(["one", "many"])
     }
@@ -140,12 +153,6 @@ fn describe(resource: &Resource, grant: &Grant, sees: impl Fn(&str) -> bool) -> 
         flags: column.flags.clone(),
         timezone: column.timezone.as_deref().map(str::to_string),
     };
-    let reference = |reference: &Reference| DescribedReference {
-        relation: reference.relation.clone(),
-        target: reference.target.clone(),
-        column: reference.column.clone(),
-        kind: if reference.many { "many" } else { "one" },
-    };
     let shown = |reference: &&Reference| grant.is_unrestricted() || sees(&reference.target);
     let guess = |it: Inferred| Guess {
         what: it.what,
@@ -164,7 +171,7 @@ fn describe(resource: &Resource, grant: &Grant, sees: impl Fn(&str) -> bool) -> 
         name: dio.name().to_string(),
         id: schema.id_column().to_string(),
         columns: schema.columns().iter().map(column).collect(),
-        references: schema.references().iter().filter(shown).map(reference).collect(),
+        references: schema.references().iter().filter(shown).map(DescribedReference::of).collect(),
         capabilities: capabilities(dio.source_capabilities(), permitted(dio.capabilities(), grant)),
         limits: DescribedLimits {
             default_limit: options.default_limit,

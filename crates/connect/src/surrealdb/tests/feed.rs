@@ -57,8 +57,12 @@ impl Sender for Database {
             None => format!("DELETE t:{id};"),
         });
         let mut session = self.fixture.address_at(self.fixture.server.port()).connect().await.unwrap();
-        let results = session.query(&statements.collect::<String>(), object([]), None).await.unwrap();
-        results.into_iter().for_each(|result| drop(result.unwrap()));
+        // Statements of one request notify only the live queries that were there when it began.
+        let requests: Vec<String> = if self.is_kept() { vec![statements.collect()] } else { statements.collect() };
+        for request in requests {
+            let results = session.query(&request, object([]), None).await.unwrap();
+            results.into_iter().for_each(|result| drop(result.unwrap()));
+        }
     }
 
     async fn cut(&self) {

@@ -11,5 +11,5 @@ mod text;
 
 pub(crate) use nested::nested;
 pub(crate) use query::{Reading, Related};
-pub(crate) use relation::check;
+pub(crate) use relation::{check, reverse_references};
 pub(crate) use selected::{Embedded, select};

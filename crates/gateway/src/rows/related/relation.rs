@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::access::Verb;
+use crate::access::{Principal, Verb};
 use crate::http::extract::check_ready;
 use crate::http::problem::{ApiError, Code};
 use crate::scope::Scope;
@@ -111,6 +111,31 @@ fn reverse(
         [reference] => Ok(Some(reference.column.clone())),
         [..] => Err(ambiguous(name, found.iter().map(|reference| &*reference.column))),
     }
+}
+
+/// Relations of the rows of `resource` to those of others whose columns refer to them, as far as `principal` sees both and a query can name
+/// them.
+pub(crate) fn reverse_references(
+    gateway: &GatewayState,
+    resource: &Resource,
+    schema: &Schema,
+    principal: &Principal,
+) -> Vec<Reference> {
+    let (policy, own) = (gateway.policy.load(), resource.dio.name());
+    let is_free = |name: &str| {
+        schema.column(name).is_none()
+            && schema.references().iter().all(|known| known.relation != name && known.target != name)
+    };
+    let one = |(name, other): (&Arc<str>, &Arc<Resource>)| {
+        let grant = policy.grant(name, &other.schema, principal);
+        let seen = grant.schema(&other.schema);
+        let found = candidates(&seen, |reference| !reference.many && reference.target == own, None);
+        let [only] = *found else { return None };
+        let column = only.column.clone();
+        let is_named = grant.verbs().has(Verb::Read) && is_free(name);
+        is_named.then(|| Reference { relation: name.to_string(), target: name.to_string(), column, many: true })
+    };
+    gateway.dios.iter().filter_map(one).collect()
 }
 
 fn ambiguous<'a>(name: &str, columns: impl Iterator<Item = &'a str>) -> ApiError {

@@ -34,7 +34,7 @@ export class Related {
     const items = this.references.map(({ relation, kind }) => `${quoted(relation)}(${kind === "one" ? "*" : "count"})`);
     const row = await read(`${this.path}?select=${segment(items.join(","))}`);
     const lines = await Promise.all(this.references.map((reference) => this.#line(reference, own(row, reference.relation))));
-    return table("Related rows", ["relation", "resource", "rows"], lines);
+    return table("Related rows", ["Relation", "Resource", "Rows"], lines);
   }
 
   /** @param {Reference} reference @param {any} found one row or null, or the number of rows in an array */

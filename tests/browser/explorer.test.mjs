@@ -121,7 +121,7 @@ test("a row leads to its related rows, with their titles and numbers", async () 
   await related.getByRole("row", { name: "orders" }).getByRole("link", { name: orders, exact: true }).click();
   await page.getByRole("heading", { name: "orders" }).waitFor();
   assert.match(page.url(), /#\/orders\?product_id=eq\.rye$/);
-  await page.getByRole("grid").getByText("rye").first().waitFor();
+  await shows("rye");
   const { id } = (await (await fetch(`${server.url}/orders?product_id=eq.rye&limit=1`)).json())[0];
   await open(`#/orders/${id}`);
   await related.getByRole("link", { name: "Dark Rye" }).click();

@@ -203,7 +203,7 @@ async fn find_with(
     let (selection, next) = select(scope, view, prepared, page, bounds).await?;
     let Selection { slots, before, total, .. } = selection;
     let embedded = related::select(related, view.state(), &slots, reading, bounds).await?;
-    let mut body = Vec::new();
+    let mut body = Vec::with_capacity(512 * slots.len().min(MOST_AT_ONCE));
     writer.begin(Some(slots.len()), &mut body);
     for (index, slot) in slots.iter().enumerate() {
         if index % MOST_AT_ONCE == MOST_AT_ONCE - 1 {

@@ -6,7 +6,9 @@ use std::fmt;
 use memchr::{memchr2, memchr3};
 
 use super::literal::nearest;
-use crate::record::{Body, BodyRef, CborValue, JsonLimits, Record, of_digits, parse_json, value_to_json};
+use crate::record::{
+    Body, BodyRef, CborValue, JsonLimits, Record, id_from_value, of_digits, parse_json, value_to_json,
+};
 use crate::vista::{ColumnType, Schema};
 
 /// A row whose cells can be read by path.
@@ -241,6 +243,24 @@ impl<'a> JsonRow<'a> {
             None => decode(self.member(path)?)?,
         };
         path.walk(Cow::Owned(value)).map(Cow::into_owned)
+    }
+
+    /// The id that the cell under `path` holds, as [`id_from_value`] reads it. Most are borrowed from the row.
+    pub fn id_at(&self, path: &Path) -> Option<Cow<'a, str>> {
+        let decoded = || self.get(path).as_ref().and_then(id_from_value).map(Cow::Owned);
+        if self.1.is_some() || !path.is_plain() {
+            return decoded();
+        }
+        let json = std::str::from_utf8(self.member(path)?).ok()?;
+        let text = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        match text {
+            Some(text) if !text.is_empty() && !text.contains('\\') => Some(Cow::Borrowed(text)),
+            Some(_) => decoded(),
+            None if json.strip_prefix('-').unwrap_or(json).bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(Cow::Borrowed(json))
+            }
+            None => decoded(),
+        }
     }
 
     /// JSON value of the path's column.

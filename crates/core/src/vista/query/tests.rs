@@ -652,3 +652,25 @@ fn a_condition_that_a_filter_and_its_scope_share_is_judged_once() {
     let any = Filter::Any(vec![test("a"), test("b")]);
     assert_eq!(any.clone().narrowed_by(test("a")), Filter::All(vec![any, test("a")]));
 }
+
+#[test]
+fn the_id_in_a_cell_is_that_of_its_decoded_value() {
+    let mut cells: Vec<CborValue> = ["", "x", "a\"b", "back\\slash", "é\n", "12", "null"].map(CborValue::from).to_vec();
+    cells.extend([0, -5, 12, i64::MAX, i64::MIN].map(CborValue::from));
+    cells.extend([1.5, 2.0, 1e300, f64::NAN].map(CborValue::from));
+    cells.extend([
+        u64::MAX.into(),
+        true.into(),
+        CborValue::Null,
+        CborValue::Bytes(vec![1, 2]),
+        CborValue::Array(vec![1.into()]),
+    ]);
+    for cell in cells {
+        let row = Record::from_iter([("id".to_string(), "1".into()), ("a".to_string(), cell.clone())]);
+        let body = Body::encode("1", &row, schema().layout());
+        let path = Path::plain("a");
+        let found = JsonRow::from(&body).id_at(&path).map(std::borrow::Cow::into_owned);
+        assert_eq!(found, crate::record::id_from_value(&cell), "{cell:?}");
+    }
+    assert_eq!(JsonRow(br#"{"id":"1"}"#, None).id_at(&Path::plain("a")), None);
+}

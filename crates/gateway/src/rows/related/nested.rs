@@ -32,13 +32,13 @@ pub(crate) async fn nested(
         Code::UnknownColumn => ApiError::new(Code::NotFound, error.detail().to_string()),
         _ => error,
     })?;
-    let target = relation.id_in(&Bytes::from(&row).into());
+    let target = relation.id_in(&Bytes::from(&row).into()).map(String::from);
     if relation.many {
         let within = relation.owned_by(&id);
         return list::list_within(&gateway, &relation.scope, &bounds, Some(within), request).await;
     }
     let target = target.ok_or_else(|| not_found(format!("{id}/{name}")))?;
-    let target = relation.scope.rows.known_id(&target, false).into_owned();
+    let target = relation.stored_id(&target).into_owned();
     let (parts, _) = request.into_parts();
     record::record_of(&gateway, &relation.scope, &target, &bounds, &parts).await
 }

@@ -263,8 +263,8 @@ async fn joined(
     let (mut seen, mut values) = (HashSet::new(), Vec::new());
     for row in rows {
         let json = JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..]));
-        let owner = if relation.many { relation.id_in(&json) } else { Some(row.id().to_string()) };
-        let Some(owner) = owner.filter(|owner| !seen.contains(owner)) else { continue };
+        let owner = if relation.many { relation.id_in(&json) } else { Some(row.id().into()) };
+        let Some(owner) = owner.map(String::from).filter(|owner| !seen.contains(owner)) else { continue };
         values.extend(if relation.many { relation.ids_of(&owner) } else { relation.cells_of(&owner) });
         seen.insert(owner);
     }

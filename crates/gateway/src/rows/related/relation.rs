@@ -1,5 +1,6 @@
 //! [`Relation`]: the way from the rows of one scope to related rows, in the scope of the same caller.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::access::{Principal, Verb};
@@ -7,8 +8,8 @@ use crate::http::extract::check_ready;
 use crate::http::problem::{ApiError, Code};
 use crate::scope::Scope;
 use crate::state::{GatewayState, Resource};
-use diorama_core::record::{CborValue, id_from_value};
-use diorama_core::vista::query::{Fields as _, JsonRow, Literal, Path, Test, nearest};
+use diorama_core::record::CborValue;
+use diorama_core::vista::query::{JsonRow, Literal, Path, Test, nearest};
 use diorama_core::vista::{ColumnType, Filter, Reference, Schema};
 
 /// Relation of the rows of a scope to those of another one.
@@ -66,8 +67,13 @@ impl Relation {
     }
 
     /// Id that the relation's column holds in `row`: that of the related row if there is one, that of its owner if there are many.
-    pub(crate) fn id_in(&self, row: &JsonRow<'_>) -> Option<String> {
-        row.field(&self.column).as_deref().and_then(id_from_value)
+    pub(crate) fn id_in<'r>(&self, row: &JsonRow<'r>) -> Option<Cow<'r, str>> {
+        row.id_at(&self.column)
+    }
+
+    /// The id of a related row in the form in which it is stored. Only UUIDs have several forms.
+    pub(crate) fn stored_id<'i>(&self, id: &'i str) -> Cow<'i, str> {
+        if self.id_type == ColumnType::Uuid { self.scope.rows.known_id(id, false) } else { Cow::Borrowed(id) }
     }
 
     /// Cells of the column that hold `id`: two readings of it in a column of any type.

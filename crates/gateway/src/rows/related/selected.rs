@@ -87,7 +87,7 @@ impl<'q> Selected<'q> {
         for slot in slots {
             let owner = owners.table().at(*slot);
             let id = owner.and_then(|owner| relation.id_in(&json(&owner)));
-            let found = id.and_then(|id| self.state.get(&rows.known_id(&id, false)));
+            let found = id.and_then(|id| self.state.get(&relation.stored_id(&id)));
             let found = found.filter(|row| rows.sees_row(row) && meets(row));
             let begin = self.slots.len();
             match (is_count, found) {

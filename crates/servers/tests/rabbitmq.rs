@@ -1,4 +1,4 @@
-//! What a broker of AMQP has declared is there after it was killed.
+//! Declarations of a broker of AMQP outlive its kill.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 

@@ -317,6 +317,8 @@ async fn mistakes_are_refused_with_what_to_do() {
         ("/products?select=id,reviews(id,limit=20000)", "limit-too-large", "limit"),
         ("/products?select=id,reviews(product(category(name)))", "invalid-parameter", "2 levels"),
         ("/products?nothing.name=eq.1", "unknown-column", "nothing"),
+        ("/products?select=id,category(name,name=match.[)", "invalid-parameter", "unclosed character class"),
+        ("/products/live?select=id,category(name)", "invalid-parameter", "cannot be embedded here"),
         ("/products?reviews.limit=1", "unknown-parameter", "select"),
         ("/products/rye?category.name=eq.Bread", "invalid-parameter", "only parameter of a row"),
     ] {
@@ -326,6 +328,41 @@ async fn mistakes_are_refused_with_what_to_do() {
     }
     let export = world.send("", "GET", "/products?select=id,category(name)", &[("accept", "text/csv")], "").await;
     assert_eq!(export.refusal(), (400, "invalid-parameter".into()));
+}
+
+#[tokio::test]
+async fn patterns_are_conditions_of_related_rows() {
+    let world = shop(&[]).await;
+    assert_eq!(
+        get(&world, "/products?select=id,category(name,name=match.^B)&id=in.(rye,bun)&order=id").await,
+        json!([{"id": "bun", "category": null}, {"id": "rye", "category": {"name": "Bread"}}])
+    );
+    assert_eq!(world.get("", "/products?category.name=imatch.^br").await.ids(), ["rye"]);
+}
+
+#[tokio::test]
+async fn related_rows_are_bounded() {
+    use ColumnType::{Integer, String};
+    let owners: Vec<_> = (0..6_i64).map(|n| (n.to_string(), cells([("id", n.into())]))).collect();
+    let part = |n: i64| (n.to_string(), cells([("id", n.into()), ("owner_id", (n % 6).into())]));
+    let parts: Vec<_> = (0..60_000).map(part).collect();
+    let tables = vec![
+        ("owners", table(&[("id", Integer), ("name", String)]), owners),
+        ("parts", table(&[("id", Integer), ("owner_id", Integer)]), parts),
+    ];
+    let relations = [("owners", relation("parts", "parts", "owner_id", true))];
+    let world = World::of_tables(tables, &relations, &[]).await;
+    for (query, said) in [
+        ("parts.id=gte.0", "more than 10000 rows of parts"),
+        ("select=id,parts(id,limit=10000)", "more than 50000 rows"),
+    ] {
+        let refused = world.get("", &format!("/owners?{query}")).await;
+        assert_eq!(refused.refusal(), (400, "limit-too-large".into()), "{query}");
+        assert!(refused.text().contains(said), "{query}: {}", refused.text());
+    }
+    assert_eq!(get(&world, "/owners?parts.id=lt.2&select=id").await, json!([{"id": 0}, {"id": 1}]));
+    let counts = get(&world, "/owners?select=n:parts(count)&limit=1").await;
+    assert_eq!(counts, json!([{"n": [{"count": 10_000}]}]));
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! `GET /{dio}`: rows by filter, order and page.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -39,7 +40,7 @@ pub(crate) async fn list(
 
 /// Lists rows, those that meet the condition `within`.
 pub(crate) async fn list_within(
-    gateway: &GatewayState,
+    gateway: &Arc<GatewayState>,
     scope: &Scope,
     bounds: &Bounds,
     within: Option<Filter>,
@@ -50,7 +51,7 @@ pub(crate) async fn list_within(
     let view = Snapshot::of(scope);
     // Links use the original path, including the prefix of an outer router.
     let path = request.extensions().get::<OriginalUri>().map_or(request.uri(), |uri| &uri.0).path();
-    let (related, own) = Related::read(gateway, scope, raw)?.unzip();
+    let (related, own) = Related::read(gateway, scope, raw, bounds).await?.unzip();
     let mut related = related.map(|related| (Reading::of(scope, &view, &related), related));
     let etag = match &related {
         Some((reading, related)) => view.list_etag(&related.identity(path, raw, reading), format),
@@ -95,9 +96,11 @@ pub(crate) async fn list_within(
     if response::is_known(headers, &etag) {
         return Ok(positioned(view.not_modified(etag)));
     }
-    let rest = related.as_ref().map_or("", |(_, related)| &*related.rest);
-    let and = if parsed.without_paging.is_empty() || rest.is_empty() { "" } else { "&" };
-    let kept = [&*parsed.without_paging, and, rest].concat();
+    let kept = match &related {
+        None => Cow::Borrowed(&*parsed.without_paging),
+        Some((_, related)) if parsed.without_paging.is_empty() => Cow::Borrowed(&*related.rest),
+        Some((_, related)) => Cow::Owned(format!("{}&{}", parsed.without_paging, related.rest)),
+    };
     let links = match (page.limit, &query.query().after) {
         (None, _) => None,
         (Some(limit), None) => Some(list.links(path, &kept, limit)),

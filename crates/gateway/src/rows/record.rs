@@ -40,7 +40,7 @@ pub(crate) async fn record(
 
 /// Returns the row of `scope` under `id`.
 pub(crate) async fn record_of(
-    gateway: &GatewayState,
+    gateway: &Arc<GatewayState>,
     scope: &Scope,
     id: &str,
     bounds: &Bounds,
@@ -49,11 +49,12 @@ pub(crate) async fn record_of(
     let (raw, headers) = (parts.uri.query().unwrap_or_default(), &parts.headers);
     let format = negotiate::of_record(headers)?;
     let view = Snapshot::of(scope);
-    let Some(slot) = view.row(id).map(|row| row.slot()) else { return from_master(scope, id, &view, format).await };
-    if let Some((related, own)) = Related::read(gateway, scope, raw)? {
+    let related = Related::read(gateway, scope, raw, bounds).await?;
+    let Some(row) = view.row(id) else { return from_master(scope, id, &view, format).await };
+    if let Some((related, own)) = related {
+        let slot = row.slot();
         return with_related(scope, &view, slot, (&related, &own), (format, bounds), headers).await;
     }
-    let row = view.state().table().at(slot).ok_or_else(|| Error::NotFound { id: id.to_string() })?;
     let etag = view.record_etag(&row, raw, format);
     if response::is_named(headers, &etag) {
         return Ok(view.not_modified(etag));

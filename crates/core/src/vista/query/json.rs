@@ -126,7 +126,9 @@ impl SelectItem {
             return Err(Error::invalid("select has an empty name"));
         }
         if bare && (column.contains(['(', ')']) || column.starts_with("...")) {
-            return Err(Error::invalid(format!("select cannot embed other resources ({column:?})")));
+            let detail =
+                format!("{column:?} cannot be embedded here: a list and a single row embed related rows, by their URL");
+            return Err(Error::invalid(detail));
         }
         if bare && column.contains("::") {
             return Err(Error::invalid("select does not support casts (`::`)"));

@@ -29,7 +29,10 @@ pub(crate) async fn nested(
     let not_found = |id: String| ApiError::from(Error::NotFound { id });
     let row = view.row(&id).ok_or_else(|| not_found(id.clone()))?;
     let relation = Relation::find(&gateway, &scope, &name, None).map_err(|error| match error.code() {
-        Code::UnknownColumn => ApiError::new(Code::NotFound, error.detail().to_string()),
+        Code::UnknownColumn => {
+            let hint = format!("GET /{}/_schema lists the relations in references", scope.dio.name());
+            ApiError::new(Code::NotFound, error.detail().to_string()).hint(hint)
+        }
         _ => error,
     })?;
     let target = relation.id_in(&Bytes::from(&row).into()).map(String::from);

@@ -11,6 +11,7 @@ use super::text::{EmbedText, LevelText, ListText};
 use crate::http::bounds::Bounds;
 use crate::http::problem::{ApiError, Code};
 use crate::http::response;
+use crate::rows::format::Bytes;
 use crate::rows::snapshot::Snapshot;
 use crate::scope::Scope;
 use crate::state::GatewayState;
@@ -28,7 +29,7 @@ pub(super) const MAX_EMBEDDED: usize = 50_000;
 /// Filter that is found by reading related rows.
 type FilterFuture<'a> = Pin<Box<dyn Future<Output = Result<Filter, ApiError>> + Send + 'a>>;
 
-/// What a query says about the rows that are related to those it lists.
+/// Part of a query about the rows that are related to those it lists.
 #[derive(Debug, Default)]
 pub(crate) struct Related {
     /// Projection of the rows without embedded ones; `None` if the rest of the query has it.
@@ -53,7 +54,7 @@ pub(crate) struct Embed {
     /// Query of the related rows; its projection is that of `shown`.
     pub(crate) query: Query,
     pub(crate) shown: Shown,
-    /// What the query says about rows that are related to these.
+    /// Part of the query about rows that are related to these.
     pub(crate) related: Related,
 }
 
@@ -75,19 +76,26 @@ struct Condition {
 }
 
 impl Related {
-    /// Reads what a query string says about related rows. Returns the rest of it, which concerns the rows of `scope` alone, or `None` if
-    /// that is all of it.
+    /// Reads what a query string says about related rows, as [`Bounds::read`] does. Returns the rest of it, which concerns the rows of
+    /// `scope` alone, or `None` if that is all of it.
     ///
     /// # Errors
     /// 400 for relations that do not exist and for queries of related rows that are not valid; as [`Relation::find`].
-    pub(crate) fn read(
-        gateway: &GatewayState,
+    pub(crate) async fn read(
+        gateway: &Arc<GatewayState>,
         scope: &Scope,
         raw: &str,
+        bounds: &Bounds,
     ) -> Result<Option<(Related, String)>, ApiError> {
         if !ListText::may_be_related(raw) {
             return Ok(None);
         }
+        let (gateway, owner, text) = (Arc::clone(gateway), scope.clone(), raw.to_string());
+        let read = move || Related::parse(&gateway, &owner, &text);
+        bounds.read(scope.dio.workers(), raw.as_bytes(), read).await?
+    }
+
+    fn parse(gateway: &GatewayState, scope: &Scope, raw: &str) -> Result<Option<(Related, String)>, ApiError> {
         let is_own = |name: &str| scope.schema.column(name).is_some();
         let ListText { own, level, rest } = ListText::parse(raw, is_own)?;
         if rest.is_empty() {
@@ -95,7 +103,7 @@ impl Related {
         }
         if !scope.dio.is_complete() {
             return Err(ApiError::new(
-                Code::Unsupported,
+                Code::InvalidParameter,
                 format!("the rows of {} are only partly cached", scope.dio.name()),
             )
             .hint("only the rows of a whole copy can be related to others"));
@@ -262,7 +270,7 @@ async fn joined(
     let rows = found.slots.iter().filter_map(|slot| state.table().at(*slot));
     let (mut seen, mut values) = (HashSet::new(), Vec::new());
     for row in rows {
-        let json = JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..]));
+        let json: JsonRow<'_> = Bytes::from(&row).into();
         let owner = if relation.many { relation.id_in(&json) } else { Some(row.id().into()) };
         let Some(owner) = owner.map(String::from).filter(|owner| !seen.contains(owner)) else { continue };
         values.extend(if relation.many { relation.ids_of(&owner) } else { relation.cells_of(&owner) });
@@ -272,7 +280,7 @@ async fn joined(
     Ok(Filter::test(column, Test::In(values)))
 }
 
-/// What one answer reads: one State of each resource, and a bounded number of embedded rows.
+/// States that one answer is built from, one of each resource, and the number of rows that it may embed.
 #[derive(Debug)]
 pub(crate) struct Reading {
     states: BTreeMap<Arc<str>, Arc<State>>,

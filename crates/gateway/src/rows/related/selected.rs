@@ -12,7 +12,7 @@ use diorama_core::record::{CborValue, Record, decode_parts};
 use diorama_core::state::State;
 use diorama_core::table::{RowRef, Slot};
 use diorama_core::vista::Query;
-use diorama_core::vista::query::JsonRow;
+use diorama_core::vista::query::{CompiledQuery, JsonRow};
 
 /// Number of owners after which the thread is left to other requests.
 const OWNERS: usize = 64;
@@ -29,7 +29,7 @@ pub(crate) struct Selected<'q> {
     inner: Vec<Selected<'q>>,
 }
 
-/// What belongs to one owner.
+/// Rows that belong to one owner, or their number.
 enum Owned {
     Rows(Range<usize>),
     Count(u64),
@@ -71,19 +71,33 @@ impl<'q> Selected<'q> {
         let mut selected = Selected { embed, state, slots: Vec::new(), owned, inner: Vec::new() };
         match embed.relation.many {
             true => selected.select_many(owners, slots, &query, (reading.left, bounds)).await?,
-            false => selected.select_one(owners, slots, &query),
+            false => {
+                let checks = selected.checks(query, bounds).await?;
+                selected.select_one(owners, slots, checks.as_ref());
+            }
         }
         reading.left = reading.left.checked_sub(selected.slots.len()).ok_or_else(too_many)?;
         selected.inner = select(&embed.related, &selected.state, &selected.slots, reading, bounds).await?;
         Ok(selected)
     }
 
+    /// Compiles the filter of rows that are looked up by id; `None` if all pass. Patterns are compiled off the async threads.
+    async fn checks(&self, query: Query, bounds: &Bounds) -> Result<Option<CompiledQuery>, ApiError> {
+        if query.is_unfiltered() {
+            return Ok(None);
+        }
+        let rows = &self.embed.relation.scope.rows;
+        let schema = Arc::clone(rows.full_schema());
+        let has_patterns = query.filter.has_patterns();
+        let compile = move || query.prepare(&schema);
+        Ok(Some(if has_patterns { bounds.run(rows.workers(), compile).await? } else { compile() }))
+    }
+
     /// Looks up the row that each owner names.
-    fn select_one(&mut self, owners: &State, slots: &[Slot], query: &Query) {
+    fn select_one(&mut self, owners: &State, slots: &[Slot], checks: Option<&CompiledQuery>) {
         let (relation, is_count) = (&self.embed.relation, matches!(self.embed.shown, Shown::Count));
         let rows = &relation.scope.rows;
-        let checks = (!query.is_unfiltered()).then(|| query.prepare(rows.full_schema()));
-        let meets = |row: &RowRef<'_>| checks.as_ref().is_none_or(|checks| checks.matches(&json(row)));
+        let meets = |row: &RowRef<'_>| checks.is_none_or(|checks| checks.matches(&json(row)));
         for slot in slots {
             let owner = owners.table().at(*slot);
             let id = owner.and_then(|owner| relation.id_in(&json(&owner)));

@@ -50,7 +50,7 @@ pub(super) struct ListText {
     /// Query string of the listed rows, as it was sent. It lacks `select` if rows are embedded.
     pub(super) own: String,
     pub(super) level: LevelText,
-    /// What `own` lacks, as it was sent.
+    /// Parameters that `own` lacks, as they were sent.
     pub(super) rest: String,
 }
 

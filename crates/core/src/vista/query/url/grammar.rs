@@ -115,11 +115,7 @@ impl Parser<'_> {
                     SelectItem::Column { column, alias }
                 }
                 SelectItem::Column { column, alias } => {
-                    let found = self.required("select", &column).map_err(|error| match column.contains('(') {
-                        true => error.hint("related rows are embedded in lists and single rows, not here"),
-                        false => error,
-                    })?;
-                    SelectItem::Column { column: found.name, alias }
+                    SelectItem::Column { column: self.required("select", &column)?.name, alias }
                 }
                 SelectItem::Everything => item,
             };
